@@ -1,0 +1,220 @@
+"""Scores against loops in float64, and what must not change them: padding, order, neighbours, chunks, autocast."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import random_embedding
+from torch.nn.functional import pad
+
+from tgdt_mini import similarity
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity, shortlist_similarity
+
+REGIONS, WORDS = (3, 1, 5, 2), (4, 1, 2, 6, 3)
+CHUNKS = (1, 7, 40, similarity.CHUNK)
+
+
+def pair(width=8, **options):
+    images = random_embedding(0, len(REGIONS), REGIONS, width, **options)
+    return images, random_embedding(1, len(WORDS), WORDS, width, **options)
+
+
+def local_by_loops(images, captions):
+    """The definition, one image, one caption, one word, one region at a time."""
+    scores = torch.zeros(len(images), len(captions), dtype=torch.float64)
+    for i in range(len(images)):
+        for c in range(len(captions)):
+            best = []
+            for word, real_word in zip(captions.local_tokens[c], captions.mask[c], strict=True):
+                if real_word:
+                    regions = zip(images.local_tokens[i], images.mask[i], strict=True)
+                    best.append(max(float(word @ region) for region, real_region in regions if real_region))
+            scores[i, c] = sum(best) / len(best)
+    return scores
+
+
+def embed(*token_rows):
+    """One item whose local tokens are the rows given, all real; its global token is the first of them."""
+    tokens = torch.tensor([token_rows], dtype=torch.float64)
+    return Embedding(tokens[:, 0], tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+
+
+def padded(embedding, extra, filler):
+    tokens = pad(embedding.local_tokens, (0, 0, 0, extra), value=filler)
+    tokens = tokens.masked_fill(~pad(embedding.mask, (0, extra))[..., None], filler)
+    return Embedding(embedding.global_token, tokens, pad(embedding.mask, (0, extra)))
+
+
+def test_worked_values():
+    image, caption = embed((1.0, 0.0), (0.6, 0.8)), embed((1.0, 0.0), (0.0, 1.0))
+    assert local_similarity(image, caption).item() == pytest.approx(0.9)
+    assert global_similarity(image, caption).item() == pytest.approx(1.0)
+    assert mixed_similarity(image, caption, 2.0).item() == pytest.approx(2.8)
+
+
+def test_global_is_the_dot_product():
+    images, captions = pair()
+    expected = [[float(v @ t) for t in captions.global_token] for v in images.global_token]
+    torch.testing.assert_close(global_similarity(images, captions), torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.mark.parametrize("width", [2, 64], ids=["more words than width", "fewer words than width"])
+def test_local_equals_the_triple_loop(width, chunk):
+    images, captions = pair(width)
+    torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
+
+
+def test_local_equals_the_triple_loop_when_every_region_is_real():
+    images, captions = random_embedding(2, 4, 3), random_embedding(3, 5, WORDS)
+    torch.testing.assert_close(local_similarity(images, captions), local_by_loops(images, captions))
+
+
+def test_a_padded_region_never_beats_a_negative_cosine():
+    """Released code, row 5: padding of 0 wins the max whenever all real cosines are below 0."""
+    image = Embedding(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[True, False]])
+    )
+    assert local_similarity(image, embed((1.0, 0.0)).to(torch.float32)).item() == -1.0
+
+
+def test_every_real_word_counts():
+    """Released code, row 6: the last word piece is dropped, so that a caption of one piece scores 0."""
+    image = embed((1.0, 0.0))
+    assert local_similarity(image, embed((0.8, 0.6))).item() == pytest.approx(0.8)
+    assert local_similarity(image, embed((1.0, 0.0), (-1.0, 0.0))).item() == pytest.approx(0.0)
+
+
+def test_length_does_not_change_the_score():
+    """Released code, row 7: a sum over words grows with the caption. Saying everything twice must change nothing."""
+    images, captions = pair()
+    twice = Embedding(captions.global_token, captions.local_tokens.repeat(1, 2, 1), captions.mask.repeat(1, 2))
+    torch.testing.assert_close(local_similarity(images, twice), local_similarity(images, captions))
+
+
+@pytest.mark.parametrize("filler", [0.0, 1e4, float("nan")])
+@pytest.mark.parametrize("width", [2, 64])
+def test_padding_changes_neither_scores_nor_gradients(width, filler):
+    def scores_and_gradients(images, captions):
+        leaves = [images.local_tokens.requires_grad_(), captions.local_tokens.requires_grad_()]
+        scores = local_similarity(images, captions)
+        return scores, *torch.autograd.grad(scores.square().sum(), leaves)
+
+    images, captions = pair(width)
+    expected = scores_and_gradients(images, captions)
+    got = scores_and_gradients(padded(images, 3, filler), padded(captions, 2, filler))
+    torch.testing.assert_close(got[0], expected[0])
+    for padded_gradient, gradient in zip(got[1:], expected[1:], strict=True):
+        length = gradient.shape[1]
+        torch.testing.assert_close(padded_gradient[:, :length], gradient)
+        assert (padded_gradient[:, length:] == 0).all()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            local_similarity(padded(images, 3, filler), padded(captions, 2, filler)), expected[0]
+        )
+
+
+def test_order_and_neighbours_change_nothing():
+    images, captions = pair()
+    whole = local_similarity(images, captions)
+    torch.testing.assert_close(local_similarity(images[[2, 0, 3]], captions[[4, 1]]), whole[[2, 0, 3]][:, [4, 1]])
+    more = Embedding.cat([captions, random_embedding(9, 2, 11)])
+    torch.testing.assert_close(local_similarity(images, more)[:, : len(captions)], whole)
+
+
+@pytest.mark.parametrize("chunk", [7, similarity.CHUNK])
+@pytest.mark.parametrize("width", [2, 64])
+def test_gradients(width, chunk):
+    images, captions = pair(width)
+
+    def scores(regions, words):
+        some_images = Embedding(images.global_token, regions, images.mask)
+        return local_similarity(some_images, Embedding(captions.global_token, words, captions.mask), chunk)
+
+    leaves = images.local_tokens.clone().requires_grad_(), captions.local_tokens.clone().requires_grad_()
+    assert torch.autograd.gradcheck(scores, leaves, fast_mode=True)
+
+
+def test_the_chunk_bounds_what_is_held(monkeypatch):
+    held = []
+    best_region = similarity._best_region
+
+    def watched(words, regions, pad):
+        held.append(len(words) * regions.shape[0] * regions.shape[1])
+        return best_region(words, regions, pad)
+
+    monkeypatch.setattr(similarity, "_best_region", watched)
+    images, captions = random_embedding(0, 50, 9), random_embedding(1, 60, 7)
+    for chunk in (100, 2000, similarity.CHUNK):
+        held.clear()
+        local_similarity(images, captions, chunk)
+        assert max(held) <= chunk and sum(held) == 50 * 9 * 60 * 7
+    assert len(held) == 1, "what fits into one chunk is one product"
+
+
+@pytest.mark.parametrize("score", [global_similarity, local_similarity])
+def test_float32_scores_under_autocast_and_for_half_precision(score):
+    images, captions = pair(dtype=torch.float32)
+    expected = score(images, captions)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(score(images, captions), expected)
+    half = score(images.to(torch.bfloat16), captions.to(torch.bfloat16))
+    assert half.dtype == torch.float32
+    rounded = [side.to(torch.bfloat16).to(torch.float32) for side in (images, captions)]
+    assert torch.equal(half, score(*rounded)), "only the inputs may be rounded, not the scores"
+
+
+@pytest.mark.parametrize("query_is", ["image", "caption"])
+@pytest.mark.parametrize("filler", [0.0, float("nan")])
+def test_shortlist_equals_the_full_matrix(query_is, filler):
+    images, captions = pair()
+    full = local_similarity(images, captions)
+    images, captions = padded(images, 1, filler), padded(captions, 1, filler)
+    queries, gallery = (images, captions) if query_is == "image" else (captions, images)
+    full = full if query_is == "image" else full.T
+    ids = torch.stack([torch.randperm(len(gallery))[:3] for _ in range(len(queries))])  # (Q, K)
+    got = shortlist_similarity(queries, gallery.local_tokens[ids], gallery.mask[ids], query_is)
+    torch.testing.assert_close(got, full.gather(1, ids))
+
+
+@pytest.mark.parametrize("query_is", ["image", "caption"])
+def test_shortlist_without_a_mask_means_all_real(query_is):
+    queries, gallery = random_embedding(0, 3, (2, 4, 3)), random_embedding(1, 5, 4)
+    ids = torch.arange(5).expand(3, 5)
+    masked = shortlist_similarity(queries, gallery.local_tokens[ids], gallery.mask[ids], query_is)
+    torch.testing.assert_close(shortlist_similarity(queries, gallery.local_tokens[ids], None, query_is), masked)
+
+
+def test_bad_input_is_named():
+    images, captions = pair()
+    captions.mask[2] = False
+    with pytest.raises(ValueError, match="caption 2 has no real word"):
+        local_similarity(images, captions)
+    images.mask[1] = False
+    with pytest.raises(ValueError, match="image 1 has no real region"):
+        local_similarity(images, random_embedding(1, 2, 2))
+    with pytest.raises(ValueError, match="images are 8 wide, captions 4"):
+        global_similarity(images, random_embedding(1, 2, 2, width=4))
+    with pytest.raises(ValueError, match="chunk is 0"):
+        local_similarity(images, captions, chunk=0)
+    with pytest.raises(ValueError, match="empty"):
+        local_similarity(images, captions[[]])
+    with pytest.raises(ValueError, match="query_is is 'text'"):
+        shortlist_similarity(captions, images.local_tokens[None], None, "text")
+
+
+def test_importing_the_core_stays_light():
+    code = (
+        "import sys, tgdt_mini.retrieval, tgdt_mini.evaluation, tgdt_mini.losses;"
+        "print([m for m in ('transformers', 'datasets', 'matplotlib', 'seaborn', 'pandas') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_random_unit_vectors_stay_in_range():
+    images, captions = pair(width=3)
+    for scores in (global_similarity(images, captions), local_similarity(images, captions)):
+        assert scores.abs().max() <= 1 + 1e-9

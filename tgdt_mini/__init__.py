@@ -1,0 +1,41 @@
+"""TGDT mini: token-guided dual transformers for image-text retrieval, small enough to read.
+
+`import tgdt_mini` loads torch and nothing heavier; the names below are found when first used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Embedding": "embedding",
+    "TGDT": "model",
+    "TGDTConfig": "model",
+    "TextTokenizer": "text_tokens",
+    "ImageTokens": "data",
+    "TokenSet": "data",
+    "global_similarity": "similarity",
+    "local_similarity": "similarity",
+    "mixed_similarity": "similarity",
+    "hinge_loss": "losses",
+    "consistency_loss": "losses",
+    "cmc_loss": "losses",
+    "info_nce_loss": "losses",
+    "ranks": "evaluation",
+    "recall_at_k": "evaluation",
+    "two_stage": "retrieval",
+    "Gallery": "retrieval",
+    "Trainer": "training",
+    "TrainingConfig": "training",
+    "load_model": "checkpoint",
+    "save_model": "checkpoint",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name):
+    if name in _HOME:
+        return getattr(import_module(f"tgdt_mini.{_HOME[name]}"), name)
+    if name in ("scenes", "plots", "training", "evaluation"):
+        return import_module(f"tgdt_mini.{name}")
+    raise AttributeError(f"module 'tgdt_mini' has no attribute {name!r}")

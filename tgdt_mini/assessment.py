@@ -1,0 +1,240 @@
+"""A model judged from every side on one split: recalls, share of the oracle, hard pairs, grounding, time.
+
+The shortlist's size and the weight of the local score are chosen by `choose` on validation data, and used as they are
+on test data. Formulas of ranks and recalls are in `evaluation.py`; what a perfect reader would score in `scenes/`.
+"""
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from tgdt_mini.data import TokenSet
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.evaluation import both_ways, matches, shortlist_recall
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
+from tgdt_mini.training import encode, encode_texts
+
+WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+SHORTLISTS = (5, 10, 20, 50, 100, 200)
+SIDES = ("image", "caption")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation data chose: the weight of the local score, and the shortlist's size for either kind of query.
+
+    rsums: {weight: rsum} of full scoring; losses: {side: {K: points of its three recalls that the shortlist loses}}.
+    """
+
+    local_weight: float
+    shortlist: dict[str, int]
+    rsums: dict[float, float]
+    losses: dict[str, dict[int, float]]
+
+
+def choice_of(model) -> Choice:
+    """What was chosen for a model when it was trained, from its notes. ValueError if nothing was."""
+    if "choice" not in model.notes:
+        raise ValueError("the model's notes hold no choice of shortlist and weight; make one with assessment.choose")
+    return Choice(**model.notes["choice"], rsums={}, losses={})
+
+
+def choose(images: Embedding, captions: Embedding, owner: torch.Tensor, weights=WEIGHTS, shortlists=SHORTLISTS,
+           most_lost: float = 0.5) -> Choice:  # fmt: skip
+    """The local weight with the best rsum of full mixed scoring, then for each kind of query the smallest shortlist
+    that loses at most `most_lost` / 2 points of that direction's three recalls together (the largest if none does).
+
+    images (I), captions (C) and owner (C,), the image row of each caption, of VALIDATION data.
+    """
+    by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
+    rsums = {weight: both_ways(by_global + weight * by_local, owner).rsum for weight in weights}
+    weight = max(rsums, key=rsums.get)
+    mixed = by_global + weight * by_local
+    full = both_ways(mixed, owner)
+    losses, chosen = {}, {}
+    for side, of_mixed, of_global, name in (
+        ("image", mixed, by_global, "i2t"),
+        ("caption", mixed.T, by_global.T, "t2i"),
+    ):
+        whole, losses[side] = sum(getattr(full, name).values()), {}
+        for k in shortlists:
+            kept = of_global.topk(min(k, of_global.shape[1])).indices
+            cut = torch.full_like(of_mixed, -float("inf")).scatter_(1, kept, of_mixed.gather(1, kept))
+            i2t, t2i = (cut, cut.T) if name == "i2t" else (cut.T, cut)
+            losses[side][k] = whole - sum(getattr(both_ways(i2t, owner, t2i_scores=t2i), name).values())
+        enough = [k for k in shortlists if losses[side][k] <= most_lost / 2]
+        chosen[side] = enough[0] if enough else shortlists[-1]
+    return Choice(weight, chosen, rsums, losses)
+
+
+def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None) -> dict:
+    """Everything that can be said of a model on a split, as JSON values; `table` prints it.
+
+    dataset: the split's records, for hard pairs (foils) and grounding (boxes, links). oracle: see `scenes.oracle`.
+    Raises ValueError if the set has no caption.
+    """
+    began = time.perf_counter()
+    images, captions = encode(model, tokens)
+    encoding = time.perf_counter() - began
+    owner = tokens.caption_image.to(images.mask.device)
+    weight, rows = choice.local_weight, {}
+    by_global = global_similarity(images, captions)
+    full = {"global": by_global, "local": local_similarity(images, captions)}
+    full["full mixed"] = full["global"] + weight * full["local"]
+    for name, scores in full.items():
+        rows[name] = both_ways(scores, owner)
+    began = time.perf_counter()
+    i2t = two_stage(images, captions, choice.shortlist["image"], weight, query_is="image")
+    t2i = two_stage(captions, images, choice.shortlist["caption"], weight, query_is="caption")
+    searching = time.perf_counter() - began
+    rows["two-stage"] = both_ways(i2t, owner, t2i_scores=t2i)
+    positives = matches(owner, len(images))
+    report = {
+        "rows": {name: vars(row) for name, row in rows.items()},
+        "choice": {"local_weight": weight, "shortlist": choice.shortlist},
+        "shortlist_recall": {
+            "i2t": shortlist_recall(by_global, positives, SHORTLISTS),
+            "t2i": shortlist_recall(by_global.T, positives.T, SHORTLISTS),
+        },
+        "two_stage_by_shortlist": _curve(images, captions, owner, weight),
+        "milliseconds": {
+            "encoding, an item": 1000 * encoding / (len(images) + len(captions)),
+            "two stages, a query": 1000 * searching / (len(images) + len(captions)),
+        }
+        | _stage_times(images, captions, choice),
+    }
+    if oracle:
+        report["oracle"] = oracle
+        report["share_of_oracle"] = {name: 100 * row.t2i[1] / oracle["t2i"][1] for name, row in rows.items()}
+    if dataset is not None:
+        report["hard_pairs"] = hard_pairs(model, images, captions, tokens, dataset["foils"], weight)
+        report["grounding"] = grounding(model, images, captions, tokens, dataset)
+    return report
+
+
+def _curve(images, captions, owner, weight):
+    """rsum of two-stage search for each shortlist size."""
+    found = {}
+    for k in SHORTLISTS:
+        i2t = two_stage(images, captions, k, weight, query_is="image")
+        t2i = two_stage(captions, images, k, weight, query_is="caption")
+        found[k] = both_ways(i2t, owner, t2i_scores=t2i).rsum
+    return found
+
+
+def _stage_times(images, captions, choice):
+    """Milliseconds a caption query, one query at a time, median of 30: each stage, and scoring everything instead."""
+    from tgdt_mini.retrieval import Gallery
+
+    gallery = Gallery.build(images, list(range(len(images))))
+    times = {"shortlist": [], "rerank": [], "scoring everything": []}
+    for row in range(min(30, len(captions))):
+        query = captions[[row]].to("cpu")
+        hits = gallery.search(query, 10, choice.shortlist["caption"], choice.local_weight)
+        times["shortlist"].append(hits.seconds["shortlist"])
+        times["rerank"].append(hits.seconds["rerank"])
+        began = time.perf_counter()
+        mixed_similarity(images, captions[[row]], choice.local_weight)
+        times["scoring everything"].append(time.perf_counter() - began)
+    return {f"{name}, a caption": 1000 * sorted(each)[len(each) // 2] for name, each in times.items()}
+
+
+def hard_pairs(model, images, captions, tokens: TokenSet, foils, local_weight: float) -> dict[str, float]:
+    """Percent of foils that score below their true caption on its image, for each score, and how many there are.
+
+    foils: I lists with one str a caption, "" for none. A tie is an error. Half is chance.
+    """
+    flat = [foil for own in foils for foil in own]
+    rows = [row for row, foil in enumerate(flat) if foil]
+    if not rows:
+        raise ValueError("foils holds no foil; hard pairs need at least one")
+    device = images.mask.device
+    false = encode_texts(model, [flat[row] for row in rows])
+    picture = images[tokens.caption_image[rows].to(device)]
+    true = captions[torch.tensor(rows, device=device)]
+
+    def margins(score):
+        return torch.cat([
+            (score(picture[i : i + 50], true[i : i + 50]) - score(picture[i : i + 50], false[i : i + 50])).diagonal()
+            for i in range(0, len(rows), 50)
+        ])  # fmt: skip
+
+    by_global, by_local = margins(global_similarity), margins(local_similarity)
+    wins = {"global": by_global, "local": by_local, "two-stage": by_global + local_weight * by_local}
+    return {name: 100 * float((margin > 0).float().mean()) for name, margin in wins.items()} | {"pairs": len(rows)}
+
+
+def grounding(model, images, captions, tokens: TokenSet, dataset) -> dict[str, float]:
+    """Percent of linked word pieces whose best region lies inside an object that the word speaks of.
+
+    Inside: at least half of the region's area is in the object's box. "chance" is the share for a region drawn at
+    random, "words" how many pieces were judged. Only words with a link count: those that speak of an object.
+    """
+    hits, chance, words, caption = 0.0, 0.0, 0, 0
+    for row, (boxes, links, own) in enumerate(zip(dataset["boxes"], dataset["links"], dataset["captions"])):
+        start, end = int(tokens.starts[row]), int(tokens.starts[row + 1])
+        inside = inside_share(tokens.boxes[start:end].cpu(), torch.tensor(boxes)) >= 0.5  # (R, objects)
+        regions = images.local_tokens[row, : end - start]  # (R, D)
+        for c, text in enumerate(own):
+            mine = [link for link in links if link["caption"] == c]
+            places = captions.mask[caption].nonzero()[:, 0]
+            best = (captions.local_tokens[caption, places] @ regions.T).argmax(dim=1).cpu()  # (W,)
+            for (_, first, last), pick in zip(model.tokenizer.pieces(text), best):
+                meant = [
+                    thing
+                    for link in mine
+                    if link["start"] <= first and last <= link["end"]
+                    for thing in link["objects"]
+                ]
+                if meant:
+                    right = inside[:, meant].any(dim=1)
+                    hits, chance, words = hits + float(right[pick]), chance + float(right.float().mean()), words + 1
+            caption += 1
+    if not words:
+        raise ValueError("links names no word; grounding needs captions with links")
+    return {"right": 100 * hits / words, "chance": 100 * chance / words, "words": words}
+
+
+def inside_share(regions: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
+    """(R, O) share of each region's area that lies in each object's box. Example: a region in its object's box is 1."""
+    low = torch.maximum(regions[:, None, :2], objects[None, :, :2])
+    high = torch.minimum(regions[:, None, 2:], objects[None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(dim=2)  # (R, O)
+    return shared / (regions[:, 2:] - regions[:, :2]).prod(dim=1)[:, None]
+
+
+def table(report: dict) -> str:
+    """The report as text: a line for each way of scoring, then what stands beside it."""
+    lines = [f"{'':12}{'image -> text':^24}{'text -> image':^24}{'rsum':>7}"]
+    lines.append(f"{'':12}" + "".join(f"{name:>8}" for name in ("R@1", "R@5", "R@10") * 2))
+    for name, row in report["rows"].items():
+        figures = [*row["i2t"].values(), *row["t2i"].values()]
+        lines.append(f"{name:12}" + "".join(f"{value:8.1f}" for value in figures) + f"{row['rsum']:8.1f}")
+    if "oracle" in report:
+        figures = [*report["oracle"]["i2t"].values(), *report["oracle"]["t2i"].values()]
+        lines.append(f"{'oracle':12}" + "".join(f"{value:8.1f}" for value in figures) + f"{sum(figures):8.1f}")
+    choice = report["choice"]
+    k = choice["shortlist"]
+    lines += ["", f"shortlists {k['caption']} images for a caption, {k['image']} captions for an image, local weight "
+              f"{choice['local_weight']:g}: chosen on validation data"]  # fmt: skip
+    kept = report["shortlist_recall"]["t2i"]
+    lines.append(
+        "text -> image recall of stage one: "
+        + ", ".join(f"{100 if v > 99.995 else v:.1f}% at {k}" for k, v in kept.items())
+    )
+    if "share_of_oracle" in report:
+        share = ", ".join(f"{name} {value:.1f}%" for name, value in report["share_of_oracle"].items())
+        lines.append(f"share of the oracle's text -> image R@1: {share}")
+    if "hard_pairs" in report:
+        pairs = report["hard_pairs"]
+        shown = ", ".join(f"{name} {pairs[name]:.1f}%" for name in ("global", "local", "two-stage"))
+        lines.append(f"hard pairs told apart ({pairs['pairs']}): {shown}")
+    if "grounding" in report:
+        ground = report["grounding"]
+        lines.append(f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
+                     f"at random {ground['chance']:.1f}%")  # fmt: skip
+    times = ", ".join(f"{name} {value:.2f}" for name, value in report["milliseconds"].items())
+    lines.append(f"milliseconds: {times}")
+    return "\n".join(lines)

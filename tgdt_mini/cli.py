@@ -1,0 +1,258 @@
+"""The command line: demo, train, evaluate, index, search. `python -m tgdt_mini COMMAND --help` explains each.
+
+Only arguments, files and messages are handled here; each command is a few calls into the package. An error is one line
+on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        kept = getattr(args, "out", None)
+        go_on = f"; what was done is in {kept}/last, go on with the same command and --resume" if args.resumable else ""
+        print(f"\nstopped{go_on}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"error: {lines[0]}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name, run, about, out=None, resumable=False):
+        one = commands.add_parser(name, help=about, description=about)
+        one.set_defaults(run=run, resumable=resumable)
+        one.add_argument(
+            "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: cuda, else cpu"
+        )
+        one.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+        one.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=f"where to write (default {out})")
+        return one
+
+    def add_model(one):
+        one.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: the shipped one)")
+
+    def add_training(one, epochs):
+        one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
+        one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs}")
+        one.add_argument("--batch", type=int, help="pairs in a step")
+        one.add_argument("--learning-rate", type=float)
+        one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
+        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"), help="inter-modal loss")
+        one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
+        one.add_argument("--no-global", action="store_true", help="without the inter-modal term on global scores")
+        one.add_argument("--no-local", action="store_true", help="without the inter-modal term on local scores")
+        one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"))
+        one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
+        one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+        one.add_argument("--resume", action="store_true", help="go on with the run in --out")
+
+    demo = command("demo", run_demo, "Draw the data, train, evaluate, draw figures: the whole method in one go.",
+                   Path("runs/demo"), resumable=True)  # fmt: skip
+    add_training(demo, DEMO_EPOCHS)
+    train = command("train", run_train, "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
+    add_training(train, FULL_EPOCHS)
+    evaluate = command("evaluate", run_evaluate, "Judge a model on the test scenes.", Path("runs/evaluate"))
+    add_model(evaluate)
+    evaluate.add_argument("--split", default="test", choices=("test", "validation"))
+    index = command("index", run_index, "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
+    add_model(index)
+    index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
+    search = command(
+        "search", run_search, "Search pictures by a caption, or captions by a picture.", Path("runs/search")
+    )
+    add_model(search)
+    search.add_argument("caption", nargs="?", help='such as "a red star above a blue circle"')
+    search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
+    search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
+    search.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
+    search.add_argument(
+        "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
+    )
+    return top
+
+
+DEMO_EPOCHS, FULL_EPOCHS, QUICK = 12, 60, dict(epochs=4, train=1500, other=250)
+
+
+def run_train(args):
+    _train(args)
+    print(f"next: python -m tgdt_mini evaluate --model {args.out}/model")
+
+
+def run_demo(args):
+    from tgdt_mini import experiments, plots
+    from tgdt_mini.assessment import table
+    from tgdt_mini.paths import write_whole
+
+    began = time.perf_counter()
+    model = _train(args)
+    report, dataset, tokens = experiments.assess_on_scenes(model, "test", QUICK["other"] if args.quick else None)
+    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    write_whole(args.out / "results.txt", table(report) + "\n")
+    plots.loss_curve(model.notes["history"], args.out / "loss_curve.png")
+    plots.shortlist_curve(report, args.out / "shortlist.png")
+    plots.comparison(report, args.out / "comparison.png")
+    experiments.draw_searches(model, dataset, tokens, args.out)
+    print(f"\n{table(report)}\n")
+    print(f"{time.perf_counter() - began:.0f} seconds in all, seed {args.seed}; everything is in {args.out}/")
+    print("figures: loss_curve.png, comparison.png, shortlist.png, hits.png, misses.png, words.png")
+    print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
+    print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
+    print("      jupyter lab notebooks")
+
+
+def run_evaluate(args):
+    from tgdt_mini import experiments
+    from tgdt_mini.assessment import table
+    from tgdt_mini.paths import write_whole
+
+    report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
+    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
+
+
+def run_index(args):
+    from tgdt_mini import scenes
+    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.embedding import Embedding
+    from tgdt_mini.retrieval import Gallery
+
+    model = _load(args)
+    if args.images is None:
+        names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
+        pictures = (scenes.picture(name) for name in names)
+    else:
+        if not args.images.is_dir():
+            raise ValueError(f"--images {args.images} is not a folder")
+        names = sorted(str(p) for p in args.images.iterdir() if p.suffix.lower() in PICTURES)
+        if not names:
+            raise ValueError(f"--images {args.images} holds no picture ({', '.join(PICTURES)})")
+        pictures = (open_image(name) for name in names)
+    parts = []
+    with _no_gradient():
+        for group in _grouped(_shown(pictures, len(names), "encoding"), 100):
+            tokens = ImageTokens.of([_fit(picture) for picture in group], model.config.image_tokens)
+            parts.append(model.encode_images(tokens.to(next(model.parameters()).device)))
+    Gallery.build(Embedding.cat(parts), names, "image", model.fingerprint).save(args.out)
+    print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
+
+
+def run_search(args):
+    from tgdt_mini import plots, scenes
+    from tgdt_mini.assessment import choice_of
+    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.paths import shipped
+    from tgdt_mini.retrieval import Gallery
+    from tgdt_mini.training import encode_texts
+
+    if (args.caption is None) == (args.image is None):
+        raise ValueError("give a caption or --image FILE, one of the two")
+    if args.k < 1:
+        raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
+    model = _load(args)
+    device, chosen = next(model.parameters()).device, choice_of(model)
+    if args.caption is not None:
+        folder = args.gallery or shipped() / "gallery"
+        gallery = Gallery.load(folder, expect_model=model.fingerprint)
+        query, shown = encode_texts(model, [args.caption]), args.caption
+    else:
+        if args.gallery:
+            raise ValueError("--gallery holds pictures; with --image the test captions are searched")
+        shown = open_image(args.image)
+        captions = [caption for own in scenes.captions_of("test") for caption in own]
+        gallery = Gallery.build(encode_texts(model, captions), captions, "caption", model.fingerprint)
+        with _no_gradient():
+            query = model.encode_images(ImageTokens.of([_fit(shown)], model.config.image_tokens).to(device))
+    side = "caption" if args.caption is not None else "image"
+    shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
+    hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
+    print(f"{'rank':>4}  {'score':>6}  {'image' if side == 'caption' else 'caption'}")
+    for place, (score, item) in enumerate(zip(hits.scores[0].tolist(), hits.items[0]), start=1):
+        print(f"{place:4}  {score:6.3f}  {item}")
+    found = [_picture(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
+    plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
+    times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
+    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+def _train(args):
+    """Train as the arguments say; returns the best model, which is in --out/model."""
+    from tgdt_mini import experiments
+    from tgdt_mini.training import TrainingConfig
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed")
+    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
+    part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
+    if args.quick:
+        asked["epochs"] = QUICK["epochs"]
+    return experiments.train_on_scenes(
+        TrainingConfig(**asked), args.out, args.device, args.image_tokens, *part, resume=args.resume
+    )
+
+
+def _load(args):
+    from tgdt_mini.checkpoint import load_model
+    from tgdt_mini.paths import shipped
+    from tgdt_mini.training import pick_device
+
+    model = load_model(args.model or shipped() / "weights", pick_device(args.device))
+    if model.tokenizer is None:
+        raise ValueError(f"{args.model} has no tokenizer.json; save the model with its tokenizer")
+    return model
+
+
+def _fit(picture):
+    """A picture at the size that the drawn scenes have: what the mini model was trained on."""
+    from tgdt_mini.scenes.world import SIDE
+
+    return picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE, SIDE))
+
+
+def _picture(item):
+    from tgdt_mini import scenes
+    from tgdt_mini.data import open_image
+
+    return open_image(item) if Path(item).suffix else scenes.picture(item)
+
+
+def _no_gradient():
+    import torch
+
+    return torch.no_grad()
+
+
+def _shown(things, total, name):
+    from tqdm import tqdm
+
+    return tqdm(things, name, total=total, unit=" images")
+
+
+def _grouped(things, size):
+    group = []
+    for thing in things:
+        group.append(thing)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,78 @@
+"""Whole runs on the embedded scenes: train, judge, and draw what a model finds. What the command line calls.
+
+Each function puts together what the other modules hold, and adds no formula of its own.
+"""
+
+from pathlib import Path
+
+import torch
+
+from tgdt_mini import plots, scenes
+from tgdt_mini.assessment import assess, choice_of, choose
+from tgdt_mini.checkpoint import load_model, save_model
+from tgdt_mini.data import TokenSet, scene_tokens
+from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
+from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.text_tokens import TextTokenizer
+from tgdt_mini.training import Trainer, TrainingConfig, encode, pick_device
+
+
+def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kind: str = "regions",
+                    first: int | None = None, other: int | None = None, resume: bool = False,
+                    progress: bool = True) -> TGDT:  # fmt: skip
+    """Train a mini model; the best one by validation rsum, returned and written to out/model.
+
+    kind: "regions" or "patches". first, other: only so many training and validation scenes. The model's notes hold
+    the settings, the history and what validation data chose (see `assessment.choose`).
+    """
+    device, records = pick_device(device), scenes.load("train", progress, first)
+    tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
+    _, train = scene_tokens("train", tokenizer, kind, first, progress)
+    _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
+    torch.manual_seed(config.seed)
+    width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
+    model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind))
+    trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
+    if resume:
+        trainer.resume()
+    if progress:
+        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        print(f"{train.image_count} images, {len(train.captions)} captions, {size:.2f} million parameters, {device}"
+              + (f", going on after step {trainer.step} of {trainer.total_steps}" if resume else ""))  # fmt: skip
+    history = trainer.run()
+    model = load_model(out / "best", device)
+    choice = choose(*encode(model, validation), validation.caption_image.to(device))
+    notes = {
+        "training": vars(config), "choice": {"local_weight": choice.local_weight, "shortlist": choice.shortlist},
+        "validation_rsum": trainer.best, "history": history, "device": str(device), "seconds": round(trainer.seconds),
+    }  # fmt: skip
+    save_model(model, out / "model", model.tokenizer, notes)
+    if progress:
+        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum {trainer.best:.1f}")
+    return load_model(out / "model", device)
+
+
+def assess_on_scenes(model: TGDT, split: str = "test", first: int | None = None, progress: bool = True):
+    """(report, dataset, TokenSet): a model judged on a split of the scenes, by what validation data chose for it."""
+    dataset, tokens = scene_tokens(split, model.tokenizer, model.config.image_tokens, first, progress)
+    return assess(model, tokens, choice_of(model), dataset, scenes.oracle(split, first)), dataset, tokens
+
+
+def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int = 6) -> None:
+    """hits.png, misses.png and words.png: what a model finds, what it misses, and where its words look."""
+    choice, owner = choice_of(model), tokens.caption_image.tolist()
+    images, captions = encode(model, tokens)
+    asked = list(range(0, len(captions), 5))  # the first caption of each image
+    scores = two_stage(captions[asked], images, choice.shortlist["caption"], choice.local_weight, query_is="caption")
+    best = dict(zip(asked, scores.topk(5).indices.tolist()))
+    for name, wanted in (("hits", True), ("misses", False)):
+        some = [row for row, found in best.items() if (found[0] == owner[row]) == wanted][:rows]
+        if some:
+            pictures = [[dataset[image]["image"] for image in best[row]] for row in some]
+            right = [[image == owner[row] for image in best[row]] for row in some]
+            plots.hits([tokens.captions[row] for row in some], pictures, right, path=out / f"{name}.png")
+    count = int(tokens.starts[1])
+    words = captions.local_tokens[0][captions.mask[0]] @ images.local_tokens[0, :count].T  # (W, R)
+    pieces = [piece for piece, _, _ in model.tokenizer.pieces(tokens.captions[0])]
+    plots.word_regions(dataset[0]["image"], pieces, words.cpu(), tokens.boxes[:count].cpu(), out / "words.png")

@@ -1,0 +1,186 @@
+"""The two branches of TGDT: tokens in, one global token and a set of local tokens out, in one common space.
+
+Both modalities use the same class, `TokenBranch`; they share no weights. Sizes of `TGDTConfig.paper()` are those of
+the released code (LCFractal/TGDT). Encoder layers are torch's own: notebook 03 builds one by hand and shows that both
+agree. Scoring is in `similarity.py`, what to learn from it in `losses.py`.
+"""
+
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from torch import nn
+from torch.nn.functional import normalize
+
+from tgdt_mini.data import ImageTokens
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.image_tokens import REGION_WIDTH, geometry
+from tgdt_mini.text_tokens import TextTokens
+
+
+@dataclass(frozen=True)
+class TGDTConfig:
+    """Every size of a model. `mini()` for the drawn scenes, `paper()` for the released code's sizes."""
+
+    width: int = 128  # of the common space
+    heads: int = 4
+    feedforward: int = 512
+    local_layers: int = 2  # in the common space, up to the local tokens
+    global_layers: int = 2  # on top of them, up to the global token
+    image_features: int = REGION_WIDTH  # numbers a region comes with
+    image_hidden: int = 256  # of the two-layer perceptron that reads them
+    image_width: int = 128
+    image_layers: int = 1
+    image_heads: int = 4
+    image_feedforward: int = 512
+    image_slot: str = "whole"  # slot 0 of an image: its whole-image features, or "zero" as in the released code
+    vocabulary: int = 400
+    most_tokens: int = 40
+    text_width: int = 128
+    text_layers: int = 1
+    text_heads: int = 4
+    text_feedforward: int = 512
+    dropout: float = 0.1
+    norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
+    image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
+
+    @classmethod
+    def mini(cls, **changes) -> "TGDTConfig":
+        """About two million parameters, for the embedded scenes."""
+        return cls(**changes)
+
+    @classmethod
+    def paper(cls, **changes) -> "TGDTConfig":
+        """The released code's sizes: 2048-d regions, 4 image layers, 6 BERT-sized text layers, 1024-d common space."""
+        sizes = dict(
+            width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2,
+            image_features=2048, image_hidden=2048, image_width=2048, image_layers=4, image_heads=4,
+            image_feedforward=2048, image_slot="zero", vocabulary=30522, most_tokens=512,
+            text_width=768, text_layers=6, text_heads=12, text_feedforward=3072, norm_first=False,
+        )  # fmt: skip
+        return cls(**(sizes | changes))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TGDTConfig":
+        """A configuration read from JSON. ValueError names a key that this version does not know."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown model setting {unknown[0]!r}; known settings are {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    def __post_init__(self):
+        for width, heads in (("width", "heads"), ("image_width", "image_heads"), ("text_width", "text_heads")):
+            if getattr(self, width) % getattr(self, heads):
+                raise ValueError(
+                    f"{width} is {getattr(self, width)}; it must be a multiple of {heads}, {getattr(self, heads)}"
+                )
+        for name, choices in (("image_slot", ("whole", "zero")), ("image_tokens", ("regions", "patches", "features"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
+
+
+class Layers(nn.Module):
+    """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes tokens through."""
+
+    def __init__(self, count: int, width: int, heads: int, feedforward: int, config: TGDTConfig):
+        super().__init__()
+        each = dict(dropout=config.dropout, activation="relu", batch_first=True, norm_first=config.norm_first)
+        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count))
+        self.norm = nn.LayerNorm(width) if config.norm_first and count else nn.Identity()
+
+    def forward(self, tokens, mask):
+        """tokens (B, L, width), mask (B, L) bool: padding is looked at by nobody, so an item's batch cannot matter."""
+        for layer in self.layers:
+            tokens = layer(tokens, src_key_padding_mask=~mask)
+        return self.norm(tokens)
+
+
+class TokenBranch(nn.Module):
+    """Embedded tokens of one modality to local tokens and a global token. Slot 0 is the seat of the global token.
+
+    own layers (in the modality's width) -> Linear to the common width -> local layers -> LOCAL tokens
+                                                                       -> global layers -> slot 0 is the GLOBAL token
+    """
+
+    def __init__(self, config: TGDTConfig, width: int, own_layers: int, heads: int, feedforward: int):
+        super().__init__()
+        self.own = Layers(own_layers, width, heads, feedforward, config)
+        self.project = nn.Linear(width, config.width)
+        common = (config.width, config.heads, config.feedforward, config)
+        self.local_layers = Layers(config.local_layers, *common)
+        self.global_layers = Layers(config.global_layers, *common)
+
+    def forward(self, tokens, mask, local_mask, stop_gradient=False) -> Embedding:
+        """tokens (B, 1 + L, width), mask (B, 1 + L) real tokens, local_mask (B, 1 + L) those that are local tokens.
+
+        stop_gradient: the global layers read the local tokens but do not train what is below them, as in the
+        released code (and as in the second stage of the staged recipe).
+        """
+        tokens = self.project(self.own(tokens, mask))  # (B, 1 + L, D)
+        local = self.local_layers(tokens, mask)
+        top = self.global_layers(local.detach() if stop_gradient else local, mask)
+        return Embedding(
+            normalize(top[:, 0].float(), dim=-1),  # (B, D)
+            normalize(local[:, 1:].float(), dim=-1),  # (B, L, D)
+            local_mask[:, 1:],
+        )
+
+
+class TGDT(nn.Module):
+    """Token-guided dual transformer: `encode_images` and `encode_captions`, each to an Embedding."""
+
+    def __init__(self, config: TGDTConfig):
+        super().__init__()
+        self.config = config
+        self.read_region = nn.Sequential(
+            nn.Linear(config.image_features + 5, config.image_hidden),
+            nn.ReLU(),
+            nn.Linear(config.image_hidden, config.image_width),
+        )
+        self.word = nn.Embedding(config.vocabulary, config.text_width)
+        self.position = nn.Embedding(config.most_tokens, config.text_width)
+        nn.init.normal_(self.word.weight, std=0.5)
+        nn.init.normal_(self.position.weight, std=0.5)
+        self.text_dropout = nn.Dropout(config.dropout)
+        c = config
+        self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward)
+        self.text_branch = TokenBranch(c, c.text_width, c.text_layers, c.text_heads, c.text_feedforward)
+
+    def encode_images(self, batch: ImageTokens, stop_gradient: bool = False) -> Embedding:
+        """Embedding of B images; local tokens are the regions. ValueError for features of another width."""
+        if batch.features.shape[2] != self.config.image_features:
+            raise ValueError(
+                f"regions have {batch.features.shape[2]} features; this model was made for {self.config.image_features}"
+            )
+        features = torch.cat([batch.whole[:, None], batch.features], dim=1)  # (B, 1 + R, F)
+        if features.dtype == torch.uint8:
+            features = features.float() / 127.5 - 1
+        boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
+        if self.config.image_slot == "whole":
+            boxes[:, 0, 2:] = 1
+        else:
+            features[:, 0] = 0
+        dtype = self.read_region[0].weight.dtype
+        tokens = self.read_region(torch.cat([features.to(dtype), geometry(boxes).to(dtype)], dim=-1))
+        slot = torch.ones_like(batch.mask[:, :1])
+        mask = torch.cat([slot, batch.mask], dim=1)
+        return self.image_branch(tokens, mask, mask, stop_gradient)
+
+    def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
+        """Embedding of C captions; local tokens are word pieces, special tokens are masked out.
+
+        ValueError for an id outside the vocabulary's size or a caption longer than `most_tokens`.
+        """
+        longest = batch.ids.shape[1]
+        if longest > self.config.most_tokens:
+            raise ValueError(f"a caption has {longest} tokens; this model reads {self.config.most_tokens} at most")
+        places = torch.arange(longest, device=batch.ids.device)
+        tokens = self.text_dropout(self.word(batch.ids) + self.position(places))  # (C, T, text_width)
+        return self.text_branch(tokens, batch.mask, batch.words, stop_gradient)
+
+    def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
+        """(Embedding of the images, Embedding of the captions)."""
+        return self.encode_images(images, stop_gradient), self.encode_captions(captions, stop_gradient)

@@ -1,0 +1,61 @@
+"""Where things lie: what the project ships, the cache, and folders that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def shipped() -> Path:
+    """The folder `data/` of the project: beside the package in a checkout, inside it when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "data", here.parent / "data"):
+        if (folder / "checksums.json").is_file():
+            return folder
+    raise FileNotFoundError(f"no data folder in or beside {here}: install with `pip install -e .` from a full checkout")
+
+
+def cache() -> Path:
+    """Where drawn scenes and image features are kept: $TGDT_MINI_CACHE, else ~/.cache/tgdt_mini."""
+    return Path(os.environ.get("TGDT_MINI_CACHE") or Path.home() / ".cache" / "tgdt_mini")
+
+
+@contextmanager
+def whole_folder(folder: Path):
+    """Write into a new folder beside `folder`, which replaces `folder` only when everything has been written.
+
+    with whole_folder(path) as beside: write(beside / "a"); write(beside / "b")
+    Whatever goes wrong, `folder` holds the old files or the new ones, never a part. OSError (a full disk, no
+    permission) passes through.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield beside
+        if folder.exists():
+            old = beside.with_name(beside.name + "-old")
+            folder.rename(old)
+            try:
+                beside.rename(folder)
+            except OSError:
+                old.rename(folder)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, then rename it there. Text is UTF-8. OSError passes through."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

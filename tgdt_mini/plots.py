@@ -1,0 +1,152 @@
+"""Every figure of the project, in one style: white ground, colour-blind-safe colours, the same sizes.
+
+Each function takes data, draws on a figure of its own and, given a path, saves it there as PNG; all return None, so
+that a notebook shows the picture and nothing else. Nothing is computed here that a number in the text would need.
+"""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+COLOURS = {"global": "#0072b2", "local": "#e69f00", "two-stage": "#009e73", "mixed": "#009e73", "miss": "#d55e00"}
+DPI = 90
+
+
+@contextmanager
+def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, **grid):
+    """Axes to draw on: one, or an array of them with rows=..., columns=... . Shown in a notebook, saved to a path."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    rows, columns = grid.get("rows", 1), grid.get("columns", 1)
+    with sns.axes_style("whitegrid"), plt.rc_context({"font.size": 10, "figure.facecolor": "white"}):
+        fig, axes = plt.subplots(rows, columns, figsize=(wide, high), layout="constrained", squeeze=False)
+        try:
+            yield axes[0, 0] if rows * columns == 1 else axes
+            if path is not None:
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                fig.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+            elif plt.get_backend().lower() != "agg":
+                plt.show()
+        finally:
+            plt.close(fig)
+
+
+def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
+    """Loss and its parts, and validation rsum, over the epochs; a line where the negatives change."""
+    epochs = [row["epoch"] for row in history]
+    turns = [b["epoch"] - 0.5 for a, b in zip(history, history[1:])
+             if (a["inter"], a["stage"]) != (b["inter"], b["stage"])]  # fmt: skip
+    with figure(path, 10, 3.6, columns=2) as axes:
+        left, right = axes[0]
+        parts = (("loss", "total", "black"), ("inter_global", "inter, global", COLOURS["global"]),
+                 ("inter_local", "inter, local", COLOURS["local"]), ("intra", "intra", "#cc79a7"))  # fmt: skip
+        for name, label, colour in parts:
+            left.plot(epochs, [row[name] for row in history], label=label, color=colour, marker=".")
+        left.set(xlabel="epoch", ylabel="training loss", title="What training minimises", yscale="log")
+        for name in ("global", "local", "mixed"):
+            right.plot(epochs, [row[f"rsum_{name}"] for row in history], label=name, color=COLOURS[name], marker=".")
+        right.set(xlabel="epoch", ylabel="validation rsum (of 600)", title="What it is for")
+        for ax in (left, right):
+            for turn in turns:
+                ax.axvline(turn, color="grey", linestyle="--", linewidth=1)
+            ax.legend(frameon=True)
+
+
+def shortlist_curve(report: dict, path: Path | str | None = None) -> None:
+    """rsum of two-stage search against the shortlist's size, between global-only and full scoring."""
+    curve = {int(k): value for k, value in report["two_stage_by_shortlist"].items()}
+    with figure(path, 6.5, 3.8) as ax:
+        ax.plot(list(curve), list(curve.values()), color=COLOURS["two-stage"], marker="o", label="two-stage")
+        lines = (("global", "global only", COLOURS["global"], ":"), ("full mixed", "scoring everything", "black", "--"))
+        for name, label, colour, style in lines:
+            ax.axhline(report["rows"][name]["rsum"], color=colour, linestyle=style, label=label)
+        ax.set(xscale="log", xlabel="shortlist size", ylabel="rsum (of 600)", title="How long a shortlist is enough?")
+        ax.set_xticks(list(curve), [str(k) for k in curve])
+        ax.minorticks_off()
+        ax.legend(frameon=True)
+
+
+def comparison(report: dict, path: Path | str | None = None) -> None:
+    """R@1 both ways of global, local and two-stage scoring, beside what a perfect reader would reach."""
+    names = ("global", "local", "two-stage")
+    with figure(path, 7, 3.4) as ax:
+        for place, name in enumerate(names):
+            values = [report["rows"][name][way][1] for way in ("i2t", "t2i")]
+            bars = ax.bar(np.arange(2) + 0.26 * (place - 1), values, 0.24, color=COLOURS[name], label=name)
+            ax.bar_label(bars, fmt="%.1f", fontsize=9)
+        if "oracle" in report:
+            for at, way in enumerate(("i2t", "t2i")):
+                best = report["oracle"][way][1]
+                label = "best possible" if at == 0 else None
+                ax.plot([at - 0.42, at + 0.42], [best, best], color="black", linestyle="--", label=label)
+        ax.set_xticks(range(2), ["image to text", "text to image"])
+        ax.set(ylabel="R@1 (%)", ylim=(0, 105), title="The first answer is right")
+        ax.grid(axis="x", visible=False)
+        ax.legend(frameon=True, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def hits(queries: list, pictures: list[list], right: list[list[bool]], scores=None, path=None) -> None:
+    """A page of searches: each row a caption, then its best pictures; a frame says right (green) or wrong (orange).
+
+    queries: N str (or N pictures); pictures: N lists of K pictures (or str); right: N lists of K bool, None: unknown.
+    """
+    rows, columns = len(queries), 1 + max(len(row) for row in pictures)
+    with figure(path, 1.75 * columns + 0.5, 1.85 * rows, rows=rows, columns=columns) as axes:
+        axes = np.asarray(axes).reshape(rows, columns)
+        for row in range(rows):
+            _tile(axes[row, 0], queries[row])
+            for place in range(columns - 1):
+                if place >= len(pictures[row]):
+                    axes[row, place + 1].axis("off")
+                    continue
+                known = right is not None and right[row] is not None
+                colour = (COLOURS["two-stage"] if right[row][place] else COLOURS["miss"]) if known else "grey"
+                title = f"{place + 1}" + (f": {scores[row][place]:.2f}" if scores is not None else "")
+                _tile(axes[row, place + 1], pictures[row][place], colour, title)
+
+
+def _tile(ax, content, frame=None, title=""):
+    import textwrap
+
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.grid(False)
+    if isinstance(content, str):
+        ax.text(0.5, 0.5, textwrap.fill(content, 20), ha="center", va="center", fontsize=9, transform=ax.transAxes)
+    else:
+        ax.imshow(np.asarray(content))
+    for spine in ax.spines.values():
+        spine.set_visible(frame is not None)
+        spine.set(color=frame, linewidth=3)
+    ax.set_title(title, fontsize=9)
+
+
+def word_regions(picture, words: list[str], similarities, boxes, path: Path | str | None = None) -> None:
+    """One small map a word: each region of the picture shaded by its similarity, the best one framed.
+
+    similarities (W, R) of a caption's words with the picture's regions; boxes (R, 4) as fractions.
+    """
+    similarities, boxes = np.asarray(similarities), np.asarray(boxes)
+    pixels = np.asarray(picture.convert("RGB"))
+    high, wide = pixels.shape[:2]
+    columns = min(7, len(words) + 1)
+    rows = -(-(len(words) + 1) // columns)
+    with figure(path, 1.6 * columns, 1.8 * rows, rows=rows, columns=columns) as axes:
+        flat = np.asarray(axes).reshape(-1)
+        for ax in flat:
+            ax.axis("off")
+        flat[0].imshow(pixels)
+        flat[0].set_title("picture", fontsize=9)
+        for ax, word, row in zip(flat[1:], words, similarities):
+            light = np.full((high, wide), 0.25)
+            shares = np.clip(row, 0, 1)
+            for box, share in sorted(zip(boxes, shares), key=lambda pair: pair[1]):
+                x0, y0, x1, y1 = (int(round(v * s)) for v, s in zip(box, (wide, high, wide, high)))
+                light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], 0.25 + 0.75 * share)
+            grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
+            ax.imshow((pixels * light[..., None] + grey * (1 - light[..., None])).astype(np.uint8))
+            x0, y0, x1, y1 = boxes[row.argmax()] * (wide, high, wide, high)
+            ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLOURS["miss"], linewidth=2)
+            ax.set_title(f"{word} {row.max():.2f}", fontsize=9)

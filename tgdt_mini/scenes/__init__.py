@@ -1,0 +1,177 @@
+"""The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn from integers.
+
+`load` gives the pictures and captions; `oracle` and `load`'s column `foils` say what a perfect reader would score.
+How a scene looks is in `world.py`, how it is talked about in `grammar.py`, what is true of it in `truth.py`.
+No photograph, no download: train on it in minutes, then use the same code on photographs.
+"""
+
+import hashlib
+import io
+import json
+
+from tgdt_mini.paths import cache, shipped, whole_folder
+from tgdt_mini.scenes import grammar, world
+from tgdt_mini.scenes import truth as truths
+
+SPLITS = {"train": (0, 6000), "validation": (1_000_000, 1000), "test": (2_000_000, 1000)}  # first seed, scenes
+CAPTIONS = 5  # of each scene
+
+
+def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
+    """The scenes of a split, or its first ones, undrawn. ValueError for an unknown split."""
+    _check(split)
+    seed, count = SPLITS[split]
+    return [world.scene(seed + i) for i in range(count if first is None else first)]
+
+
+def captions_of(split: str) -> list[list[str]]:
+    """The captions of each scene of a split, without drawing anything."""
+    return [[grammar.write(meaning)[0] for meaning in grammar.captions(scene, CAPTIONS)] for scene in scenes_of(split)]
+
+
+def picture(image_id: str):
+    """The picture of one scene by its image_id, such as "test-0012", as a PIL image. ValueError for an unknown id."""
+    split, _, number = image_id.rpartition("-")
+    if split not in SPLITS or not number.isdigit() or int(number) >= SPLITS[split][1]:
+        raise ValueError(f"image_id is {image_id!r}; it must be a split, a dash and a number, such as test-0012")
+    return world.draw(world.scene(SPLITS[split][0] + int(number)))
+
+
+def load(split: str, progress: bool = False, first: int | None = None):
+    """A `datasets.Dataset` of a split, drawn on first use (train takes half a minute) and kept in the cache.
+
+    first: only so many scenes, from the split's beginning; if the split is not in the cache yet, no others are drawn.
+
+    Columns: image (PIL, RGB, 112 x 112), image_id (str), captions (5 str), boxes (a list of x0, y0, x1, y1 as
+    fractions, one an object), links (a list of {caption, start, end, objects}: these characters of that caption speak
+    of those objects), foils (5 str, a caption with two attributes swapped or a relation reversed so that it is false;
+    "" where the caption allows none). boxes, links and foils are for evaluation: no model sees them in training.
+    Raises ValueError for an unknown split, and RuntimeError when this machine draws other pixels than it should.
+    """
+    import datasets
+
+    known = published(split)
+    if first is not None and not 1 <= first <= SPLITS[split][1]:
+        raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
+    folder = cache() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
+    if first is not None and not folder.exists():
+        return datasets.Dataset.from_dict(draw(split, progress, first), features=_features(datasets))
+    if not folder.exists():
+        columns = draw(split, progress)
+        found = checksums(columns)
+        if found != known:
+            raise RuntimeError(
+                f"the {split} scenes drawn here differ from the published ones (found {found}): results would not be "
+                "comparable. Install the Pillow and numpy of constraints.txt, or report your versions"
+            )
+        drawn = datasets.Dataset.from_dict(columns, features=_features(datasets))
+        with whole_folder(folder) as beside, _quiet(datasets):
+            drawn.save_to_disk(str(beside))
+    dataset = datasets.load_from_disk(str(folder))
+    return dataset if first is None else dataset.select(range(first))
+
+
+def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
+    """The columns of a split (or of its first scenes), computed anew: what `load` keeps. Pictures as PNG bytes."""
+    from tqdm import tqdm
+
+    scenes = scenes_of(split, first)
+    columns = {name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")}
+    for i, scene in enumerate(tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)):
+        meanings = grammar.captions(scene, CAPTIONS)
+        written = [grammar.write(meaning) for meaning in meanings]
+        columns["image"].append({"bytes": _png(world.draw(scene)), "path": None})
+        columns["image_id"].append(f"{split}-{i:04d}")
+        columns["captions"].append([text for text, _ in written])
+        columns["boxes"].append([list(thing.box) for thing in scene.things])
+        columns["links"].append(
+            [
+                {"caption": c, "start": start, "end": end, "objects": list(things)}
+                for c, (_, links) in enumerate(written)
+                for start, end, things in links
+            ]
+        )
+        columns["foils"].append(_foils(scene, meanings))
+    return columns
+
+
+def _check(split):
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+
+
+def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
+    """R@K in percent of a perfect reader of this split, or of its first scenes: {"i2t": {k: %}, "t2i": {k: %}}."""
+    import numpy as np
+
+    true = truth(split, first)
+    return truths.oracle(true, np.repeat(np.arange(len(true)), CAPTIONS), ks)
+
+
+def truth(split: str, first: int | None = None):
+    """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i (of the first scenes)."""
+    scenes = scenes_of(split, first)
+    meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
+    return truths.truth(scenes, meanings)
+
+
+def published(split: str) -> dict[str, str]:
+    """The checksums of a split that `data/checksums.json` gives: what `checksums` must find."""
+    _check(split)
+    return json.loads((shipped() / "checksums.json").read_text(encoding="utf-8"))[split]
+
+
+def checksums(columns) -> dict[str, str]:
+    """SHA-256 of all pixels (RGB bytes, in order) and of all text and ground truth (as JSON), of drawn columns."""
+    from PIL import Image
+
+    pixels, text = hashlib.sha256(), hashlib.sha256()
+    for image in columns["image"]:
+        image = Image.open(io.BytesIO(image["bytes"])) if isinstance(image, dict) else image
+        pixels.update(image.convert("RGB").tobytes())
+    rows = [[columns[name][i] for name in ("image_id", "captions", "boxes", "links", "foils")]
+            for i in range(len(columns["image_id"]))]  # fmt: skip
+    text.update(json.dumps(rows, sort_keys=True).encode("utf-8"))
+    return {"pixels": pixels.hexdigest(), "text": text.hexdigest()}
+
+
+def _foils(scene, meanings):
+    """One false foil a caption, "" where there is none. Kinds take turns by the scene's number."""
+    here, chosen = truths.World([scene]), []
+    for meaning in meanings:
+        false = [foil for foil in grammar.foil(meaning) if not here.true_of(foil)[0]]
+        chosen.append(grammar.write(false[scene.seed % len(false)])[0] if false else "")
+    return chosen
+
+
+def _png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _features(datasets):
+    text, number = datasets.Value("string"), datasets.Value("int32")
+    return datasets.Features(
+        image=datasets.Image(),
+        image_id=text,
+        captions=datasets.List(text),
+        boxes=datasets.List(datasets.List(datasets.Value("float64"))),
+        links=datasets.List({"caption": number, "start": number, "end": number, "objects": datasets.List(number)}),
+        foils=datasets.List(text),
+    )
+
+
+class _quiet:
+    """No progress bar of `datasets` inside."""
+
+    def __init__(self, datasets):
+        self.bars = datasets.utils.logging
+
+    def __enter__(self):
+        self.shown = self.bars.is_progress_bar_enabled()
+        self.bars.disable_progress_bar()
+
+    def __exit__(self, *_):
+        if self.shown:
+            self.bars.enable_progress_bar()

@@ -1,0 +1,303 @@
+"""Captions as people might write them, each with its meaning and the objects that its words speak of.
+
+A caption says part of what is in a scene: one to three mentions ("a tiny scarlet star", "two hearts"), perhaps a
+relation between two of them, a place, the background. `describe` chooses the meaning, `write` puts it into words.
+A `Meaning` keeps the chosen words too, so that a foil (two attributes swapped, or a relation reversed) differs from
+its caption in just that. Whether a meaning is true of a scene is decided in `truth.py`.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from tgdt_mini.scenes.world import SIDE, Scene, footprint, pick
+
+COLOUR_WORDS = {
+    "red": ("red", "red", "crimson", "scarlet"),
+    "orange": ("orange", "orange", "tangerine"),
+    "yellow": ("yellow", "yellow", "golden", "lemon"),
+    "green": ("green", "green", "emerald"),
+    "blue": ("blue", "blue", "azure", "cobalt"),
+    "purple": ("purple", "purple", "violet"),
+    "pink": ("pink", "pink", "rosy"),
+    "brown": ("brown", "brown", "chocolate", "chestnut"),
+}
+SHAPE_WORDS = {  # singular, plural
+    "circle": (("circle", "circles"), ("disc", "discs"), ("ball", "balls")),
+    "square": (("square", "squares"), ("box", "boxes"), ("block", "blocks")),
+    "triangle": (("triangle", "triangles"), ("pyramid", "pyramids"), ("wedge", "wedges")),
+    "diamond": (("diamond", "diamonds"), ("rhombus", "rhombuses"), ("lozenge", "lozenges")),
+    "star": (("star", "stars"), ("starburst", "starbursts")),
+    "heart": (("heart", "hearts"), ("valentine", "valentines")),
+    "cross": (("cross", "crosses"), ("plus", "pluses")),
+    "moon": (("moon", "moons"), ("crescent", "crescents")),
+    "ring": (("ring", "rings"), ("hoop", "hoops"), ("donut", "donuts")),
+    "arrow": (("arrow", "arrows"), ("pointer", "pointers")),
+}
+ANY_SHAPE = (("shape", "shapes"), ("thing", "things"), ("object", "objects"))
+SIZE_WORDS = {"small": ("small", "little", "tiny", "mini"), "big": ("big", "large", "huge", "giant")}
+BACKGROUND_WORDS = {
+    "paper": ("on white paper", "on a blank page", "on a plain white sheet"),
+    "sky": ("in the pale blue sky", "up in the daytime sky", "against a clear sky"),
+    "sand": ("on the sandy beach", "lying in the sand", "in a beige desert"),
+    "night": ("in the dark night sky", "at night", "under faint starlight"),
+    "grass": ("on the grass", "in a light green meadow", "lying on a lawn"),
+    "stripes": ("on striped cloth", "on a cloth with stripes", "over lilac stripes"),
+    "checks": ("on a checkered floor", "on grey and white tiles", "over a chessboard pattern"),
+    "dots": ("on dotted paper", "on a spotted background", "over polka dots"),
+}
+RELATION_WORDS = {  # each phrase's reverse stands at the same place of the opposite's list
+    "left": ("to the left of", "left of", "on the left side of"),
+    "right": ("to the right of", "right of", "on the right side of"),
+    "above": ("above", "higher than", "over the top of"),
+    "below": ("below", "lower than", "underneath"),
+    "front": ("in front of", "partly covering", "overlapping the front of"),
+    "behind": ("behind", "partly hidden by", "peeking out from behind"),
+    "bigger": ("bigger than", "larger than"),
+    "smaller": ("smaller than", "tinier than"),
+}
+OPPOSITE = {"left": "right", "above": "below", "front": "behind", "bigger": "smaller"}
+OPPOSITE |= {there: here for here, there in OPPOSITE.items()}
+PLACE_WORDS = {
+    "left": ("on the left", "near the left edge"),
+    "right": ("on the right", "near the right edge"),
+    "top": ("at the top", "near the upper edge"),
+    "bottom": ("at the bottom", "near the lower edge"),
+    "middle": ("in the middle", "at the centre"),
+}
+NUMBER_WORDS = {2: ("two", "a pair of"), 3: ("three", "a trio of"), 4: ("four",), 5: ("five",)}
+LEAST_FACTS = 5  # a caption of "two diamonds" would be true of too many scenes
+LEAST_SHARED = 12  # pixels that one thing covers of another before it is in front of it
+APART = SIDE // 8  # pixels between centres before one thing is left of, or above, another
+
+
+@dataclass(frozen=True)
+class Mention:
+    """One noun phrase. `things` are the objects meant; None attributes are not said. The words are kept as chosen."""
+
+    things: tuple[int, ...]
+    shape: str | None
+    colour: str | None
+    size: str | None
+    noun: tuple[str, str]
+    colour_word: str = ""
+    size_word: str = ""
+    number_word: str = ""
+    place: str | None = None
+    place_words: str = ""
+    in_colour: bool = False  # "a star in red" instead of "a red star"
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a caption claims: its mentions, a relation of the first two, the background, the number of things."""
+
+    mentions: tuple[Mention, ...]
+    relation: str | None = None
+    relation_words: str = ""
+    background: str | None = None
+    background_words: str = ""
+    total: int = 0  # "four shapes", 0 is not said
+    form: int = 0
+
+
+def related(scene: Scene, first: int, relation: str, second: int) -> bool:
+    """Whether thing `first` stands in `relation` to thing `second`."""
+    if relation in ("right", "below", "behind", "smaller"):
+        return related(scene, second, OPPOSITE[relation], first)
+    one, other = scene.things[first], scene.things[second]
+    if relation == "left":
+        return other.x - one.x >= APART
+    if relation == "above":
+        return other.y - one.y >= APART
+    if relation == "bigger":
+        return one.size == "big" and other.size == "small"
+    if first < second or max(abs(one.x - other.x), abs(one.y - other.y)) > one.radius + other.radius:
+        return False
+    return bool((footprint(one) & footprint(other)).sum() >= LEAST_SHARED)
+
+
+def placed(thing, place: str) -> bool:
+    """Whether a thing is in a part of the picture: beyond the third's line, or in the middle of both."""
+    x, y, low, high = thing.x, thing.y, SIDE * 3 // 8, SIDE * 5 // 8
+    middle = low < x < high and low < y < high
+    return {"left": x <= low, "right": x >= high, "top": y <= low, "bottom": y >= high, "middle": middle}[place]
+
+
+def captions(scene: Scene, count: int = 5) -> list[Meaning]:
+    """`count` meanings, all true of the scene and all worded differently."""
+    rng, found = random.Random(scene.seed + 700_000_000), {}
+    while len(found) < count:
+        meaning = describe(scene, rng)
+        if facts(meaning) >= LEAST_FACTS:
+            found.setdefault(write(meaning)[0], meaning)
+    return list(found.values())
+
+
+def facts(meaning: Meaning) -> float:
+    """How much a caption says: 1 for a colour, shape, number, relation or background, 1/2 for a size or a place."""
+    said = sum(part is not None for part in (meaning.relation, meaning.background)) + bool(meaning.total)
+    for mention in meaning.mentions:
+        said += (mention.shape is not None) + (mention.colour is not None) + bool(mention.number_word)
+        said += 0.5 * ((mention.size is not None) + (mention.place is not None))
+    return said
+
+
+def describe(scene: Scene, rng: random.Random) -> Meaning:
+    """A meaning chosen at random among what can truly be said of the scene."""
+    kind, order = rng.random(), list(range(len(scene.things)))
+    for i in range(len(order) - 1, 0, -1):  # a shuffle from rng.random() alone
+        j = int(rng.random() * (i + 1))
+        order[i], order[j] = order[j], order[i]
+    background = scene.background if rng.random() < 0.4 else None
+    background_words = pick(rng, BACKGROUND_WORDS[scene.background])
+    form = int(rng.random() * 60)
+    said = dict(background=background, background_words=background_words if background else "", form=form)
+    if kind < 0.5:
+        relations = [name for name in RELATION_WORDS if related(scene, order[0], name, order[1])]
+        if relations:
+            relation = pick(rng, relations)
+            words = pick(rng, RELATION_WORDS[relation])
+            sized = relation in ("bigger", "smaller")  # "a big star bigger than ..." says nothing
+            pair = tuple(_mention(scene, (i,), rng, sized=not sized) for i in order[:2])
+            return Meaning(pair, relation, words, **said)
+    if kind < 0.7:
+        group = _group(scene, order[0], rng)
+        if group:
+            rest = [i for i in order if not _fits(scene, i, group)][:1]
+            return Meaning((group, *(_mention(scene, (i,), rng) for i in rest)), **said)
+    if kind < 0.85:
+        several = order[: min(len(order), 2 + int(rng.random() * 2))]
+        total = len(order) if rng.random() < 0.3 else 0
+        return Meaning(tuple(_mention(scene, (i,), rng) for i in several), total=total, **said)
+    first = _mention(scene, (order[0],), rng)
+    places = [place for place in PLACE_WORDS if placed(scene.things[order[0]], place)]
+    if places:
+        place = pick(rng, places)
+        first = replace(first, place=place, place_words=pick(rng, PLACE_WORDS[place]))
+    rest = order[1 : 1 + int(rng.random() * 2)]
+    return Meaning((first, *(_mention(scene, (i,), rng) for i in rest)), **said)
+
+
+def _mention(scene, things, rng, sized=True):
+    thing = scene.things[things[0]]
+    says_colour, says_shape = rng.random() < 0.9, rng.random() < 0.92
+    says_size, in_colour = sized and rng.random() < 0.35, rng.random() < 0.12
+    return Mention(
+        things,
+        thing.shape if says_shape or not says_colour else None,
+        thing.colour if says_colour else None,
+        thing.size if says_size else None,
+        pick(rng, SHAPE_WORDS[thing.shape] if says_shape or not says_colour else ANY_SHAPE),
+        pick(rng, COLOUR_WORDS[thing.colour]) if says_colour else "",
+        pick(rng, SIZE_WORDS[thing.size]) if says_size else "",
+        in_colour=in_colour and says_colour,
+    )
+
+
+def _fits(scene, index, mention):
+    thing = scene.things[index]
+    return all(
+        wanted in (None, has)
+        for wanted, has in ((mention.shape, thing.shape), (mention.colour, thing.colour), (mention.size, thing.size))
+    )
+
+
+def _group(scene, index, rng):
+    """A plural mention that the thing belongs to, such as "two blue stars" or "three hearts"; None if it is alone."""
+    wide = _mention(scene, (index,), rng)
+    options = [
+        replace(wide, size=None, size_word=""),
+        replace(wide, size=None, size_word="", colour=None, colour_word="", in_colour=False),
+        replace(wide, size=None, size_word="", shape=None, noun=ANY_SHAPE[0]),
+    ]
+    options = [each for each in options if each.shape or each.colour]
+    for each in options[int(rng.random() * len(options)) :]:
+        members = tuple(i for i in range(len(scene.things)) if _fits(scene, i, each))
+        if len(members) > 1:
+            return replace(each, things=members, number_word=pick(rng, NUMBER_WORDS[len(members)]))
+    return None
+
+
+def write(meaning: Meaning) -> tuple[str, list[tuple[int, int, tuple[int, ...]]]]:
+    """The caption of a meaning, and its links: (start, end, things) for each word that speaks of things.
+
+    start and end count characters, end excluded. Articles, relations and the background speak of no thing.
+    """
+    phrases = [_phrase(mention) for mention in meaning.mentions]
+    if meaning.relation:
+        words = _relation_form(phrases[0], meaning.relation_words.split(), phrases[1], meaning)
+    else:
+        words = _list_form(phrases, meaning)
+    ground = meaning.background_words.split()
+    if ground:
+        words = [*ground, ",", *words] if meaning.form % 3 == 0 else [*words, *ground]
+    text, links = "", []
+    for word in words:
+        word, things = word if isinstance(word, tuple) else (word, ())
+        text += "" if word == "," or not text else " "
+        if things:
+            links.append((len(text), len(text) + len(word), things))
+        text += word
+    return text, links
+
+
+def _phrase(mention):
+    plural = bool(mention.number_word)
+    adjectives = [mention.size_word, "" if mention.in_colour else mention.colour_word]
+    linked = [word for word in (*adjectives, mention.noun[plural]) if word]
+    words = [(word, mention.things) for word in linked]
+    if mention.in_colour:
+        words += ["in", (mention.colour_word, mention.things)]
+    if plural:
+        start = mention.number_word.split()
+    else:
+        start = ["an" if linked[0][0] in "aeiou" else "a"]
+    return [*start, *words, *mention.place_words.split()]
+
+
+def _relation_form(one, relation, other, meaning):
+    """`one` in `relation` to `other`, in one of five sentence forms."""
+    return (
+        [*one, *relation, *other],
+        [*one, "is", *relation, *other],
+        ["there", "is", *one, *relation, *other],
+        ["a", "picture", "of", *one, *relation, *other],
+        ["you", "can", "see", *one, "that", "is", *relation, *other],
+    )[meaning.form % 5]
+
+
+def _list_form(phrases, meaning):
+    """The phrases one after the other, in one of five sentence forms, after the number of things if it is said."""
+    *most, last = phrases
+    joined = [part for phrase in most for part in (*phrase, ",")][:-1] + ["and"] if most else []
+    if len(phrases) == 2 and meaning.form % 2:
+        joined[-1] = "with"
+    joined += last
+    if meaning.total:
+        total = [NUMBER_WORDS[meaning.total][0], ("shapes", "things", "objects")[meaning.form % 3]]
+        return [*total, ",", *(("including",) if meaning.form % 2 else ("among", "them")), *joined]
+    verb = "are" if meaning.mentions[0].number_word else "is"
+    starts = ([], ["there", verb], ["a", "picture", "of"], ["we", "see"], ["here", verb])
+    return [*starts[meaning.form % 5], *joined]
+
+
+def foil(meaning: Meaning) -> list[Meaning]:
+    """The meaning with two attributes swapped or its relation reversed: every such foil, true or not.
+
+    Winoground (Thrush et al., CVPR 2022) and SugarCrepe (Hsieh et al., NeurIPS 2023) test models this way.
+    """
+    found = []
+    if len(meaning.mentions) > 1 and not any(mention.number_word for mention in meaning.mentions[:2]):
+        one, other, *rest = meaning.mentions
+        for kind, names in (("colour", ("colour", "colour_word")), ("shape", ("shape", "noun"))):
+            if None not in (getattr(one, kind), getattr(other, kind)) and getattr(one, kind) != getattr(other, kind):
+                swapped = [
+                    replace(here, **{name: getattr(there, name) for name in names})
+                    for here, there in ((one, other), (other, one))
+                ]
+                found.append(replace(meaning, mentions=(*swapped, *rest)))
+    if meaning.relation:
+        opposite = OPPOSITE[meaning.relation]
+        at = RELATION_WORDS[meaning.relation].index(meaning.relation_words)
+        found.append(replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at]))
+    return found

@@ -1,0 +1,100 @@
+"""The oracle: which scenes make a caption true, and so the best that any reader of captions could score.
+
+A caption is true of a scene when different objects can be found for its mentions such that every attribute, number,
+place, relation and the background hold. Numbers are exact: "two hearts" is false where there are three. A caption is
+often true of several scenes; a perfect reader can only guess among them, and that bounds R@K.
+"""
+
+from functools import partial
+from math import comb
+from operator import attrgetter
+
+import numpy as np
+
+from tgdt_mini.scenes.grammar import OPPOSITE, PLACE_WORDS, Meaning, placed, related
+from tgdt_mini.scenes.world import Scene
+
+MOST = 5  # objects in a scene
+
+
+class World:
+    """Facts of I scenes as arrays: objects (I, MOST) and relations (I, MOST, MOST), so that a caption is one lookup."""
+
+    def __init__(self, scenes: list[Scene]):
+        def fact(read, empty=""):
+            rows = [[read(thing) for thing in scene.things] for scene in scenes]
+            return np.array([row + [empty] * (MOST - len(row)) for row in rows])
+
+        self.background = np.array([scene.background for scene in scenes])
+        self.total = np.array([len(scene.things) for scene in scenes])
+        self.real = np.arange(MOST) < self.total[:, None]  # (I, MOST)
+        self.facts = {name: fact(attrgetter(name)) for name in ("shape", "colour", "size")}
+        self.places = {name: fact(partial(placed, place=name), False) for name in PLACE_WORDS}
+        self.relations = {name: self._relation(scenes, name) for name in OPPOSITE}
+
+    def _relation(self, scenes, name):
+        holds = np.zeros((len(scenes), MOST, MOST), bool)
+        for i, scene in enumerate(scenes):
+            for a in range(len(scene.things)):
+                for b in range(len(scene.things)):
+                    holds[i, a, b] = a != b and related(scene, a, name, b)
+        return holds
+
+    def fitting(self, mention) -> np.ndarray:
+        """(I, MOST) bool: the objects that have the mention's attributes and place."""
+        fits = self.real.copy()
+        for name, facts in self.facts.items():
+            if getattr(mention, name) is not None:
+                fits &= facts == getattr(mention, name)
+        return fits & self.places[mention.place] if mention.place else fits
+
+    def true_of(self, meaning: Meaning) -> np.ndarray:
+        """(I,) bool: the scenes that the meaning is true of."""
+        holds = np.ones(len(self.total), bool)
+        if meaning.background:
+            holds &= self.background == meaning.background
+        if meaning.total:
+            holds &= self.total == meaning.total
+        singles, taken = [], np.zeros_like(self.real)
+        for mention in meaning.mentions:
+            fits = self.fitting(mention)
+            if mention.number_word:
+                holds &= fits.sum(axis=1) == len(mention.things)
+                taken |= fits
+            else:
+                singles.append(fits)
+        singles = [fits & ~taken for fits in singles]
+        if not singles:
+            return holds
+        apart = ~np.eye(MOST, dtype=bool)
+        if len(singles) == 1:
+            return holds & singles[0].any(axis=1)
+        pair = singles[0][:, :, None] & singles[1][:, None, :] & apart  # (I, MOST, MOST)
+        if meaning.relation:
+            pair = pair & self.relations[meaning.relation]
+        if len(singles) == 2:
+            return holds & pair.any(axis=(1, 2))
+        triple = pair[..., None] & singles[2][:, None, None, :] & apart[:, None, :] & apart[None, :, :]
+        return holds & triple.any(axis=(1, 2, 3))
+
+
+def truth(scenes: list[Scene], meanings: list[Meaning]) -> np.ndarray:
+    """(I, C) bool: whether caption c is true of scene i."""
+    world = World(scenes)
+    return np.stack([world.true_of(meaning) for meaning in meanings], axis=1)
+
+
+def oracle(true: np.ndarray, caption_image: np.ndarray, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
+    """R@K, in percent, of a reader who ranks everything true before everything false, and guesses among the true.
+
+    true (I, C) bool, caption_image (C,) the image of each caption. Returns {"i2t": {k: %}, "t2i": {k: %}}.
+    A caption true of n images is found among the first k with chance min(1, k / n). An image of which n captions are
+    true, m of them its own, is missed with chance C(n - m, k) / C(n, k).
+    """
+    own = caption_image[None, :] == np.arange(len(true))[:, None]
+    if not (true | ~own).all():
+        raise ValueError("true marks a caption as false of its own image: the captions and the scenes do not match")
+    per_caption, per_image, mine = true.sum(axis=0), true.sum(axis=1), own.sum(axis=1)
+    t2i = {k: 100 * float(np.minimum(1, k / per_caption).mean()) for k in ks}
+    missed = {k: [comb(n - m, k) / comb(n, k) if n >= k else 0.0 for n, m in zip(per_image, mine)] for k in ks}
+    return {"i2t": {k: 100 * (1 - float(np.mean(missed[k]))) for k in ks}, "t2i": t2i}

@@ -1,0 +1,332 @@
+"""One training loop: any device, curriculum of negatives, best model kept, stopped and resumed at any step.
+
+The recipe is AdamW with warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The
+inter-modal terms begin with all negatives and move to the hardest one: hardest from the start can collapse (every score
+equal, the loss at twice the margin), which the loop watches for. It draws no figure.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+
+from tgdt_mini.checkpoint import load_state, save_model, save_state
+from tgdt_mini.data import TokenSet
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.evaluation import both_ways
+from tgdt_mini.losses import cmc_loss
+from tgdt_mini.model import TGDT
+from tgdt_mini.similarity import global_similarity, local_similarity
+
+INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge on all of them, InfoNCE (all of them)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a run besides the data and the model's sizes."""
+
+    epochs: int = 40
+    batch: int = 128  # pairs; one caption of each image, drawn anew each epoch
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of all steps
+    clip: float = 2.0  # largest gradient norm
+    recipe: str = "joint"  # or "staged": local terms first, then the global layers on stop-gradient tokens
+    staged_share: float = 0.6  # of the epochs, for the local stage
+    inter: str = "curriculum"  # `easy`, then "hardest"; or one of INTER from the first step to the last
+    easy: str = "info_nce"  # what the curriculum begins with: all negatives, as "info_nce" or "mean"
+    easy_share: float = 0.5  # of the epochs with all negatives, before the hardest
+    margin: float = 0.2
+    consistency_margin: float = 0.3
+    temperature: float = 0.05
+    use_global: bool = True
+    use_local: bool = True
+    use_intra: bool = True
+    patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
+    local_weight: float = 1.0  # of the mixed score that validation judges by
+    mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
+    precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TrainingConfig":
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown training setting {unknown[0]!r}; see tgdt_mini.training.TrainingConfig")
+        return cls(**values)
+
+    def __post_init__(self):
+        choices = {
+            "recipe": ("joint", "staged"),
+            "inter": ("curriculum", *INTER),
+            "easy": ("info_nce", "mean"),
+            "precision": ("auto", "fp32", "bf16", "fp16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        for name in ("epochs", "batch", "learning_rate", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not (self.use_global or self.use_local):
+            raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name: auto is cuda where there is one, else cpu. ValueError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device is {name!r}, which this machine cannot use ({str(error).splitlines()[0]}); try cpu"
+        ) from error
+    return torch.device(name)
+
+
+@torch.no_grad()
+def encode(model: TGDT, tokens: TokenSet, batch: int = 250) -> tuple[Embedding, Embedding]:
+    """Embeddings of all images and of all captions of a set, in its order, dropout off, on the model's device."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    images = [
+        model.encode_images(tokens.images(rows).to(device))
+        for rows in torch.arange(tokens.image_count, device=tokens.starts.device).split(batch)
+    ]
+    captions = _encode_text(model, tokens.text, batch)
+    model.train(was_training)
+    return Embedding.cat(images), captions
+
+
+@torch.no_grad()
+def encode_texts(model: TGDT, captions: list[str], batch: int = 250) -> Embedding:
+    """Embedding of captions given as words; the model must have a tokenizer and be in eval mode."""
+    return _encode_text(model, model.tokenizer(captions), batch)
+
+
+def _encode_text(model, text, batch):
+    device = next(model.parameters()).device
+    parts = [text[slice(start, start + batch)].to(device) for start in range(0, len(text), batch)]
+    return Embedding.cat([model.encode_captions(part) for part in parts])
+
+
+def validate(model: TGDT, tokens: TokenSet, local_weight: float) -> dict[str, float]:
+    """rsum of a set by global, local and mixed score (full scoring, no shortlist)."""
+    images, captions = encode(model, tokens)
+    owner = tokens.caption_image.to(images.mask.device)
+    by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
+    scores = {"global": by_global, "local": by_local, "mixed": by_global + local_weight * by_local}
+    return {f"rsum_{name}": both_ways(score, owner).rsum for name, score in scores.items()}
+
+
+class Trainer:
+    """A run: model, optimizer and place in the schedule. `run` goes on from that place to the end.
+
+    out: folder for `last/` (everything needed to go on) and `best/` (the model with the best validation rsum).
+    """
+
+    def __init__(self, model: TGDT, train: TokenSet, validation: TokenSet, config: TrainingConfig, out: Path,
+                 device: torch.device | str = "cpu", tokenizer=None, progress: bool = True):  # fmt: skip
+        self.device, self.config, self.out, self.progress = torch.device(device), config, Path(out), progress
+        self.model, self.tokenizer = model.to(self.device), tokenizer
+        self.train_set, self.validation = train.to(self.device), validation.to(self.device)
+        self.captions_of = _captions_of(train)  # (I, most captions), on the CPU
+        self.lengths = train.text.mask.sum(dim=1).cpu()  # (C,) tokens
+        if config.batch > train.image_count:
+            raise ValueError(
+                f"batch is {config.batch}, but there are {train.image_count} images; choose a smaller batch"
+            )
+        self.steps_an_epoch = train.image_count // config.batch
+        decay, free = [], []
+        for parameter in model.parameters():
+            (decay if parameter.dim() > 1 else free).append(parameter)
+        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=self.device.type == "cuda")
+        self.precision = self._precision()
+        self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
+        self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
+        self.sums = torch.zeros(5, device=self.device)  # of total, inter_global, inter_local, intra, steps
+
+    def _precision(self):
+        named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        if self.config.precision != "auto":
+            return named[self.config.precision]
+        if self.device.type != "cuda":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+    @property
+    def epoch(self) -> int:
+        return self.step // self.steps_an_epoch
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_an_epoch
+
+    def stage(self, epoch: int) -> str:
+        """joint, or local and then global under the staged recipe."""
+        if self.config.recipe == "joint":
+            return "joint"
+        return "local" if epoch < round(self.config.epochs * self.config.staged_share) else "global"
+
+    def inter(self, epoch: int) -> str:
+        """Which of INTER an epoch learns from; in the staged recipe each stage has its own curriculum."""
+        if self.config.inter != "curriculum":
+            return self.config.inter
+        turn = round(self.config.epochs * self.config.staged_share) if self.config.recipe == "staged" else 0
+        first, length = (turn, self.config.epochs - turn) if epoch >= turn else (0, turn)
+        return self.config.easy if epoch - first < round(length * self.config.easy_share) else "hardest"
+
+    def loss(self, images, captions, image_ids, epoch: int):
+        """The CMC loss of a batch of pairs, with the terms that this epoch's stage learns from."""
+        config, stage, inter = self.config, self.stage(epoch), self.inter(epoch)
+        kind = dict(inter="info_nce") if inter == "info_nce" else dict(inter="hinge", negatives=inter)
+        return cmc_loss(
+            images, captions, image_ids, **kind,
+            margin=config.margin, consistency_margin=config.consistency_margin, temperature=config.temperature,
+            use_global=config.use_global and stage != "local", use_local=config.use_local and stage != "global",
+            use_intra=config.use_intra and stage != "local",
+        )  # fmt: skip
+
+    def run(self, max_steps: int | None = None) -> list[dict]:
+        """Train to the end, or for `max_steps` steps; returns the history, one dict an epoch.
+
+        Ctrl-C saves the place and raises KeyboardInterrupt again; `resume` goes on with the same result as if the run
+        had never stopped (on the same device).
+        """
+        from tqdm import tqdm
+
+        if self.step == 0:
+            torch.manual_seed(self.config.seed)
+        last = self.total_steps if max_steps is None else min(self.total_steps, self.step + max_steps)
+        began, before = time.perf_counter(), self.seconds
+        bar = tqdm(total=self.total_steps, initial=self.step, desc="training", unit=" steps", disable=not self.progress)
+        try:
+            while self.step < last and not self._waited_enough():
+                self._step()
+                bar.update()
+                self.seconds = before + time.perf_counter() - began
+                if self.step % self.steps_an_epoch == 0:
+                    self._end_epoch()
+                    shown = self.history[-1]
+                    bar.set_postfix(loss=f"{shown['loss']:.3f}", rsum=f"{shown['rsum_mixed']:.0f}")
+                    if shown["warning"]:
+                        bar.write(shown["warning"])
+        except KeyboardInterrupt:
+            bar.close()
+            self.save()
+            raise
+        bar.close()
+        self.save()
+        return self.history
+
+    def _waited_enough(self):
+        rsums = [row["rsum_mixed"] for row in self.history]
+        patience = self.config.patience
+        return bool(patience and len(rsums) > patience and max(rsums[-patience:]) <= max(rsums[:-patience]))
+
+    def _step(self):
+        epoch, place = divmod(self.step, self.steps_an_epoch)
+        if place == 0 or not hasattr(self, "order") or self.order_of != epoch:
+            self.order, self.order_of = self._order(epoch), epoch
+        rows, captions = self.order[place]
+        share = self.step / self.total_steps
+        warm = (self.step + 1) / max(1, self.config.warmup * self.total_steps)
+        rate = self.config.learning_rate * min(warm, 0.5 * (1 + math.cos(math.pi * share)) + 0.01)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.model.train()
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            images, texts = self.model(
+                self.train_set.images(rows), self.train_set.text[captions], stop_gradient=self.stage(epoch) == "global"
+            )
+        loss = self.loss(images, texts, rows, epoch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss.total).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        parts = (loss.total, loss.inter_global, loss.inter_local, loss.intra)
+        self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(loss.total)])
+        self.step += 1
+
+    def _order(self, epoch):
+        """The epoch's batches: (rows, captions) tensors, every image at most once with one of its captions."""
+        draw = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
+        rows = torch.randperm(self.train_set.image_count, generator=draw)
+        count = (self.captions_of >= 0).sum(dim=1)
+        # captions of an image take turns over the epochs, from a random start, so that all are read equally often
+        start = torch.randint(0, 10_000, count.shape, generator=torch.Generator().manual_seed(self.config.seed))
+        captions = self.captions_of[torch.arange(len(count)), (start + epoch) % count][rows]
+        cut = self.steps_an_epoch * self.config.batch
+        rows, captions = rows[:cut], captions[:cut]
+        # captions of about one length share a batch, so that little of it is padding; the noise keeps batches varied
+        length = self.lengths[captions] + self.config.mix_lengths * torch.rand(cut, generator=draw)
+        by_length = length.argsort(stable=True).split(self.config.batch)
+        order = torch.randperm(self.steps_an_epoch, generator=draw).tolist()
+        return [(rows[by_length[i]].to(self.device), captions[by_length[i]].to(self.device)) for i in order]
+
+    def _end_epoch(self):
+        total, inter_global, inter_local, intra, steps = self.sums.tolist()
+        self.sums.zero_()
+        epoch = self.epoch - 1
+        row = {
+            "epoch": epoch + 1, "loss": total / steps, "inter_global": inter_global / steps,
+            "inter_local": inter_local / steps, "intra": intra / steps, "inter": self.inter(epoch),
+            "stage": self.stage(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(self.seconds, 1),
+        }  # fmt: skip
+        row |= validate(self.model, self.validation, self.config.local_weight)
+        row["warning"] = self._collapse(row)
+        self.history.append(row)
+        if row["rsum_mixed"] > self.best:
+            self.best = row["rsum_mixed"]
+            save_model(self.model, self.out / "best", self.tokenizer, {"epoch": epoch + 1, "rsum": self.best})
+        self.save()
+
+    def _collapse(self, row) -> str:
+        """One sentence if a hinge term sits at the value that it has when all scores are equal, else ''."""
+        flat = math.log(self.config.batch) if row["inter"] == "info_nce" else 2 * self.config.margin
+        for name in ("inter_global", "inter_local"):
+            if row[name] and abs(row[name] - flat) < 0.01 * flat:
+                return (
+                    f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model that gives every pair "
+                    "the same score: it has collapsed; begin with all negatives (--inter curriculum) or lower "
+                    "--learning-rate"
+                )
+        return ""
+
+    def save(self):
+        """Write `last/`: model, optimizer, random state and place, whole or not at all."""
+        place = {
+            "step": self.step, "history": self.history, "best": self.best, "seconds": self.seconds,
+            "training": asdict(self.config), "sums": self.sums.tolist(),
+        }  # fmt: skip
+        save_state(self.out / "last", self.model, self.tokenizer, self.optimizer, self.scaler, place)
+
+    def resume(self) -> "Trainer":
+        """Take up the run in `out/last`. ValueError when it was started with other settings."""
+        place = load_state(self.out / "last", self.model, self.optimizer, self.scaler)
+        if place["training"] != asdict(self.config):
+            changed = [name for name, value in asdict(self.config).items() if place["training"].get(name) != value]
+            raise ValueError(f"{self.out}/last was trained with another {changed[0]}; use the same, or another --out")
+        self.step, self.history, self.best, self.seconds = (place[n] for n in ("step", "history", "best", "seconds"))
+        self.sums = torch.tensor(place["sums"], device=self.device)
+        return self
+
+
+def _captions_of(tokens: TokenSet) -> torch.Tensor:
+    """(I, most) int64: the rows of each image's captions, -1 where there are no more."""
+    owner = tokens.caption_image.cpu()
+    count = torch.bincount(owner, minlength=tokens.image_count)
+    if (count == 0).any():
+        raise ValueError(f"image {tokens.image_ids[int((count == 0).nonzero()[0])]!r} has no caption to train on")
+    order = torch.argsort(owner, stable=True)
+    table = torch.full((tokens.image_count, int(count.max())), -1)
+    place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner[order]]
+    table[owner[order], place] = order
+    return table

@@ -164,6 +164,12 @@ def test_folds_are_ranked_alone_and_averaged():
     assert mean_of_folds(matches(caption_image, 30).float(), caption_image, folds=3).rsum == 600
 
 
+def test_each_direction_may_have_its_own_scores():
+    right, caption_image = torch.eye(3), torch.arange(3)
+    assert both_ways(right, caption_image, 1 - right).t2i[1] == both_ways(1 - right, caption_image, right).i2t[1] == 0
+    assert both_ways(right, caption_image, 1 - right).i2t[1] == both_ways(1 - right, caption_image, right).t2i[1] == 100
+
+
 def test_rsum_adds_six_recalls():
     assert rsum(torch.tensor([0.0, 4.0]), torch.tensor([0.0, 9.0])) == (50 + 100 + 100) + (50 + 50 + 100)
 

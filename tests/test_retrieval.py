@@ -186,7 +186,7 @@ def test_save_spares_a_folder_that_is_not_a_gallery(tmp_path):
     _, embedding = sides("caption")
     (tmp_path / "thesis.txt").write_text("three years", encoding="utf-8")
     for place in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(ValueError, match="not a gallery"):
+        with pytest.raises(ValueError, match="not ours"):
             gallery_of(embedding, "caption").save(place)
     assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "three years"
     (tmp_path / "empty").mkdir()
@@ -282,7 +282,11 @@ def test_items_and_queries_without_real_tokens_are_named():
     with pytest.raises(ValueError, match="image 3 has no real region"):
         two_stage(queries, gallery, 2, 1.0, "caption")
     with pytest.raises(ValueError, match="image 3 has no real region"):
+        two_stage(gallery, queries, 2, 1.0, "image")
+    with pytest.raises(ValueError, match="image 3 has no real region"):
         gallery_of(gallery, "caption")
     queries.mask[1] = False
+    with pytest.raises(ValueError, match="caption 1 has no real word"):
+        two_stage(sides("image")[0], queries, 2, 1.0, "image")
     with pytest.raises(ValueError, match="caption 1 has no real word"):
         gallery_of(sides("caption")[1], "caption").search(queries)

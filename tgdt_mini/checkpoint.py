@@ -18,7 +18,7 @@ from tgdt_mini.text_tokens import TextTokenizer
 
 def save_model(model: TGDT, folder: Path | str, tokenizer: TextTokenizer | None = None, notes: dict | None = None):
     """Write a model, its tokenizer and notes (any JSON values, such as figures) to a folder, whole or not at all."""
-    with whole_folder(Path(folder)) as beside:
+    with whole_folder(Path(folder), marker="config.json") as beside:
         _write_model(beside, model, tokenizer, notes)
 
 
@@ -35,7 +35,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
         raise ValueError(f"{folder / 'config.json'} does not describe a model ({error!r})") from error
     _load_weights(model, folder / "model.safetensors", about)
     model.notes, model.tokenizer, model.fingerprint = about.get("notes", {}), None, fingerprint(model)
-    if (folder / "tokenizer.json").exists():
+    if (folder / "tokenizer.json").exists() or "tokenizer.json" in about.get("sha256", {}):
         _check(folder / "tokenizer.json", about)
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
@@ -61,7 +61,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, place: dict):
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["random_cuda"] = torch.cuda.get_rng_state(device)
-    with whole_folder(folder) as beside:
+    with whole_folder(folder, marker="state.json") as beside:
         _write_model(beside, model, tokenizer, None)
         save_file(tensors, beside / "state.safetensors")
         shas = {"state.safetensors": _sha(beside / "state.safetensors")}

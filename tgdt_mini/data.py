@@ -5,6 +5,7 @@ before training: a step gathers rows of tensors and touches no Python object an 
 """
 
 import hashlib
+import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from tgdt_mini import image_tokens
+from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.paths import cache, whole_folder
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
@@ -62,14 +64,19 @@ class ImageTokens:
                     f"image {i} has features {tuple(here.shape)} and boxes {tuple(box.shape)}; "
                     f"they must be (R, {width}) and (R, 4) with R at least 1"
                 )
-            if box.min() < 0 or box.max() > 1:
+            if not (box.min() >= 0 and box.max() <= 1):  # NaN too
                 found = f"{box.min():g} to {box.max():g}"
                 raise ValueError(f"image {i} has boxes from {found}; divide them by the image's width and height")
         pad = torch.nn.utils.rnn.pad_sequence
         mask = pad([torch.ones(len(each), dtype=torch.bool) for each in features], batch_first=True)
         if whole is None:
             whole = [each.float().mean(dim=0).to(each.dtype) for each in features]
-        whole = torch.stack([torch.as_tensor(each) for each in whole])
+        whole = [torch.as_tensor(each) for each in whole]
+        if {tuple(each.shape) for each in whole} != {(width,)}:
+            raise ValueError(
+                f"whole has shapes {sorted({tuple(each.shape) for each in whole})}; each must be ({width},)"
+            )
+        whole = torch.stack(whole)
         return cls(pad(features, batch_first=True), pad(boxes, batch_first=True), mask, whole)
 
     @classmethod
@@ -99,6 +106,7 @@ class TokenSet:
     caption_image: torch.Tensor  # (C,)
     captions: tuple[str, ...]
     image_ids: tuple[str, ...]
+    hard: TextTokens | None = None  # a hard negative of each caption; a row without a word where there is none
 
     @property
     def image_count(self) -> int:
@@ -117,8 +125,16 @@ class TokenSet:
         return ImageTokens(features * mask[..., None], boxes * mask[..., None], mask, self.whole[rows])
 
     def to(self, device) -> "TokenSet":
-        tensors = ("features", "boxes", "starts", "whole", "text", "caption_image")
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        names = ("features", "boxes", "starts", "whole", "text", "caption_image", *(("hard",) if self.hard else ()))
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+    def with_hard_captions(self, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0) -> "TokenSet":
+        """The same set with a hard negative beside each caption that allows one."""
+        rng = random.Random(seed)
+        hard = [hard_caption(caption, lexicon, rng) for caption in self.captions]
+        tokens = tokenizer([text or caption for text, caption in zip(hard, self.captions)])
+        real = torch.tensor([bool(text) for text in hard])[:, None]
+        return replace(self, hard=replace(tokens, words=tokens.words & real))
 
     def first(self, images: int) -> "TokenSet":
         """The same set cut to its first images."""
@@ -127,7 +143,7 @@ class TokenSet:
         return TokenSet(
             self.features[:end], self.boxes[:end], self.starts[: images + 1], self.whole[:images],
             self.text[slice(captions)], self.caption_image[:captions],
-            self.captions[:captions], self.image_ids[:images],
+            self.captions[:captions], self.image_ids[:images], self.hard and self.hard[slice(captions)],
         )  # fmt: skip
 
     @classmethod

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.similarity import INFINITY, at_least_float32, autocast_off, global_similarity, local_similarity
+from tgdt_mini.similarity import (
+    INFINITY,
+    at_least_float32,
+    autocast_off,
+    global_similarity,
+    local_similarity,
+    shortlist_similarity,
+)
 
 
 def hinge_loss(
@@ -86,6 +93,23 @@ def info_nce_loss(
     counted = _negatives(logits, positives) | torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     logits = logits.masked_fill(~counted, -INFINITY)
     return (logits.logsumexp(1) + logits.logsumexp(0) - 2 * matches).mean() / 2
+
+
+def hard_caption_loss(
+    images: Embedding, captions: Embedding, hard_captions: Embedding, temperature: float | torch.Tensor
+) -> torch.Tensor:
+    """Scalar: how easily N captions and their hard negatives are confused on their own images, by local score.
+
+    mean over pairs of ln(1 + exp((S_L(image, hard caption) - S_L(image, caption)) / temperature)): InfoNCE with the hard
+    caption as the only negative. Equal scores give ln 2. Not part of the paper's loss; see `hard_captions.py`.
+    """
+
+    def score(text):
+        return shortlist_similarity(images, text.local_tokens[:, None], text.mask[:, None], query_is="image")  # (N, 1)
+
+    if not torch.is_tensor(temperature) and not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; it must be greater than 0")
+    return torch.nn.functional.softplus((score(hard_captions) - score(captions)) / temperature).mean()
 
 
 @dataclass(frozen=True)

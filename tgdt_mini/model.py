@@ -28,6 +28,7 @@ class TGDTConfig:
     global_layers: int = 2  # on top of them, up to the global token
     image_features: int = REGION_WIDTH  # numbers a region comes with
     image_hidden: int = 256  # of the two-layer perceptron that reads them
+    box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
     image_width: int = 128
     image_layers: int = 1
     image_heads: int = 4
@@ -36,6 +37,7 @@ class TGDTConfig:
     vocabulary: int = 400
     most_tokens: int = 40
     text_width: int = 128
+    text_window: int = 5  # words that each word sees before attention, itself in the middle; 0 for none, as in BERT
     text_layers: int = 1
     text_heads: int = 4
     text_feedforward: int = 512
@@ -54,8 +56,8 @@ class TGDTConfig:
         sizes = dict(
             width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2,
             image_features=2048, image_hidden=2048, image_width=2048, image_layers=4, image_heads=4,
-            image_feedforward=2048, image_slot="zero", vocabulary=30522, most_tokens=512,
-            text_width=768, text_layers=6, text_heads=12, text_feedforward=3072, norm_first=False,
+            image_feedforward=2048, image_slot="zero", box_waves=0, vocabulary=30522, most_tokens=512,
+            text_width=768, text_window=0, text_layers=6, text_heads=12, text_feedforward=3072, norm_first=False,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -129,21 +131,42 @@ class TokenBranch(nn.Module):
         )
 
 
+def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
+    """(N, width) sines and cosines of places (N,), from fast to slow (Vaswani et al., 2017)."""
+    rates = torch.exp(-torch.arange(0, width, 2) / width * 9.21)  # 1 down to about 1 / 10,000
+    angles = places[:, None] * rates  # (N, width / 2)
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
+
+
+def waves(numbers: torch.Tensor, count: int) -> torch.Tensor:
+    """(..., n) numbers from 0 to 1 to (..., n + 2 * n * count): themselves, then sines and cosines of 1, 2, 4 ... pi."""
+    angles = [numbers * (torch.pi * 2**k) for k in range(count)]
+    return torch.cat([numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1)
+
+
 class TGDT(nn.Module):
     """Token-guided dual transformer: `encode_images` and `encode_captions`, each to an Embedding."""
 
     def __init__(self, config: TGDTConfig):
         super().__init__()
         self.config = config
-        self.read_region = nn.Sequential(
-            nn.Linear(config.image_features + 5, config.image_hidden),
-            nn.ReLU(),
-            nn.Linear(config.image_hidden, config.image_width),
-        )
+        # one Linear of features and box together, in two parts: else five numbers drown among a thousand at the start
+        self.read_features = nn.Linear(config.image_features, config.image_hidden)
+        self.read_box = nn.Linear(5 + 10 * config.box_waves, config.image_hidden)
+        self.read_region = nn.Linear(config.image_hidden, config.image_width)
         self.word = nn.Embedding(config.vocabulary, config.text_width)
         self.position = nn.Embedding(config.most_tokens, config.text_width)
         nn.init.normal_(self.word.weight, std=0.5)
-        nn.init.normal_(self.position.weight, std=0.5)
+        with torch.no_grad():  # learnt from here on; sinusoids make "the word before" easy to find from the start
+            import os
+
+            if os.environ.get("RP"):
+                nn.init.normal_(self.position.weight, std=float(os.environ["RP"]))
+            else:
+                self.position.weight.copy_(0.5 * sinusoids(torch.arange(config.most_tokens), config.text_width))
+        self.window = None
+        if config.text_window:
+            self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
         c = config
         self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward)
@@ -163,8 +186,8 @@ class TGDT(nn.Module):
             boxes[:, 0, 2:] = 1
         else:
             features[:, 0] = 0
-        dtype = self.read_region[0].weight.dtype
-        tokens = self.read_region(torch.cat([features.to(dtype), geometry(boxes).to(dtype)], dim=-1))
+        places = waves(geometry(boxes), self.config.box_waves)
+        tokens = self.read_region(torch.relu(self.read_features(features.float()) + self.read_box(places)))
         slot = torch.ones_like(batch.mask[:, :1])
         mask = torch.cat([slot, batch.mask], dim=1)
         return self.image_branch(tokens, mask, mask, stop_gradient)
@@ -177,8 +200,16 @@ class TGDT(nn.Module):
         longest = batch.ids.shape[1]
         if longest > self.config.most_tokens:
             raise ValueError(f"a caption has {longest} tokens; this model reads {self.config.most_tokens} at most")
+        if batch.ids.device.type == "cpu" and (batch.ids >= self.config.vocabulary).any():  # a GPU would have to wait
+            raise ValueError(
+                f"a token has id {int(batch.ids.max())}, the vocabulary {self.config.vocabulary}: not this model's tokenizer"
+            )
         places = torch.arange(longest, device=batch.ids.device)
-        tokens = self.text_dropout(self.word(batch.ids) + self.position(places))  # (C, T, text_width)
+        tokens = self.word(batch.ids)  # (C, T, text_width)
+        if self.window is not None:
+            known = tokens * batch.mask[..., None]  # else a caption's last word would see how long the batch is
+            tokens = tokens + self.window(known.transpose(1, 2)).transpose(1, 2)
+        tokens = self.text_dropout(tokens + self.position(places))
         return self.text_branch(tokens, batch.mask, batch.words, stop_gradient)
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):

@@ -22,16 +22,22 @@ def cache() -> Path:
 
 
 @contextmanager
-def whole_folder(folder: Path):
+def whole_folder(folder: Path, marker: str | None = None):
     """Write into a new folder beside `folder`, which replaces `folder` only when everything has been written.
 
     with whole_folder(path) as beside: write(beside / "a"); write(beside / "b")
     Whatever goes wrong, `folder` holds the old files or the new ones, never a part. OSError (a full disk, no
-    permission) passes through.
+    permission) passes through. marker: a file that `folder`, if it holds anything, must hold, else it is somebody
+    else's and stays: ValueError.
     """
     folder = Path(folder)
+    if marker and folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise ValueError(f"{folder} holds files but no {marker}: it is not ours to replace; choose another folder")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; choose a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    beside.chmod(0o755)  # mkdtemp keeps its folders to their owner
     try:
         yield beside
         if folder.exists():
@@ -39,7 +45,7 @@ def whole_folder(folder: Path):
             folder.rename(old)
             try:
                 beside.rename(folder)
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 old.rename(folder)
                 raise
             shutil.rmtree(old, ignore_errors=True)

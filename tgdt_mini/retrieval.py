@@ -148,15 +148,12 @@ class Gallery:
         Whatever goes wrong, the folder holds the old gallery or the new one, never a part. A folder that holds
         something else is not touched: ValueError.
         """
-        folder = Path(folder)
-        if folder.is_file() or folder.is_dir() and any(folder.iterdir()) and not (folder / "gallery.json").is_file():
-            raise ValueError(f"{folder} exists and is not a gallery; choose a new folder")
         about = {"format": FORMAT, "holds": self.holds, "model": self.model, "items": self.items, "files": {}}
         try:
             json.dumps(about)
         except TypeError as error:
             raise ValueError(f"items must be JSON values, such as file names: {error}") from None
-        with whole_folder(folder) as beside:
+        with whole_folder(Path(folder), marker="gallery.json") as beside:
             for name in ARRAYS:
                 path = beside / f"{name}.npy"
                 np.save(path, getattr(self, name).numpy(), allow_pickle=False)

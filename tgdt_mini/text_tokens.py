@@ -66,8 +66,20 @@ class TextTokenizer:
         engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         engine.decoder = decoders.WordPiece()
         specials = [PAD, UNKNOWN, START, END]
-        trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=specials, show_progress=False)
-        engine.train_from_iterator(sorted(captions), trainer)
+        # the library numbers "##a", "##b", ... in an order that changes from run to run, and breaks ties by number;
+        # named first, and in order, they make the vocabulary the same every time
+        words = {word for caption in captions for word in caption.split()}
+        words = {engine.normalizer.normalize_str(word) for word in words}
+        pieces = {piece for word in words for piece, _ in engine.pre_tokenizer.pre_tokenize_str(word)}
+        inner = sorted({f"##{letter}" for piece in pieces for letter in piece[1:]})
+        named = [*specials, *inner]
+        engine.train_from_iterator(
+            captions, trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=named, show_progress=False)
+        )
+        rules = engine.normalizer, engine.pre_tokenizer, engine.decoder
+        engine = Tokenizer(models.WordPiece(engine.get_vocab(), unk_token=UNKNOWN))  # "##a" is no special token here
+        engine.normalizer, engine.pre_tokenizer, engine.decoder = rules
+        engine.add_special_tokens(specials)
         ends = [(token, engine.token_to_id(token)) for token in (START, END)]
         engine.post_processor = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
         return cls(engine, most_tokens)

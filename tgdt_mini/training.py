@@ -6,7 +6,10 @@ equal, the loss at twice the margin), which the loop watches for. It draws no fi
 """
 
 import math
+import signal
+import threading
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
-from tgdt_mini.losses import cmc_loss
+from tgdt_mini.losses import cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.similarity import global_similarity, local_similarity
 
@@ -44,6 +47,8 @@ class TrainingConfig:
     use_global: bool = True
     use_local: bool = True
     use_intra: bool = True
+    hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative of their own words
+    hard_weight: float = 1.0  # of that term
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
     local_weight: float = 1.0  # of the mixed score that validation judges by
     mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
@@ -148,7 +153,13 @@ class Trainer:
         self.precision = self._precision()
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
-        self.sums = torch.zeros(5, device=self.device)  # of total, inter_global, inter_local, intra, steps
+        self.sums = torch.zeros(6, device=self.device)  # of total, inter_global, inter_local, intra, binding, steps
+        if config.hard_captions:
+            if train.hard is None:
+                raise ValueError(
+                    "hard_captions is above 0, but the training set has none; see TokenSet.with_hard_captions"
+                )
+            self.has_hard = self.train_set.hard.words.any(dim=1)  # (C,)
 
     def _precision(self):
         named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -194,8 +205,8 @@ class Trainer:
     def run(self, max_steps: int | None = None) -> list[dict]:
         """Train to the end, or for `max_steps` steps; returns the history, one dict an epoch.
 
-        Ctrl-C saves the place and raises KeyboardInterrupt again; `resume` goes on with the same result as if the run
-        had never stopped (on the same device).
+        Ctrl-C lets the step end, saves the place and raises KeyboardInterrupt; `resume` goes on with the same result as
+        if the run had never stopped (on the same device). A second Ctrl-C stops at once: the last epoch's end is kept.
         """
         from tqdm import tqdm
 
@@ -204,8 +215,8 @@ class Trainer:
         last = self.total_steps if max_steps is None else min(self.total_steps, self.step + max_steps)
         began, before = time.perf_counter(), self.seconds
         bar = tqdm(total=self.total_steps, initial=self.step, desc="training", unit=" steps", disable=not self.progress)
-        try:
-            while self.step < last and not self._waited_enough():
+        with bar, _interrupt_later() as interrupted:
+            while self.step < last and not self._waited_enough() and not interrupted:
                 self._step()
                 bar.update()
                 self.seconds = before + time.perf_counter() - began
@@ -215,12 +226,9 @@ class Trainer:
                     bar.set_postfix(loss=f"{shown['loss']:.3f}", rsum=f"{shown['rsum_mixed']:.0f}")
                     if shown["warning"]:
                         bar.write(shown["warning"])
-        except KeyboardInterrupt:
-            bar.close()
             self.save()
-            raise
-        bar.close()
-        self.save()
+        if interrupted:
+            raise KeyboardInterrupt
         return self.history
 
     def _waited_enough(self):
@@ -239,20 +247,33 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
+        some = self._with_hard_caption(captions)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            images, texts = self.model(
-                self.train_set.images(rows), self.train_set.text[captions], stop_gradient=self.stage(epoch) == "global"
-            )
+            stop = self.stage(epoch) == "global"
+            images, texts = self.model(self.train_set.images(rows), self.train_set.text[captions], stop_gradient=stop)
+            hard = self.model.encode_captions(self.train_set.hard[captions[some]]) if len(some) else None
         loss = self.loss(images, texts, rows, epoch)
+        total = loss.total
+        binding = torch.zeros_like(total)
+        if hard is not None:
+            binding = hard_caption_loss(images[some], texts[some], hard, self.config.temperature)
+            total = total + self.config.hard_weight * binding
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.total).backward()
+        self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        parts = (loss.total, loss.inter_global, loss.inter_local, loss.intra)
-        self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(loss.total)])
+        parts = (total, loss.inter_global, loss.inter_local, loss.intra, binding)
+        self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
         self.step += 1
+
+    def _with_hard_caption(self, captions):
+        """Places in the batch, the first share of those whose caption has a hard negative; none in the global stage."""
+        share = self.config.hard_captions
+        if not share or not self.config.use_local or self.stage(self.epoch) == "global":
+            return captions[:0]
+        return self.has_hard[captions].nonzero()[: round(share * len(captions)), 0]
 
     def _order(self, epoch):
         """The epoch's batches: (rows, captions) tensors, every image at most once with one of its captions."""
@@ -271,12 +292,12 @@ class Trainer:
         return [(rows[by_length[i]].to(self.device), captions[by_length[i]].to(self.device)) for i in order]
 
     def _end_epoch(self):
-        total, inter_global, inter_local, intra, steps = self.sums.tolist()
+        total, inter_global, inter_local, intra, binding, steps = self.sums.tolist()
         self.sums.zero_()
         epoch = self.epoch - 1
         row = {
             "epoch": epoch + 1, "loss": total / steps, "inter_global": inter_global / steps,
-            "inter_local": inter_local / steps, "intra": intra / steps, "inter": self.inter(epoch),
+            "inter_local": inter_local / steps, "intra": intra / steps, "binding": binding / steps, "inter": self.inter(epoch),
             "stage": self.stage(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
@@ -317,6 +338,26 @@ class Trainer:
         self.step, self.history, self.best, self.seconds = (place[n] for n in ("step", "history", "best", "seconds"))
         self.sums = torch.tensor(place["sums"], device=self.device)
         return self
+
+
+@contextmanager
+def _interrupt_later():
+    """A list that the first Ctrl-C inside is noted in: half a step could not be gone on with. A second one interrupts."""
+    noted = []
+
+    def note(*_):
+        if noted:
+            raise KeyboardInterrupt
+        noted.append("Ctrl-C")
+
+    if threading.current_thread() is not threading.main_thread():  # signals belong to the main thread
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _captions_of(tokens: TokenSet) -> torch.Tensor:

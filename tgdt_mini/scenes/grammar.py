@@ -9,6 +9,7 @@ its caption in just that. Whether a meaning is true of a scene is decided in `tr
 import random
 from dataclasses import dataclass, replace
 
+from tgdt_mini.hard_captions import Lexicon
 from tgdt_mini.scenes.world import SIDE, Scene, footprint, pick
 
 COLOUR_WORDS = {
@@ -301,3 +302,17 @@ def foil(meaning: Meaning) -> list[Meaning]:
         at = RELATION_WORDS[meaning.relation].index(meaning.relation_words)
         found.append(replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at]))
     return found
+
+
+def lexicon() -> Lexicon:
+    """Which words of the captions are of one kind, and which relations are opposites: for hard negative captions.
+
+    It is built from the words that captions are made of, and from no scene.
+    """
+    colours = tuple(tuple(sorted(set(words))) for words in COLOUR_WORDS.values())
+    singular, plural = (tuple(tuple(noun[i] for noun in nouns) for nouns in SHAPE_WORDS.values()) for i in (0, 1))
+    opposites = tuple(
+        pair for here in ("left", "above", "front", "bigger")
+        for pair in zip(RELATION_WORDS[here], RELATION_WORDS[OPPOSITE[here]])
+    )  # fmt: skip
+    return Lexicon((colours, singular, plural), opposites)

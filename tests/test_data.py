@@ -1,0 +1,209 @@
+"""Images as tokens: padding and masks, precomputed features, whole splits, the cache, and broken files."""
+
+import pytest
+import torch
+from helpers import some_scenes, token_set, tokenizer
+from PIL import Image
+
+from tgdt_mini import data, image_tokens, scenes
+from tgdt_mini.data import ImageTokens, TokenSet, open_image, scene_tokens
+
+SIZES = (3, 1, 4)
+
+
+def detected(sizes=SIZES, width=6, dtype=torch.float32):
+    """Random features and boxes as a detector gives them."""
+    draw = torch.Generator().manual_seed(0)
+    features = [torch.rand(size, width, generator=draw).to(dtype) for size in sizes]
+    corners = [torch.rand(size, 2, 2, generator=draw).sort(dim=1).values.flatten(1) for size in sizes]
+    return features, corners
+
+
+def parts(tokens):
+    return {name: getattr(tokens, name) for name in ("features", "boxes", "mask", "whole")}
+
+
+def test_images_of_different_counts_are_padded_to_the_most_and_masked():
+    features, boxes = detected()
+    tokens = ImageTokens.pad(features, boxes)
+    assert len(tokens) == 3 and tokens.features.shape == (3, 4, 6) and tokens.boxes.shape == (3, 4, 4)
+    assert tokens.mask.dtype == torch.bool and tokens.mask.sum(dim=1).tolist() == list(SIZES)
+    for i, size in enumerate(SIZES):
+        assert torch.equal(tokens.features[i, :size], features[i]) and torch.equal(tokens.boxes[i, :size], boxes[i])
+        assert tokens.mask[i, :size].all() and not tokens.mask[i, size:].any()
+
+
+def test_without_a_whole_image_feature_the_mean_of_the_regions_stands_for_it():
+    features, boxes = detected()
+    tokens = ImageTokens.pad(features, boxes)
+    torch.testing.assert_close(tokens.whole, torch.stack([each.mean(dim=0) for each in features]))
+    given = torch.rand(3, 6)
+    assert torch.equal(ImageTokens.pad(features, boxes, list(given)).whole, given)
+
+
+def test_precomputed_numpy_features_of_the_paper_go_in_and_through_a_model():
+    from helpers import tiny_model
+
+    features, boxes = detected((36, 12), width=2048)
+    tokens = ImageTokens.pad([each.numpy() for each in features], [each.numpy() for each in boxes])
+    assert tokens.features.shape == (2, 36, 2048)
+    embedding = tiny_model(image_features=2048, image_tokens="features").encode_images(tokens)
+    assert embedding.local_tokens.shape == (2, 36, 32) and embedding.mask.sum(dim=1).tolist() == [36, 12]
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda f, b: (f[:2], b), "2 features and 3 boxes; give one of each"),
+    (lambda f, b: ([], []), "0 features and 0 boxes"),
+    (lambda f, b: ([f[0], f[1][:, :5], f[2]], b), r"image 1 has features \(1, 5\) .* they must be \(R, 6\)"),
+    (lambda f, b: (f, [b[0], b[1], b[2][:3]]), r"image 2 has features \(4, 6\) and boxes \(3, 4\)"),
+    (lambda f, b: ([f[0][:0], *f[1:]], [b[0][:0], *b[1:]]), "image 0 .* with R at least 1"),
+    (lambda f, b: ([f[0][0], *f[1:]], b), r"image 0 has features \(6,\)"),
+    (lambda f, b: (f, [b[0], b[1] * 640, b[2]]), "image 1 has boxes from .*; divide them by the image's width"),
+    (lambda f, b: (f, [b[0], b[1], b[2] - 1]), "image 2 has boxes from -"),
+    (lambda f, b: (f, [b[0], b[1] * float("nan"), b[2]]), "image 1 has boxes"),
+])  # fmt: skip
+def test_features_and_boxes_that_do_not_fit_are_errors_that_name_the_image(change, message):
+    with pytest.raises(ValueError, match=message):
+        ImageTokens.pad(*change(*detected()))
+
+
+@pytest.mark.parametrize("whole", [torch.rand(3, 5), torch.rand(2, 6), [torch.rand(6), torch.rand(5), torch.rand(6)]])
+def test_whole_image_features_of_another_size_are_an_error(whole):
+    with pytest.raises(ValueError, match="whole"):
+        ImageTokens.pad(*detected(), whole=list(whole))
+
+
+def test_parts_of_different_shapes_make_no_batch():
+    tokens = ImageTokens.pad(*detected())
+    with pytest.raises(ValueError, match=r"mask has shape \(3, 3\); with features \(3, 4, 6\) it must be \(3, 4\)"):
+        ImageTokens(tokens.features, tokens.boxes, tokens.mask[:, :3], tokens.whole)
+
+
+@pytest.mark.parametrize("kind", ["regions", "patches"])
+def test_tokens_of_pictures_are_those_of_the_kind(kind):
+    pictures = some_scenes()["image"][:3]
+    tokens = ImageTokens.of(pictures, kind)
+    for i, picture in enumerate(pictures):
+        features, boxes = getattr(image_tokens, kind)(picture)
+        assert torch.equal(tokens.features[i, : len(features)], torch.tensor(features))
+        assert torch.equal(tokens.boxes[i, : len(boxes)], torch.tensor(boxes))
+        assert int(tokens.mask[i].sum()) == len(features)
+        assert torch.equal(tokens.whole[i], torch.tensor(image_tokens.whole(picture, patches=kind == "patches")))
+
+
+def test_another_kind_of_tokens_is_an_error():
+    with pytest.raises(ValueError, match="kind is 'pixels'; it must be 'regions' or 'patches'"):
+        ImageTokens.of(some_scenes()["image"][:1], "pixels")
+
+
+def test_rows_of_a_set_are_the_tokens_of_their_pictures():
+    dataset, tokens = some_scenes(), token_set()
+    rows = torch.tensor([7, 0, 31, 7])
+    batch, known = tokens.images(rows), ImageTokens.of([dataset[int(row)]["image"] for row in rows])
+    real = known.mask[..., None]
+    assert torch.equal(batch.mask, known.mask) and torch.equal(batch.whole, known.whole)
+    assert torch.equal(batch.features * real, known.features * real) and torch.equal(batch.boxes, known.boxes)
+    assert not (batch.features[~batch.mask]).any()  # nothing of a neighbour's regions in the padding
+
+
+def test_a_set_knows_which_image_each_caption_belongs_to():
+    dataset, tokens = some_scenes(), token_set()
+    assert tokens.image_count == 40 and tokens.image_ids == tuple(dataset["image_id"])
+    assert tokens.caption_image.tolist() == [i for i in range(40) for _ in range(5)]
+    assert tokens.captions == tuple(caption for own in dataset["captions"] for caption in own)
+    known = tokenizer()(list(tokens.captions))
+    assert torch.equal(tokens.text.ids, known.ids) and torch.equal(tokens.text.words, known.words)
+
+
+def test_captions_may_be_more_or_fewer_for_each_image():
+    records = (
+        some_scenes()
+        .select(range(3))
+        .remove_columns("captions")
+        .add_column("captions", [["a star"] * 2, ["a"], ["b"] * 3])
+    )
+    tokens = TokenSet.build(records, tokenizer())
+    assert tokens.caption_image.tolist() == [0, 0, 1, 2, 2, 2]
+    cut = tokens.first(2)
+    assert cut.captions == ("a star", "a star", "a") and cut.image_count == 2
+
+
+def test_the_first_images_of_a_set_are_a_set_of_the_first_images():
+    cut, known = token_set().first(6), token_set("validation", 6)
+    rows = torch.arange(6)
+    assert cut.captions == known.captions and cut.image_ids == known.image_ids and cut.image_count == 6
+    assert torch.equal(cut.caption_image, known.caption_image) and torch.equal(cut.text.ids, known.text.ids)
+    for name, part in parts(cut.images(rows)).items():
+        assert torch.equal(part, parts(known.images(rows))[name]), name
+
+
+@pytest.mark.parametrize("kind", ["regions", "patches"])
+def test_tokens_from_the_cache_are_the_fresh_ones(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    dataset = some_scenes().select(range(4))
+    first, fresh = TokenSet.build(dataset, tokenizer(), kind, key="four"), TokenSet.build(dataset, tokenizer(), kind)
+    monkeypatch.setattr(image_tokens, kind, None)  # reading needs no cutting
+    again = TokenSet.build(dataset, tokenizer(), kind, key="four")
+    for known in (first, again):
+        for name, part in parts(known.images(torch.arange(4))).items():
+            cut = parts(fresh.images(torch.arange(4)))[name]
+            assert part.dtype == cut.dtype and torch.equal(part, cut), name
+    assert [folder.name for folder in tmp_path.iterdir()] == [f"tokens-four-{kind}"]
+
+
+def test_the_cache_holds_one_folder_for_each_version_of_data_and_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    monkeypatch.setattr(scenes, "load", lambda split, *_: some_scenes().select(range(3)))
+
+    def folders():
+        scene_tokens("validation", tokenizer())
+        return {folder.name for folder in tmp_path.iterdir()}
+
+    known = folders()
+    assert len(known) == 1 == len(folders())
+    other = tmp_path.parent / "other code.py"
+    other.write_text("NEAR = 45\n", encoding="utf-8")
+    monkeypatch.setattr(image_tokens, "__file__", str(other))
+    assert len(folders()) == 2
+    published = scenes.published("validation")
+    monkeypatch.setattr(scenes, "published", lambda split: published | {"pixels": "0" * 64})
+    assert len(folders()) == 3
+    scene_tokens("validation", tokenizer(), first=3)
+    assert len(list(tmp_path.iterdir())) == 3  # a part of a split is not kept under the name of the whole
+
+
+def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    monkeypatch.setattr(data.np, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        TokenSet.build(some_scenes().select(range(2)), tokenizer(), key="two")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_is_opened_as_rgb(tmp_path):
+    Image.new("RGBA", (9, 7), (10, 20, 30, 128)).save(tmp_path / "a picture.png")
+    picture = open_image(tmp_path / "a picture.png")
+    assert picture.mode == "RGB" and picture.size == (9, 7) and picture.getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_a_missing_picture_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"^image .*nowhere\.png does not exist$"):
+        open_image(tmp_path / "nowhere.png")
+
+
+@pytest.mark.parametrize("spoil", ["text", "empty", "truncated", "folder"])
+def test_a_file_that_is_no_picture_is_named(spoil, tmp_path):
+    path = tmp_path / "picture.png"
+    if spoil == "folder":
+        path.mkdir()
+    elif spoil == "truncated":
+        scenes.picture("test-0000").save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        path.write_text("no picture" if spoil == "text" else "", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"^image .*picture\.png cannot be read: ") as caught:
+        open_image(path)
+    assert len(str(caught.value).splitlines()) == 1

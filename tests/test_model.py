@@ -1,0 +1,323 @@
+"""The two branches: names, unit vectors, masks, company that does not matter, and which parameters learn when."""
+
+import itertools
+import json
+import warnings
+
+import pytest
+import torch
+from helpers import tiny_config, tiny_model, token_set, tokenizer
+
+import tgdt_mini
+from tgdt_mini.data import ImageTokens
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.losses import cmc_loss
+from tgdt_mini.model import TGDT, TGDTConfig, TokenBranch
+from tgdt_mini.similarity import mixed_similarity
+from tgdt_mini.text_tokens import TextTokens
+from tgdt_mini.training import encode
+
+CLOSE = {"rtol": 0, "atol": 1e-5}
+MODES = pytest.mark.parametrize("mode", ["training", "eval", "eval without gradient"])
+
+
+@pytest.fixture
+def mode_of(mode):
+    def put(model):
+        model.train(mode == "training")
+        torch.set_grad_enabled(mode != "eval without gradient")
+        return model
+
+    yield put
+    torch.set_grad_enabled(True)
+
+
+def images_of(rows):
+    return token_set().images(torch.tensor(rows))
+
+
+def captions_of(rows):
+    return token_set().text[torch.tensor(rows)]
+
+
+def wider(tokens, extra):
+    """The same batch with padding that holds numbers, not zeros: who reads it, differs."""
+    if isinstance(tokens, TextTokens):
+        more = len(tokens), extra
+        return TextTokens(
+            torch.cat([tokens.ids, torch.full(more, 7)], 1),
+            torch.cat([tokens.mask, torch.zeros(more, dtype=torch.bool)], 1),
+            torch.cat([tokens.words, torch.zeros(more, dtype=torch.bool)], 1),
+        )
+    batch, width = len(tokens), tokens.features.shape[2]
+    features = torch.cat([tokens.features, torch.full((batch, extra, width), 200, dtype=tokens.features.dtype)], 1)
+    boxes = torch.cat([tokens.boxes, torch.full((batch, extra, 4), 0.7)], 1)
+    mask = torch.cat([tokens.mask, torch.zeros(batch, extra, dtype=torch.bool)], 1)
+    return ImageTokens(features, boxes, mask, tokens.whole)
+
+
+def same(one, other):
+    """Two embeddings of the same items agree on global tokens, and on local tokens where they are real."""
+    torch.testing.assert_close(one.global_token, other.global_token, **CLOSE)
+    counts = one.mask.sum(dim=1)
+    assert torch.equal(counts, other.mask.sum(dim=1))
+    for row in range(len(one)):
+        mine, theirs = one.local_tokens[row, one.mask[row]], other.local_tokens[row, other.mask[row]]
+        torch.testing.assert_close(mine, theirs, **CLOSE)
+
+
+def both(model, image_rows, caption_rows):
+    return model.encode_images(images_of(image_rows)), model.encode_captions(captions_of(caption_rows))
+
+
+@MODES
+def test_both_branches_give_unit_global_and_local_tokens_and_a_mask(mode_of):
+    model = mode_of(tiny_model(dropout=0.1))
+    images, captions = images_of([0, 3, 5]), captions_of([0, 1, 2, 3])
+    for embedding, size, mask in (
+        (model.encode_images(images), 3, images.mask),
+        (model.encode_captions(captions), 4, captions.words[:, 1:]),
+    ):
+        assert isinstance(embedding, tgdt_mini.Embedding)
+        assert embedding.global_token.shape == (size, 32) and embedding.local_tokens.shape == (*mask.shape, 32)
+        assert torch.equal(embedding.mask, mask)
+        torch.testing.assert_close(embedding.global_token.norm(dim=-1), torch.ones(size))
+        torch.testing.assert_close(embedding.local_tokens.norm(dim=-1)[mask], torch.ones(int(mask.sum())))
+
+
+def test_local_tokens_of_a_caption_are_its_word_pieces_the_last_one_too():
+    embedding = tiny_model().encode_captions(tokenizer()(["star", "a red star"]))
+    assert embedding.mask.sum(dim=1).tolist() == [1, 3]
+
+
+def test_a_forward_is_both_encodings():
+    model = tiny_model()
+    for one, other in zip(model(images_of([1, 2]), captions_of([5, 10])), both(model, [1, 2], [5, 10])):
+        same(one, other)
+
+
+@MODES
+def test_padding_does_not_change_an_embedding(mode_of):
+    model = mode_of(tiny_model())
+    for encoder, tokens in ((model.encode_images, images_of([0, 1, 2])), (model.encode_captions, captions_of([3, 9]))):
+        same(encoder(tokens), encoder(wider(tokens, 4)))
+
+
+@MODES
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_the_company_in_a_batch_does_not_change_an_embedding(mode_of, norm_first):
+    model = mode_of(tiny_model(norm_first=norm_first, local_layers=2, global_layers=2))
+    for encoder, rows_of in ((model.encode_images, images_of), (model.encode_captions, captions_of)):
+        rows = list(range(40))
+        together = encoder(rows_of(rows))
+        assert len(set(together.mask.sum(dim=1).tolist())) > 2  # ragged
+        for row in (0, 7, 23):
+            same(encoder(rows_of([row])), together[[row]])
+        shuffled = rows[::-1]
+        same(encoder(rows_of(shuffled)), together[shuffled])
+
+
+@MODES
+def test_encoding_apart_and_scoring_is_scoring_in_one_batch(mode_of):
+    model = mode_of(tiny_model())
+    owner = token_set().caption_image
+    images, captions = encode(model, token_set(), batch=7)
+    with torch.no_grad():
+        at_once = mixed_similarity(*both(model, list(range(40)), list(range(len(owner)))), 0.7)
+    torch.testing.assert_close(mixed_similarity(images, captions, 0.7), at_once, **CLOSE)
+
+
+def test_encoding_leaves_the_model_in_the_mode_it_was_in():
+    for training in (True, False):
+        model = tiny_model(dropout=0.5).train(training)
+        one, other = encode(model, token_set()), encode(model, token_set())
+        assert model.training == training
+        assert all(torch.equal(a.global_token, b.global_token) for a, b in zip(one, other))  # dropout off
+
+
+def test_training_and_evaluation_score_the_same_local_tokens():
+    model = tiny_model()
+    trained = model.train()(images_of([0, 1, 2]), captions_of([0, 5, 10]))
+    with torch.no_grad():
+        tested = model.eval()(images_of([0, 1, 2]), captions_of([0, 5, 10]))
+    for one, other in zip(trained, tested):
+        same(one, other)
+
+
+def test_local_tokens_are_those_before_the_global_layers():
+    model = tiny_model()
+    before = both(model, [0, 1], [0, 5])
+    with torch.no_grad():
+        for branch in (model.image_branch, model.text_branch):
+            for parameter in branch.global_layers.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    for one, other in zip(before, both(model, [0, 1], [0, 5])):
+        assert torch.equal(one.local_tokens, other.local_tokens)
+        assert not torch.allclose(one.global_token, other.global_token, atol=1e-3)
+
+
+def test_branches_are_one_class_and_share_no_weight():
+    model = tiny_model()
+    assert type(model.image_branch) is type(model.text_branch) is TokenBranch
+    shapes = [
+        {name: tuple(part.shape) for name, part in branch.state_dict().items()}
+        for branch in (model.image_branch, model.text_branch)
+    ]
+    assert shapes[0] == shapes[1]  # homogeneous
+    places = [part.data_ptr() for part in model.state_dict().values()]
+    assert len(set(places)) == len(places)
+    assert not torch.equal(model.image_branch.project.weight, model.text_branch.project.weight)
+
+
+def gradients(use_global=True, use_local=True, use_intra=True, stop_gradient=False):
+    """Names of the parameters that a batch's loss gives a gradient, and of all parameters."""
+    model, owner = tiny_model(), list(range(0, 40, 2))
+    images, captions = model(images_of(owner), captions_of([5 * row for row in owner]), stop_gradient)
+    parts = {"use_global": use_global, "use_local": use_local, "use_intra": use_intra}
+    cmc_loss(images, captions, negatives="mean", margin=0.5, consistency_margin=0.0, **parts).total.backward()
+    learns = {name for name, part in model.named_parameters() if part.grad is not None and part.grad.any()}
+    return learns, {name for name, _ in model.named_parameters()}
+
+
+def test_joint_training_gives_every_parameter_a_gradient():
+    learns, all_names = gradients()
+    assert learns == all_names
+
+
+def test_the_local_term_reaches_everything_but_the_global_layers():
+    learns, all_names = gradients(use_global=False, use_intra=False)
+    assert learns == {name for name in all_names if "global_layers" not in name} != all_names
+
+
+def test_global_terms_on_stopped_gradients_reach_the_global_layers_only():
+    learns, all_names = gradients(use_local=False, stop_gradient=True)
+    assert learns == {name for name in all_names if "global_layers" in name}
+
+
+def test_global_terms_without_the_stop_reach_everything():
+    learns, all_names = gradients(use_local=False)
+    assert learns == all_names
+
+
+def test_the_words_of_a_caption_matter_in_their_order():
+    model = tiny_model().eval()
+    embedding = model.encode_captions(tokenizer()(["a red star above a blue ring", "a blue star above a red ring"]))
+    assert not torch.allclose(embedding.global_token[0], embedding.global_token[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("slot", ["whole", "zero"])
+def test_the_image_slot_reads_the_whole_image_or_nothing(slot):
+    model, tokens = tiny_model(image_slot=slot).eval(), images_of([0, 1])
+    other = ImageTokens(tokens.features, tokens.boxes, tokens.mask, 255 - tokens.whole)
+    one, two = model.encode_images(tokens), model.encode_images(other)
+    assert torch.equal(one.global_token, two.global_token) == (slot == "zero")
+
+
+def test_boxes_matter():
+    model, tokens = tiny_model().eval(), images_of([0, 1])
+    other = ImageTokens(tokens.features, tokens.boxes.flip(-1), tokens.mask, tokens.whole)
+    assert not torch.allclose(
+        model.encode_images(tokens).local_tokens, model.encode_images(other).local_tokens, atol=1e-3
+    )
+
+
+def test_encoding_changes_no_input():
+    tokens = ImageTokens.pad([torch.rand(2, 6), torch.rand(1, 6)], [torch.rand(2, 4).sort().values, torch.zeros(1, 4)])
+    before = [part.clone() for part in (tokens.features, tokens.boxes, tokens.whole)]
+    for slot in ("zero", "whole"):
+        tiny_model(image_features=6, image_slot=slot).encode_images(tokens)
+    assert all(torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.whole)))
+
+
+def test_features_of_another_width_are_an_error():
+    tokens = ImageTokens.pad([torch.rand(2, 6)], [torch.zeros(2, 4)])
+    with pytest.raises(ValueError, match="regions have 6 features; this model was made for 1024"):
+        tiny_model(image_features=1024).encode_images(tokens)
+
+
+def test_a_caption_longer_than_the_model_reads_is_an_error():
+    with pytest.raises(ValueError, match="a caption has 5 tokens; this model reads 4 at most"):
+        tiny_model(most_tokens=4).encode_captions(tokenizer()(["a red star"]))
+
+
+def test_an_id_that_the_model_does_not_know_is_an_error():
+    with pytest.raises(ValueError, match="vocabulary"):
+        tiny_model(vocabulary=10).encode_captions(tokenizer()(["a red star"]))
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"widht": 3}, "unknown model setting 'widht'; known settings are .*width"),
+    ({"width": 33, "heads": 2}, "width is 33; it must be a multiple of heads, 2"),
+    ({"image_width": 30, "image_heads": 4}, "image_width is 30"),
+    ({"text_width": 30, "text_heads": 4}, "text_width is 30"),
+    ({"image_slot": "mean"}, "image_slot is 'mean'; it must be one of whole, zero"),
+    ({"image_tokens": "pixels"}, "image_tokens is 'pixels'; it must be one of"),
+])  # fmt: skip
+def test_settings_that_make_no_model_are_errors_that_name_them(values, message):
+    with pytest.raises(ValueError, match=message):
+        TGDTConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("config", [TGDTConfig.mini(), TGDTConfig.paper()])
+def test_a_configuration_survives_json(config):
+    assert TGDTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_the_mini_model_has_a_few_million_parameters_at_most():
+    with torch.device("meta"):
+        model = TGDT(TGDTConfig.mini())
+    assert sum(parameter.numel() for parameter in model.parameters()) <= 4e6
+
+
+def test_the_paper_model_has_the_sizes_of_the_released_code():
+    with torch.device("meta"):
+        model = TGDT(TGDTConfig.paper())
+    assert model.word.num_embeddings == 30522
+    assert sum(part.weight.shape[1] for part in (model.read_features, model.read_box)) == 2048 + 5
+    for branch, own in ((model.image_branch, (4, 2048, 4, 2048)), (model.text_branch, (6, 768, 12, 3072))):
+        for layers, sizes in ((branch.own, own), (branch.local_layers, (2, 1024, 4, 2048)),
+                              (branch.global_layers, (2, 1024, 4, 2048))):  # fmt: skip
+            count, width, heads, feedforward = sizes
+            assert len(layers.layers) == count
+            for layer in layers.layers:
+                assert layer.self_attn.embed_dim == width and layer.self_attn.num_heads == heads
+                assert layer.linear1.out_features == feedforward and not layer.norm_first
+        assert branch.project.weight.shape == (1024, own[1])
+    assert TGDTConfig.paper().image_slot == "zero" and TGDTConfig.paper().dropout == 0.1
+
+
+def test_the_paper_model_takes_a_step():
+    model = TGDT(TGDTConfig.paper(vocabulary=500))
+    images = ImageTokens.pad([torch.rand(3, 2048), torch.rand(2, 2048)], [torch.zeros(3, 4), torch.ones(2, 4)])
+    captions = TextTokens(torch.randint(4, 500, (2, 6)), torch.ones(2, 6, dtype=torch.bool), torch.ones(2, 6) > 0)
+    before = model.image_branch.project.weight[:2].clone()
+    loss = cmc_loss(*model(images, captions)).total
+    loss.backward()
+    torch.optim.AdamW(model.parameters(), lr=1e-5).step()
+    assert torch.isfinite(loss) and not torch.equal(before, model.image_branch.project.weight[:2])
+    assert all(torch.isfinite(part).all() for part in itertools.islice(model.parameters(), 10))
+
+
+def test_encoding_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = tiny_model().eval()
+        with torch.no_grad():
+            both(model, [0, 1], [0, 1])
+
+
+def test_an_embedding_of_parts_that_do_not_fit_is_an_error():
+    good = torch.zeros(2, 8), torch.zeros(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
+    Embedding(*good)
+    for place, bad in ((1, torch.zeros(2, 3, 7)), (1, torch.zeros(3, 3, 8)), (2, good[2][:, :2]), (2, good[2].int())):
+        with pytest.raises(ValueError):
+            Embedding(*(bad if i == place else part for i, part in enumerate(good)))
+
+
+def test_embeddings_joined_are_the_items_in_order():
+    model = tiny_model().eval()
+    parts = [model.encode_captions(captions_of([row])) for row in (0, 1, 2, 3)]
+    joined = Embedding.cat(parts)
+    assert len(joined) == 4 and len(tiny_config().to_dict()) > 10
+    for row, part in enumerate(parts):
+        same(joined[[row]], part)

@@ -1,0 +1,344 @@
+"""The drawn scenes: published pixels and text, captions that are true, foils that are not, and what an oracle scores.
+
+Truth is decided here a second time, by trying every assignment of objects to mentions, and compared with `truth.py`.
+"""
+
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import cache
+from itertools import permutations
+
+import numpy as np
+import pytest
+from helpers import tokenizer
+from PIL import Image
+
+from tgdt_mini import scenes
+from tgdt_mini.scenes import grammar, world
+from tgdt_mini.scenes.truth import oracle, truth
+
+SPLITS = ("train", "validation", "test")
+
+
+@cache
+def meanings_of(split, first):
+    return [grammar.captions(scene, scenes.CAPTIONS) for scene in scenes.scenes_of(split, first)]
+
+
+@cache
+def training_captions():
+    return [caption for own in scenes.captions_of("train") for caption in own]
+
+
+def fits(thing, mention):
+    said = all(getattr(mention, name) in (None, getattr(thing, name)) for name in ("shape", "colour", "size"))
+    return said and (mention.place is None or grammar.placed(thing, mention.place))
+
+
+def stands(scene, first, relation, second):
+    """The relation again: from centres, sizes, and pixels that a later object covers of an earlier one."""
+    if grammar.OPPOSITE[relation] in ("left", "above", "bigger", "front"):
+        return stands(scene, second, grammar.OPPOSITE[relation], first)
+    one, other = scene.things[first], scene.things[second]
+    if relation == "front":
+        return first > second and (world.footprint(one) & world.footprint(other)).sum() >= grammar.LEAST_SHARED
+    if relation == "bigger":
+        return (one.size, other.size) == ("big", "small")
+    return (other.x - one.x if relation == "left" else other.y - one.y) >= grammar.APART
+
+
+def is_true(scene, meaning):
+    """Whether objects can be found for all mentions, by trying them all."""
+    if meaning.background not in (None, scene.background) or meaning.total not in (0, len(scene.things)):
+        return False
+    free, singles = set(range(len(scene.things))), []
+    for mention in meaning.mentions:
+        if not mention.number_word:
+            singles.append(mention)
+            continue
+        members = {i for i, thing in enumerate(scene.things) if fits(thing, mention)}
+        if len(members) != next(n for n, words in grammar.NUMBER_WORDS.items() if mention.number_word in words):
+            return False
+        free -= members
+    return any(
+        all(fits(scene.things[i], mention) for i, mention in zip(chosen, singles))
+        and (not meaning.relation or stands(scene, chosen[0], meaning.relation, chosen[1]))
+        for chosen in permutations(sorted(free), len(singles))
+    )
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_pixels_and_text_drawn_here_are_the_published_ones(split):
+    assert scenes.checksums(scenes.draw(split)) == scenes.published(split)
+
+
+def test_the_training_set_in_the_cache_is_the_published_one_and_drawing_gives_it_again():
+    kept = scenes.load("train")
+    text = {name: kept[name][:] for name in ("image_id", "captions", "boxes", "links", "foils")}
+    assert scenes.checksums({"image": kept["image"], **text}) == scenes.published("train")
+    anew, kept = scenes.draw("train", first=300), kept.select(range(300))
+    assert scenes.checksums(anew) == scenes.checksums(kept[:])
+
+
+def test_checksums_change_with_one_pixel_and_with_one_letter():
+    columns = scenes.draw("test", first=2)
+    known = scenes.checksums(columns)
+    with Image.open(io.BytesIO(columns["image"][1]["bytes"])) as opened:
+        picture = opened.convert("RGB")
+    picture.putpixel((5, 5), tuple((part + 1) % 256 for part in picture.getpixel((5, 5))))
+    changed = scenes.checksums(columns | {"image": [columns["image"][0], picture]})
+    assert changed["pixels"] != known["pixels"] and changed["text"] == known["text"]
+    columns["captions"][0][0] += "s"
+    assert scenes.checksums(columns)["text"] != known["text"]
+
+
+def test_scenes_that_differ_from_the_published_ones_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    monkeypatch.setitem(scenes.SPLITS, "test", (1, 3))  # three other scenes
+    with pytest.raises(RuntimeError, match="test scenes drawn here differ from the published ones"):
+        scenes.load("test")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("split, count", [("train", 6000), ("validation", 1000), ("test", 1000)])
+def test_columns_are_those_of_the_contract(split, count):
+    dataset = scenes.load(split)
+    assert len(dataset) == count and {"image", "image_id", "captions", "boxes", "links"} <= set(dataset.column_names)
+    assert len(set(dataset["image_id"])) == count
+    assert all(len(own) == scenes.CAPTIONS == len(set(own)) for own in dataset["captions"])
+    for record in dataset.select(range(20)):
+        assert record["image"].mode == "RGB" and min(record["image"].size) >= 96
+        assert len(record["foils"]) == scenes.CAPTIONS
+        assert all(0 <= link["caption"] < scenes.CAPTIONS for link in record["links"])
+
+
+def test_splits_share_no_scene():
+    drawn = [scene.things for split in SPLITS for scene in scenes.scenes_of(split, 1000)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_an_unknown_split_or_picture_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match="split is 'dev'; it must be one of train, validation, test"):
+        scenes.load("dev")
+    for name in ("test-1000", "dev-0001", "test", "test-one"):
+        with pytest.raises(ValueError, match=f"image_id is '{name}'"):
+            scenes.picture(name)
+    for first in (0, 1001):
+        with pytest.raises(ValueError, match=f"first is {first}; test has 1 to 1000"):
+            scenes.load("test", first=first)
+
+
+def test_a_picture_by_its_id_is_the_picture_in_the_set():
+    record = scenes.load("test")[3]
+    assert record["image_id"] == "test-0003"
+    assert np.array_equal(np.asarray(scenes.picture("test-0003")), np.asarray(record["image"]))
+
+
+def test_the_first_scenes_alone_are_those_of_the_whole_split(tmp_path, monkeypatch):
+    from_cache = scenes.load("validation", first=3)
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    drawn = scenes.load("validation", first=3)
+    assert not list(tmp_path.iterdir())
+    assert scenes.checksums(drawn) == scenes.checksums(from_cache)
+    assert drawn["captions"] == scenes.captions_of("validation")[:3]
+
+
+def test_another_process_with_other_hash_seeds_draws_the_same():
+    code = "from tgdt_mini import scenes; print(*scenes.checksums(scenes.draw('test', first=20)).values())"
+    for seed in ("1", "20"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                              env={**os.environ, "PYTHONHASHSEED": seed})  # fmt: skip
+        assert done.stdout.split() == list(scenes.checksums(scenes.draw("test", first=20)).values())
+
+
+def test_there_are_shapes_colours_sizes_and_backgrounds_enough_and_two_to_five_objects():
+    drawn = scenes.scenes_of("train", 600)
+    things = [thing for scene in drawn for thing in scene.things]
+    assert {len(scene.things) for scene in drawn} == {2, 3, 4, 5}
+    assert len({thing.shape for thing in things}) >= 8 and len({thing.colour for thing in things}) >= 8
+    assert {thing.size for thing in things} == {"small", "big"}
+    assert len({scene.background for scene in drawn}) >= 4
+    assert max(thing.radius for thing in things if thing.size == "small") < min(
+        thing.radius for thing in things if thing.size == "big"
+    )
+
+
+def test_objects_overlap_sometimes_but_are_never_mostly_hidden():
+    hidden = [share for scene in scenes.scenes_of("train", 300) for share in world.hidden_shares(scene.things)]
+    assert max(hidden) <= world.MOST_HIDDEN and sum(share > 0.02 for share in hidden) > 0.05 * len(hidden)
+
+
+def test_a_colour_is_not_one_pixel_value():
+    seen = set()
+    for scene in scenes.scenes_of("train", 120):
+        front = scene.things[-1]
+        if front.colour == "red" and front.shape in ("circle", "square", "diamond", "heart"):
+            seen.add(world.draw(scene).getpixel((front.x, front.y)))
+    assert len(seen) > 4
+
+
+def test_boxes_lie_in_the_picture_and_around_the_pixels_of_their_objects():
+    for scene in scenes.scenes_of("test", 25):
+        pixels = np.asarray(world.draw(scene), int)
+        for i, thing in enumerate(scene.things):
+            box = thing.box
+            assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
+            other = "blue" if thing.colour != "blue" else "yellow"
+            painted = replace(scene, things=(*scene.things[:i], replace(thing, colour=other), *scene.things[i + 1 :]))
+            changed = (np.asarray(world.draw(painted), int) != pixels).any(axis=2)
+            rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+            found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            drawn = np.round(np.array(box) * world.SIDE)
+            assert (found[:2] >= drawn[:2]).all() and (found[2:] <= drawn[2:]).all()
+            if i == len(scene.things) - 1:  # nothing in front of it
+                assert (np.abs(found - drawn) <= 1).all()
+
+
+def test_training_captions_hold_at_least_150_words():
+    words = {word for caption in training_captions() for word in re.findall("[a-z]+", caption)}
+    assert len(words) >= 150
+
+
+def test_test_captions_need_no_word_that_training_captions_do_not_teach():
+    taught = {word for caption in training_captions() for word in caption.split()}
+    asked = [word for own in scenes.captions_of("test") for caption in own for word in caption.split()]
+    assert sum(word in taught for word in asked) > 0.999 * len(asked)
+
+
+def test_truth_agrees_with_trying_every_assignment():
+    drawn, meanings = scenes.scenes_of("test", 60), [m for own in meanings_of("test", 60) for m in own]
+    fast = scenes.truth("test", 60)
+    pick = random.Random(0)
+    pairs = [(pick.randrange(60), pick.randrange(300)) for _ in range(2000)]
+    pairs += [(int(i), int(c)) for i, c in np.argwhere(fast)]  # own pairs, and those that happen to be true
+    for i, c in pairs:
+        assert fast[i, c] == is_true(drawn[i], meanings[c]), (i, scenes.captions_of("test")[c // 5][c % 5])
+
+
+def test_truth_agrees_on_foils_and_on_loose_meanings_which_are_often_true():
+    drawn = scenes.scenes_of("validation", 60)
+    full = [meaning for own in meanings_of("validation", 60) for meaning in own]
+    loose = [
+        replace(m, background=None, mentions=tuple(replace(part, shape=None) for part in m.mentions)) for m in full
+    ]
+    foils = [false for m in full for false in grammar.foil(m)]
+    asked = (loose + foils)[::4]
+    fast = truth(drawn, asked)
+    assert 0.01 < fast.mean() < 0.9
+    for i in range(0, 60, 2):
+        for c, meaning in enumerate(asked):
+            assert fast[i, c] == is_true(drawn[i], meaning)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_caption_is_true_of_its_image(split):
+    true = scenes.truth(split, 400)
+    assert true[np.arange(2000) // 5, np.arange(2000)].all()
+    drawn = scenes.scenes_of(split, 100)
+    assert all(is_true(scene, m) for scene, own in zip(drawn, meanings_of(split, 100)) for m in own)
+
+
+def test_every_foil_is_false_of_its_image_and_one_swap_away_from_its_caption():
+    dataset, count = scenes.load("test").select(range(200)), 0
+    for scene, own, texts, foils in zip(
+        scenes.scenes_of("test", 200), meanings_of("test", 200), dataset["captions"], dataset["foils"]
+    ):
+        for meaning, caption, foil in zip(own, texts, foils):
+            possible = {grammar.write(false)[0]: false for false in grammar.foil(meaning)}
+            if not foil:
+                assert not any(not is_true(scene, false) for false in possible.values())
+                continue
+            count += 1
+            assert foil != caption and foil not in texts
+            assert not is_true(scene, possible[foil])
+            swapped = sorted(re.findall("[a-z]+", foil)) == sorted(re.findall("[a-z]+", caption))
+            articles = {"a", "an"}
+            same = sorted(set(foil.replace(",", "").split()) - articles) == sorted(
+                set(caption.replace(",", "").split()) - articles
+            )
+            assert swapped or same or possible[foil].relation == grammar.OPPOSITE[meaning.relation]
+    assert count > 400  # of 1000 captions
+
+
+def test_links_name_words_whose_objects_are_what_the_word_says():
+    says = {word: ("colour", name) for name, words in grammar.COLOUR_WORDS.items() for word in words}
+    says |= {word: ("shape", name) for name, nouns in grammar.SHAPE_WORDS.items() for noun in nouns for word in noun}
+    says |= {word: ("size", name) for name, words in grammar.SIZE_WORDS.items() for word in words}
+    any_shape, nouns = {word for noun in grammar.ANY_SHAPE for word in noun}, set()
+    dataset = scenes.load("test").select(range(200))
+    for scene, captions, links in zip(scenes.scenes_of("test", 200), dataset["captions"], dataset["links"]):
+        for c, caption in enumerate(captions):
+            linked = set()
+            for link in (link for link in links if link["caption"] == c):
+                start, end = link["start"], link["end"]
+                assert re.fullmatch(r"\W?", caption[start - 1 : start]) and re.fullmatch(r"\W?", caption[end : end + 1])
+                word, things = caption[start:end], [scene.things[i] for i in link["objects"]]
+                assert things and len(set(link["objects"])) == len(things)
+                linked.add(start)
+                if word in any_shape:
+                    continue
+                name, value = says[word]
+                assert {getattr(thing, name) for thing in things} == {value}, (caption, word)
+                nouns.add(word) if name == "shape" else None
+            for found in re.finditer("[a-z]+", caption):
+                if says.get(found[0], ("",))[0] == "shape":
+                    assert found.start() in linked, f"{found[0]!r} in {caption!r} speaks of no object"
+    assert len(nouns) > 20
+
+
+def test_articles_fit_the_word_after_them():
+    for own in scenes.captions_of("validation"):
+        for caption in own:
+            assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption), caption
+
+
+def test_the_oracle_is_what_guessing_among_the_true_scores():
+    draw = np.random.default_rng(0)
+    owner = np.repeat(np.arange(8), 2)
+    true = (draw.random((8, 16)) < 0.35) | (owner[None] == np.arange(8)[:, None])
+    ks, rounds = (1, 2, 3), 4000
+    own, hits = owner[None] == np.arange(8)[:, None], {"i2t": np.zeros(3), "t2i": np.zeros(3)}
+    for _ in range(rounds):
+        guess = true + draw.random(true.shape)  # the true above the false, in any order
+        for way, scores, mine in (("i2t", guess, own), ("t2i", guess.T, own.T)):
+            best = np.where(mine, scores, -1).max(axis=1)
+            rank = (scores > best[:, None]).sum(axis=1)
+            hits[way] += [(rank < k).mean() for k in ks]
+    expected = oracle(true, owner, ks)
+    for way, simulated in hits.items():
+        assert list(expected[way].values()) == pytest.approx(100 * simulated / rounds, abs=1.0)
+
+
+def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():
+    owner = np.repeat(np.arange(4), 5)
+    assert oracle(owner[None] == np.arange(4)[:, None], owner, (1, 5)) == {
+        "i2t": {1: 100.0, 5: 100.0},
+        "t2i": {1: 100.0, 5: 100.0},
+    }
+    with pytest.raises(ValueError, match="false of its own image"):
+        oracle(np.zeros((4, 20), bool), owner)
+
+
+def test_the_oracle_of_a_split_is_that_of_its_truth():
+    true = scenes.truth("validation", 50)
+    assert scenes.oracle("validation", 50) == oracle(true, np.repeat(np.arange(50), 5))
+    assert 50 < scenes.oracle("test")["t2i"][1] < 100
+
+
+def test_the_vocabulary_is_learnt_without_a_test_caption(monkeypatch):
+    asked, load = [], scenes.load
+
+    def spy(split, *args, **options):
+        asked.append(split)
+        return load(split, *args, **options)
+
+    monkeypatch.setattr(scenes, "load", spy)
+    tokenizer.cache_clear()
+    learnt = json.loads(tokenizer().to_json())["model"]["vocab"]
+    assert set(asked) <= {"train"} and len(learnt) > 100

@@ -1,0 +1,425 @@
+"""The training loop: it learns, repeats itself bit for bit, stops and goes on, and says when a run has collapsed."""
+
+import math
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from helpers import some_scenes, tiny_model, token_set, tokenizer
+
+from tgdt_mini.checkpoint import load_model
+from tgdt_mini.data import TokenSet
+from tgdt_mini.losses import cmc_loss
+from tgdt_mini.training import Trainer, TrainingConfig, pick_device, validate
+
+QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 steps an epoch
+
+
+def trainer_of(out, model=None, train=None, validation=None, dropout=0.0, **settings):
+    model = model or tiny_model(dropout=dropout)
+    train, validation = train or token_set("train", 24), validation or token_set("validation", 12)
+    return Trainer(model, train, validation, TrainingConfig(**(QUICK | settings)), out, "cpu", tokenizer(), False)
+
+
+def result(trainer):
+    """Everything that a run leaves, but the time it took."""
+    history = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
+    states = trainer.optimizer.state_dict()["state"]
+    moments = [state[name].clone() for _, state in sorted(states.items()) for name in sorted(state)]
+    return {name: part.clone() for name, part in trainer.model.state_dict().items()}, moments, history
+
+
+def assert_same_result(one, other):
+    assert all(torch.equal(part, other[0][name]) for name, part in one[0].items())
+    assert len(one[1]) == len(other[1]) and all(torch.equal(*pair) for pair in zip(one[1], other[1]))
+    assert one[2] == other[2]
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    trainer = trainer_of(tmp_path_factory.mktemp("run"), dropout=0.2)
+    trainer.run()
+    return result(trainer)
+
+
+def pairs(count):
+    """Images with one caption each."""
+    records = some_scenes("train", count)
+    first = [own[:1] for own in records["captions"]]
+    return TokenSet.build(records.remove_columns("captions").add_column("captions", first), tokenizer())
+
+
+def test_a_tiny_model_learns_32_pairs_by_heart(tmp_path):
+    few = pairs(32)
+    settings = {"epochs": 120, "batch": 32, "learning_rate": 3e-3, "inter": "curriculum", "weight_decay": 0.0}
+    trainer = trainer_of(tmp_path, train=few, validation=few, **settings)
+    trainer.run()
+    rsums = validate(load_model(tmp_path / "best"), few, 1.0)
+    assert rsums == {"rsum_global": 600.0, "rsum_local": 600.0, "rsum_mixed": 600.0}
+    assert trainer.history[-1]["loss"] < 0.2 * trainer.history[0]["loss"]
+    assert not any(row["warning"] for row in trainer.history[20:])
+
+
+def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_another(tmp_path, never_stopped):
+    torch.manual_seed(99)
+    again = trainer_of(tmp_path / "again", dropout=0.2)
+    again.run()
+    assert_same_result(result(again), never_stopped)
+    other = trainer_of(tmp_path / "other", dropout=0.2, seed=1)
+    other.run()
+    assert not torch.equal(
+        result(other)[0]["image_branch.project.weight"], never_stopped[0]["image_branch.project.weight"]
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 8, 9])
+def test_a_run_stopped_at_any_step_goes_on_as_if_never_stopped(tmp_path, never_stopped, steps):
+    trainer_of(tmp_path, dropout=0.2).run(max_steps=steps)
+    torch.manual_seed(12345)  # another process has another random state and other weights
+    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
+    assert again.step == steps
+    again.run()
+    assert_same_result(result(again), never_stopped)
+
+
+def test_a_run_may_stop_at_every_step(tmp_path, never_stopped):
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    for _ in range(9):
+        trainer.run(max_steps=1)
+        trainer = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
+    assert_same_result(result(trainer), never_stopped)
+
+
+def test_the_staged_recipe_goes_on_as_if_never_stopped(tmp_path):
+    settings = {"recipe": "staged", "staged_share": 0.67, "dropout": 0.2}
+    whole = trainer_of(tmp_path / "whole", **settings)
+    whole.run()
+    trainer_of(tmp_path / "parts", **settings).run(max_steps=7)
+    again = trainer_of(tmp_path / "parts", **settings).resume()
+    again.run()
+    assert_same_result(result(again), result(whole))
+
+
+@pytest.mark.parametrize("at", [2, 3, 5])
+def test_ctrl_c_in_a_step_ends_the_step_keeps_the_place_and_can_be_gone_on_from(
+    tmp_path, never_stopped, at, monkeypatch
+):
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    encode_images = trainer.model.encode_images
+
+    def interrupted(*args, **options):
+        if trainer.step == at - 1 and trainer.model.training:
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode_images(*args, **options)
+
+    monkeypatch.setattr(trainer.model, "encode_images", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert trainer.step == at
+    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
+    assert again.step == at
+    again.run()
+    assert_same_result(result(again), never_stopped)
+
+
+def test_ctrl_c_while_an_epoch_is_validated_loses_nothing(tmp_path, never_stopped, monkeypatch):
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    encode_images, asked = trainer.model.encode_images, []
+
+    def interrupted(*args, **options):
+        if not trainer.model.training and not asked:
+            asked.append(trainer.step)
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode_images(*args, **options)
+
+    monkeypatch.setattr(trainer.model, "encode_images", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert asked == [3] and len(trainer.history) == 1
+    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
+    again.run()
+    assert_same_result(result(again), never_stopped)
+
+
+def test_an_interrupt_in_the_middle_of_a_step_leaves_the_last_whole_epoch(tmp_path, never_stopped, monkeypatch):
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    step = trainer.optimizer.step
+
+    def interrupted(*args, **options):
+        if trainer.step == 4:
+            with torch.no_grad():
+                trainer.model.word.weight.add_(1)  # half a step
+            raise KeyboardInterrupt
+        return step(*args, **options)
+
+    monkeypatch.setattr(trainer.optimizer, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
+    assert again.step == 3
+    again.run()
+    assert_same_result(result(again), never_stopped)
+
+
+def test_a_run_works_outside_the_main_thread(tmp_path, never_stopped):
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    thread = threading.Thread(target=trainer.run)
+    thread.start()
+    thread.join()
+    assert_same_result(result(trainer), never_stopped)
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_place(tmp_path, monkeypatch):
+    from tgdt_mini import checkpoint
+
+    trainer = trainer_of(tmp_path)
+    trainer.run(max_steps=3)
+    place = result(trainer)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.run()
+    monkeypatch.undo()
+    again = trainer_of(tmp_path).resume()
+    assert again.step == 3
+    assert_same_result(result(again), place)
+    assert {folder.name for folder in tmp_path.iterdir()} == {"last", "best"}
+
+
+@pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"seed": 1}, {"epochs": 4}, {"use_intra": False}])
+def test_going_on_with_other_settings_is_an_error_that_names_the_setting(tmp_path, change):
+    trainer_of(tmp_path).run(max_steps=1)
+    with pytest.raises(
+        ValueError, match=f"was trained with another {next(iter(change))}; use the same, or another --out"
+    ):
+        trainer_of(tmp_path, **change).resume()
+
+
+def test_going_on_with_another_model_or_without_a_run_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"last.config\.json is missing"):
+        trainer_of(tmp_path).resume()
+    trainer_of(tmp_path).run(max_steps=1)
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit this model"):
+        trainer_of(tmp_path, model=tiny_model(width=16)).resume()
+
+
+def test_the_best_model_by_validation_rsum_is_kept(tmp_path):
+    trainer = trainer_of(tmp_path, epochs=6, learning_rate=5e-3)
+    history = trainer.run()
+    rsums = [row["rsum_mixed"] for row in history]
+    best = load_model(tmp_path / "best")
+    assert best.notes == {"epoch": rsums.index(max(rsums)) + 1, "rsum": max(rsums)} and trainer.best == max(rsums)
+    assert validate(best, token_set("validation", 12), 1.0)["rsum_mixed"] == pytest.approx(max(rsums))
+    assert best.tokenizer.to_json() == tokenizer().to_json()
+
+
+def test_the_history_has_one_row_an_epoch_with_the_parts_of_its_loss(tmp_path):
+    history = trainer_of(tmp_path).run()
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    for row in history:
+        extra = row.get("binding", 0)
+        assert row["loss"] == pytest.approx(row["inter_global"] + row["inter_local"] + row["intra"] + extra, rel=1e-4)
+        assert {"rsum_global", "rsum_local", "rsum_mixed", "learning_rate", "seconds"} <= set(row)
+
+
+def test_the_curriculum_begins_with_all_negatives_and_goes_on_to_the_hardest(tmp_path):
+    history = trainer_of(tmp_path, epochs=4, inter="curriculum", easy="mean", easy_share=0.5).run()
+    assert [row["inter"] for row in history] == ["mean", "mean", "hardest", "hardest"]
+    trainer = trainer_of(tmp_path, epochs=10, easy="info_nce", easy_share=0.3)
+    assert [trainer.inter(epoch) for epoch in range(10)] == ["info_nce"] * 3 + ["hardest"] * 7
+    staged = trainer_of(tmp_path, epochs=10, recipe="staged", staged_share=0.6, easy="mean", easy_share=0.5)
+    assert [staged.stage(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
+    assert [staged.inter(epoch) for epoch in range(10)] == (["mean"] * 3 + ["hardest"] * 3) + ["mean"] * 2 + [
+        "hardest"
+    ] * 2
+    assert {trainer_of(tmp_path, inter="hardest").inter(epoch) for epoch in range(3)} == {"hardest"}
+
+
+@pytest.mark.parametrize("inter", ["mean", "hardest", "info_nce"])
+def test_an_epoch_learns_from_the_loss_that_its_name_says(tmp_path, inter):
+    settings = {"inter": inter, "margin": 0.25, "consistency_margin": 0.1, "temperature": 0.1}
+    trainer = trainer_of(tmp_path, **settings)
+    images, captions = trainer.model(
+        token_set("train", 24).images(torch.arange(8)), token_set("train", 24).text[torch.arange(0, 40, 5)]
+    )
+    options = {"inter": "info_nce"} if inter == "info_nce" else {"negatives": inter}
+    known = cmc_loss(images, captions, torch.arange(8), margin=0.25, consistency_margin=0.1, temperature=0.1, **options)
+    assert torch.equal(trainer.loss(images, captions, torch.arange(8), 0).total, known.total)
+
+
+@pytest.mark.parametrize("off", ["use_global", "use_local", "use_intra"])
+def test_each_term_can_be_switched_off(tmp_path, off):
+    row = trainer_of(tmp_path, epochs=1, consistency_margin=0.0, **{off: False}).run()[0]
+    name = {"use_global": "inter_global", "use_local": "inter_local", "use_intra": "intra"}[off]
+    assert {part for part in ("inter_global", "inter_local", "intra") if row[part] == 0} == {name}
+
+
+def test_captions_of_the_same_image_are_told_to_the_loss(tmp_path, monkeypatch):
+    trainer, seen = trainer_of(tmp_path), []
+    loss = trainer.loss
+
+    def spy(images, captions, image_ids, epoch):
+        seen.append(image_ids.tolist())
+        return loss(images, captions, image_ids, epoch)
+
+    monkeypatch.setattr(trainer, "loss", spy)
+    trainer.run()
+    for epoch in range(3):
+        rows = sorted(row for batch in seen[3 * epoch : 3 * epoch + 3] for row in batch)
+        assert rows == list(range(24))  # each image once an epoch
+    assert seen[:3] != seen[3:6]
+
+
+def test_every_caption_of_an_image_has_its_turn(tmp_path):
+    trainer, read = trainer_of(tmp_path, epochs=5), []
+    owner = token_set("train", 24).caption_image
+    for epoch in range(5):
+        for rows, captions in trainer._order(epoch):
+            assert torch.equal(owner[captions], rows)
+            read += captions.tolist()
+    assert sorted(read) == list(range(24 * 5))
+
+
+def changed(before, model):
+    return {name for name, part in model.named_parameters() if not torch.equal(part, before[name])}
+
+
+def test_the_staged_recipe_trains_everything_but_the_global_layers_and_then_nothing_else(tmp_path):
+    settings = {"epochs": 4, "recipe": "staged", "staged_share": 0.5, "inter": "mean", "margin": 0.5}
+    trainer = trainer_of(tmp_path, **settings)
+    names = {name for name, _ in trainer.model.named_parameters()}
+    global_names = {name for name in names if "global_layers" in name}
+    start = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    trainer.run(max_steps=6)
+    assert changed(start, trainer.model) == names - global_names
+    middle = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    trainer.run()
+    assert changed(middle, trainer.model) == global_names
+    assert [row["stage"] for row in trainer.history] == ["local", "local", "global", "global"]
+
+
+def test_joint_training_changes_every_parameter(tmp_path):
+    trainer = trainer_of(tmp_path, inter="mean", margin=0.5, consistency_margin=0.0)
+    start = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    trainer.run()
+    assert changed(start, trainer.model) == set(start)
+
+
+@pytest.mark.parametrize("inter, flat", [("hardest", 0.4), ("mean", 0.4), ("info_nce", math.log(8))])
+def test_a_collapsed_run_is_told_so_in_one_sentence(tmp_path, inter, flat):
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # every embedding, and so every score, is the same
+    history = trainer_of(tmp_path, model=model, inter=inter, learning_rate=1e-12, epochs=1).run()
+    assert history[0]["inter_global"] == pytest.approx(flat, rel=1e-3)
+    warning = history[0]["warning"]
+    assert f"epoch 1: inter_global stands at {flat:.3f}" in warning and "collapsed" in warning
+    assert len(warning.splitlines()) == 1
+
+
+def test_equal_scores_that_are_not_zero_are_a_collapse_too(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for branch in (model.image_branch, model.text_branch):
+            branch.project.bias.fill_(1)
+            for layers in (branch.local_layers, branch.global_layers):
+                if hasattr(layers.norm, "weight"):
+                    layers.norm.bias.fill_(1)
+    history = trainer_of(tmp_path, model=model, inter="hardest", learning_rate=1e-12, epochs=1).run()
+    assert "collapsed" in history[0]["warning"]
+
+
+@pytest.mark.parametrize("inter", ["mean", "info_nce"])
+def test_a_healthy_run_is_not_called_collapsed(tmp_path, inter):
+    few = pairs(24)
+    settings = {"epochs": 40, "batch": 24, "learning_rate": 3e-3, "inter": inter, "margin": 0.2}
+    history = trainer_of(tmp_path, train=few, validation=few, **settings).run()
+    assert history[-1]["rsum_mixed"] > 400 and not any(row["warning"] for row in history[20:])
+
+
+def test_training_stops_early_when_validation_does_not_improve(tmp_path):
+    history = trainer_of(tmp_path, epochs=9, learning_rate=1e-12, patience=2).run()
+    assert len(history) == 3
+    assert len(trainer_of(tmp_path / "patient", epochs=4, learning_rate=1e-12).run()) == 4
+
+
+def norm_of_gradients(trainer):
+    return float(torch.stack([part.grad.norm() for part in trainer.model.parameters() if part.grad is not None]).norm())
+
+
+def test_gradients_are_clipped(tmp_path):
+    free, clipped = trainer_of(tmp_path / "free", clip=1e9), trainer_of(tmp_path / "clipped", clip=0.01)
+    free.run(max_steps=1)
+    clipped.run(max_steps=1)
+    assert norm_of_gradients(free) > 0.02 and norm_of_gradients(clipped) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_learning_rate_warms_up_and_decays(tmp_path):
+    trainer, rates = trainer_of(tmp_path, epochs=6, warmup=0.3), []
+    while trainer.step < trainer.total_steps:
+        trainer.run(max_steps=1)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    top = rates.index(max(rates))
+    assert rates[0] < 0.3e-3 and 2 <= top <= 6 and max(rates) <= 1.01e-3
+    assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 0.1e-3
+
+
+def test_half_precision_on_a_cpu_keeps_embeddings_in_full(tmp_path, monkeypatch):
+    trainer, seen = trainer_of(tmp_path, precision="bf16", epochs=1), []
+    loss = trainer.loss
+    monkeypatch.setattr(
+        trainer, "loss", lambda images, *rest: (seen.append(images.global_token.dtype), loss(images, *rest))[1]
+    )
+    assert math.isfinite(trainer.run()[0]["loss"]) and set(seen) == {torch.float32}
+
+
+def test_a_batch_larger_than_the_data_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="batch is 25, but there are 24 images; choose a smaller batch"):
+        trainer_of(tmp_path, batch=25)
+
+
+def test_an_image_without_a_caption_is_named(tmp_path):
+    records = some_scenes("train", 4)
+    captions = [own if i != 2 else [] for i, own in enumerate(records["captions"])]
+    lonely = TokenSet.build(records.remove_columns("captions").add_column("captions", captions), tokenizer())
+    with pytest.raises(ValueError, match="image 'train-0002' has no caption to train on"):
+        trainer_of(tmp_path, train=lonely, batch=2)
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"lerning_rate": 1}, "unknown training setting 'lerning_rate'"),
+    ({"recipe": "both"}, "recipe is 'both'; it must be one of joint, staged"),
+    ({"inter": "easy"}, "inter is 'easy'; it must be one of curriculum"),
+    ({"easy": "hardest"}, "easy is 'hardest'"),
+    ({"precision": "fp8"}, "precision is 'fp8'"),
+    ({"epochs": 0}, "epochs is 0; it must be above 0"),
+    ({"batch": -1}, "batch is -1"),
+    ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
+])  # fmt: skip
+def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig.from_dict(values)
+
+
+def test_a_device_that_is_not_there_is_an_error():
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu") == torch.device("cpu")
+    missing = ["abacus"] + ([] if torch.cuda.is_available() else ["cuda"])
+    for name in missing + ([] if torch.backends.mps.is_available() else ["mps"]):
+        with pytest.raises(
+            ValueError, match=f"device is '{name}', which this machine cannot use .*; try cpu"
+        ) as caught:
+            pick_device(name)
+        assert len(str(caught.value).splitlines()) == 1

@@ -273,7 +273,8 @@ def test_the_paper_model_has_the_sizes_of_the_released_code():
     with torch.device("meta"):
         model = TGDT(TGDTConfig.paper())
     assert model.word.num_embeddings == 30522
-    assert sum(part.weight.shape[1] for part in (model.read_features, model.read_box)) == 2048 + 5
+    linears = [part for part in model.read_region if isinstance(part, torch.nn.Linear)]
+    assert [(part.in_features, part.out_features) for part in linears] == [(2048 + 5, 2048), (2048, 2048)]
     for branch, own in ((model.image_branch, (4, 2048, 4, 2048)), (model.text_branch, (6, 768, 12, 3072))):
         for layers, sizes in ((branch.own, own), (branch.local_layers, (2, 1024, 4, 2048)),
                               (branch.global_layers, (2, 1024, 4, 2048))):  # fmt: skip

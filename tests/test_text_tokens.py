@@ -58,6 +58,12 @@ def test_unknown_words_are_words_too():
     assert names(tokens, 0, tokens.words) == ["a", UNKNOWN, "star"]
 
 
+def test_ids_can_be_read_back_as_the_caption():
+    tokens = tokenizer()(CAPTIONS)
+    for caption, ids in zip(CAPTIONS, tokens.ids.tolist()):
+        assert tokenizer().engine.decode(ids, skip_special_tokens=True) == caption
+
+
 def test_capitals_and_spaces_do_not_matter():
     assert torch.equal(tokenizer()(["  A Red  STAR "]).ids, tokenizer()(["a red star"]).ids)
 
@@ -157,18 +163,18 @@ def test_rows_of_a_batch_lose_the_columns_that_are_padding_in_all_of_them():
     assert len(tokens[slice(1, 2)]) == 1 and len(tokens.to("cpu")) == 3
 
 
-@pytest.fixture(scope="module")
-def saved_by_transformers(tmp_path_factory):
+@pytest.fixture(scope="module", params=["[PAD]", "<pad>"])
+def saved_by_transformers(request, tmp_path_factory):
     """A folder as `save_pretrained` writes it, with special tokens at other ids than ours."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = ["[CLS]", "[SEP]", "a", "red", "star", "##s", "[UNK]", "blue", "moon", "[PAD]"]
+    words = ["[CLS]", "[SEP]", "a", "red", "star", "##s", "[UNK]", "blue", "moon", request.param]
     engine = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     engine.normalizer, engine.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     engine.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
     theirs = PreTrainedTokenizerFast(
-        tokenizer_object=engine, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=engine, unk_token="[UNK]", pad_token=request.param, cls_token="[CLS]", sep_token="[SEP]"
     )
     folder = tmp_path_factory.mktemp("hugging face")
     theirs.save_pretrained(str(folder))

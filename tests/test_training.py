@@ -53,18 +53,18 @@ def pairs(count):
 
 def test_a_tiny_model_learns_32_pairs_by_heart(tmp_path):
     few = pairs(32)
-    settings = {"epochs": 120, "batch": 32, "learning_rate": 3e-3, "inter": "curriculum", "weight_decay": 0.0}
-    trainer = trainer_of(tmp_path, train=few, validation=few, **settings)
+    settings = {"epochs": 60, "batch": 32, "learning_rate": 3e-3, "weight_decay": 0.0}
+    trainer = trainer_of(tmp_path, train=few, validation=few, inter="curriculum", easy_share=0.7, **settings)
     trainer.run()
-    rsums = validate(load_model(tmp_path / "best"), few, 1.0)
-    assert rsums == {"rsum_global": 600.0, "rsum_local": 600.0, "rsum_mixed": 600.0}
-    assert trainer.history[-1]["loss"] < 0.2 * trainer.history[0]["loss"]
-    assert not any(row["warning"] for row in trainer.history[20:])
+    assert validate(trainer.model, few, 1.0) == {"rsum_global": 600.0, "rsum_local": 600.0, "rsum_mixed": 600.0}
+    assert validate(load_model(tmp_path / "best"), few, 1.0)["rsum_mixed"] == 600
+    assert trainer.history[-1]["loss"] < 0.1 * trainer.history[0]["loss"]
+    assert not any(row["warning"] for row in trainer.history)
 
 
 def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_another(tmp_path, never_stopped):
-    torch.manual_seed(99)
     again = trainer_of(tmp_path / "again", dropout=0.2)
+    torch.manual_seed(99)  # whatever was drawn before the run does not matter
     again.run()
     assert_same_result(result(again), never_stopped)
     other = trainer_of(tmp_path / "other", dropout=0.2, seed=1)
@@ -318,10 +318,10 @@ def test_a_collapsed_run_is_told_so_in_one_sentence(tmp_path, inter, flat):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # every embedding, and so every score, is the same
-    history = trainer_of(tmp_path, model=model, inter=inter, learning_rate=1e-12, epochs=1).run()
-    assert history[0]["inter_global"] == pytest.approx(flat, rel=1e-3)
-    warning = history[0]["warning"]
-    assert f"epoch 1: inter_global stands at {flat:.3f}" in warning and "collapsed" in warning
+    history = trainer_of(tmp_path, model=model, inter=inter, learning_rate=1e-12, epochs=2).run()
+    assert history[0]["inter_global"] == pytest.approx(flat, rel=1e-3) and not history[0]["warning"]
+    warning = history[1]["warning"]
+    assert f"epoch 2: inter_global stands at {flat:.3f}" in warning and "collapsed" in warning
     assert len(warning.splitlines()) == 1
 
 
@@ -335,16 +335,16 @@ def test_equal_scores_that_are_not_zero_are_a_collapse_too(tmp_path):
             for layers in (branch.local_layers, branch.global_layers):
                 if hasattr(layers.norm, "weight"):
                     layers.norm.bias.fill_(1)
-    history = trainer_of(tmp_path, model=model, inter="hardest", learning_rate=1e-12, epochs=1).run()
-    assert "collapsed" in history[0]["warning"]
+    history = trainer_of(tmp_path, model=model, inter="hardest", learning_rate=1e-12, epochs=2).run()
+    assert "collapsed" in history[1]["warning"]
 
 
 @pytest.mark.parametrize("inter", ["mean", "info_nce"])
 def test_a_healthy_run_is_not_called_collapsed(tmp_path, inter):
     few = pairs(24)
-    settings = {"epochs": 40, "batch": 24, "learning_rate": 3e-3, "inter": inter, "margin": 0.2}
+    settings = {"epochs": 25, "batch": 24, "learning_rate": 3e-3, "inter": inter, "margin": 0.2}
     history = trainer_of(tmp_path, train=few, validation=few, **settings).run()
-    assert history[-1]["rsum_mixed"] > 400 and not any(row["warning"] for row in history[20:])
+    assert history[-1]["rsum_mixed"] > 300 and not any(row["warning"] for row in history)
 
 
 def test_training_stops_early_when_validation_does_not_improve(tmp_path):

@@ -6,8 +6,10 @@ on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
 
 import argparse
 import json
+import os
 import sys
 import time
+import warnings
 from pathlib import Path
 
 
@@ -15,7 +17,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     args = parser().parse_args(argv)
     try:
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            _check_out(args.out)
+            args.run(args)
     except KeyboardInterrupt:
         kept = getattr(args, "out", None)
         go_on = f"; what was done is in {kept}/last, go on with the same command and --resume" if args.resumable else ""
@@ -28,9 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse says an error in many lines; here it is one."""
+
+    def error(self, message):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    top = argparse.ArgumentParser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
+    top = Parser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name, run, about, out=None, resumable=False):
@@ -56,6 +68,9 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
         one.add_argument("--no-global", action="store_true", help="without the inter-modal term on global scores")
         one.add_argument("--no-local", action="store_true", help="without the inter-modal term on local scores")
+        one.add_argument(
+            "--no-hard-captions", action="store_true", help="without the negatives made of a caption's own words"
+        )
         one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"))
         one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
         one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
@@ -86,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-DEMO_EPOCHS, FULL_EPOCHS, QUICK = 12, 60, dict(epochs=4, train=1500, other=250)
+DEMO_EPOCHS, FULL_EPOCHS, QUICK = 12, 30, dict(epochs=6, train=1500, other=250)
 
 
 def run_train(args):
@@ -110,7 +125,9 @@ def run_demo(args):
     experiments.draw_searches(model, dataset, tokens, args.out)
     print(f"\n{table(report)}\n")
     print(f"{time.perf_counter() - began:.0f} seconds in all, seed {args.seed}; everything is in {args.out}/")
-    print("figures: loss_curve.png, comparison.png, shortlist.png, hits.png, misses.png, words.png")
+    figures = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
+    drawn = [f"{name}.png" for name in figures if (args.out / f"{name}.png").is_file()]  # there may be no miss to show
+    print(f"figures: {', '.join(drawn)}")
     print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
     print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
     print("      jupyter lab notebooks")
@@ -202,6 +219,7 @@ def _train(args):
     names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed")
     asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
+    asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
     part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
     if args.quick:
         asked["epochs"] = QUICK["epochs"]
@@ -210,14 +228,24 @@ def _train(args):
     )
 
 
+def _check_out(out):
+    """ValueError, before any work is done, when nothing can be written to --out."""
+    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"--out {out} cannot be a folder: {nearest} is a file")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"--out {out} cannot be written: no permission in {nearest}")
+
+
 def _load(args):
     from tgdt_mini.checkpoint import load_model
     from tgdt_mini.paths import shipped
     from tgdt_mini.training import pick_device
 
-    model = load_model(args.model or shipped() / "weights", pick_device(args.device))
+    folder = args.model or shipped() / "weights"
+    model = load_model(folder, pick_device(args.device))
     if model.tokenizer is None:
-        raise ValueError(f"{args.model} has no tokenizer.json; save the model with its tokenizer")
+        raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
     return model
 
 
@@ -244,7 +272,7 @@ def _no_gradient():
 def _shown(things, total, name):
     from tqdm import tqdm
 
-    return tqdm(things, name, total=total, unit=" images")
+    return tqdm(things, name, total=total, unit=" images", disable=None)  # None: shown on a terminal only
 
 
 def _grouped(things, size):

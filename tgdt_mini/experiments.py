@@ -14,6 +14,7 @@ from tgdt_mini.data import TokenSet, scene_tokens
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.retrieval import two_stage
+from tgdt_mini.scenes import grammar
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training import Trainer, TrainingConfig, encode, pick_device
 
@@ -30,6 +31,8 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
     tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
     _, train = scene_tokens("train", tokenizer, kind, first, progress)
     _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
+    if config.hard_captions:
+        train = train.with_hard_captions(tokenizer, grammar.lexicon(), config.seed)
     torch.manual_seed(config.seed)
     width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
     model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind))

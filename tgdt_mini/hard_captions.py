@@ -1,9 +1,9 @@
 """Hard negative captions: a caption's own words with two of them swapped, or its relation turned round.
 
 A model can rank well by the words alone, in any order; only a negative with the same words makes order and binding
-matter. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words by their part of speech; here a small lexicon says which words
-are of one kind and which phrases are opposites. Only text is read, no ground truth: now and then a swapped caption is
-still true of its picture, as it would be with any corpus.
+matter. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words by their part of speech; here a small lexicon says which
+words are of one kind and which phrases are opposites. Only text is read, no ground truth: now and then a swapped
+caption is still true of its picture, as it would be with any corpus. Not part of the paper's method.
 """
 
 import random
@@ -14,7 +14,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Lexicon:
-    """kinds: words of one kind, such as colours, in groups of synonyms. opposites: pairs of phrases that deny each other."""
+    """kinds: words of one kind, such as colours, in groups of synonyms. opposites: phrases that deny each other."""
 
     kinds: tuple[tuple[tuple[str, ...], ...], ...]
     opposites: tuple[tuple[str, str], ...]
@@ -51,12 +51,11 @@ def hard_caption(caption: str, lexicon: Lexicon, rng: random.Random) -> str:
     places = [place for place, sense in enumerate(senses) if sense]
     pairs = [(one, other) for position, one in enumerate(places) for other in places[position + 1 :]]
     options = [(one, other) for one, other in pairs if _changes(senses, one, other, found is not None)]
-    chosen = int(rng.random() * (len(options) + (found is not None)))
     if not options and not found:
         return ""
-    if chosen == len(options):
+    if found and (not options or rng.random() < 0.5):
         return caption[: found.start()] + lexicon.reverse[found.group()] + caption[found.end() :]
-    one, other = options[chosen]
+    one, other = options[int(rng.random() * len(options))]
     words[one], words[other] = (
         words[one].replace(bare[one], bare[other]),
         words[other].replace(bare[other], bare[one]),

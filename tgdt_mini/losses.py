@@ -100,8 +100,8 @@ def hard_caption_loss(
 ) -> torch.Tensor:
     """Scalar: how easily N captions and their hard negatives are confused on their own images, by local score.
 
-    mean over pairs of ln(1 + exp((S_L(image, hard caption) - S_L(image, caption)) / temperature)): InfoNCE with the hard
-    caption as the only negative. Equal scores give ln 2. Not part of the paper's loss; see `hard_captions.py`.
+    mean over pairs of ln(1 + exp((S_L(image, hard caption) - S_L(image, caption)) / temperature)): InfoNCE with the
+    hard caption as the only negative. Equal scores give ln 2. Not part of the paper's loss; see `hard_captions.py`.
     """
 
     def score(text):

@@ -23,31 +23,31 @@ class TGDTConfig:
 
     width: int = 128  # of the common space
     heads: int = 4
-    feedforward: int = 512
-    local_layers: int = 2  # in the common space, up to the local tokens
-    global_layers: int = 2  # on top of them, up to the global token
+    feedforward: int = 256
+    local_layers: int = 1  # in the common space, up to the local tokens
+    global_layers: int = 1  # on top of them, up to the global token
     image_features: int = REGION_WIDTH  # numbers a region comes with
     image_hidden: int = 256  # of the two-layer perceptron that reads them
     box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
     image_width: int = 128
-    image_layers: int = 1
+    image_layers: int = 0  # of the modality's own, before the common space
     image_heads: int = 4
-    image_feedforward: int = 512
+    image_feedforward: int = 256
     image_slot: str = "whole"  # slot 0 of an image: its whole-image features, or "zero" as in the released code
     vocabulary: int = 400
     most_tokens: int = 40
     text_width: int = 128
-    text_window: int = 5  # words that each word sees before attention, itself in the middle; 0 for none, as in BERT
-    text_layers: int = 1
+    text_window: int = 9  # words that each word sees before attention, itself in the middle; 0 for none, as in BERT
+    text_layers: int = 0
     text_heads: int = 4
-    text_feedforward: int = 512
-    dropout: float = 0.1
+    text_feedforward: int = 256
+    dropout: float = 0.0
     norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
     image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
-        """About two million parameters, for the embedded scenes."""
+        """About one million parameters, for the embedded scenes."""
         return cls(**changes)
 
     @classmethod
@@ -57,7 +57,8 @@ class TGDTConfig:
             width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2,
             image_features=2048, image_hidden=2048, image_width=2048, image_layers=4, image_heads=4,
             image_feedforward=2048, image_slot="zero", box_waves=0, vocabulary=30522, most_tokens=512,
-            text_width=768, text_window=0, text_layers=6, text_heads=12, text_feedforward=3072, norm_first=False,
+            text_width=768, text_window=0, text_layers=6, text_heads=12, text_feedforward=3072,
+            dropout=0.1, norm_first=False,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -139,7 +140,7 @@ def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def waves(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """(..., n) numbers from 0 to 1 to (..., n + 2 * n * count): themselves, then sines and cosines of 1, 2, 4 ... pi."""
+    """(..., n) fractions to (..., n + 2 * n * count): themselves, and sines and cosines of 1, 2, 4 ... times pi."""
     angles = [numbers * (torch.pi * 2**k) for k in range(count)]
     return torch.cat([numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1)
 
@@ -150,20 +151,18 @@ class TGDT(nn.Module):
     def __init__(self, config: TGDTConfig):
         super().__init__()
         self.config = config
-        # one Linear of features and box together, in two parts: else five numbers drown among a thousand at the start
-        self.read_features = nn.Linear(config.image_features, config.image_hidden)
-        self.read_box = nn.Linear(5 + 10 * config.box_waves, config.image_hidden)
-        self.read_region = nn.Linear(config.image_hidden, config.image_width)
+        self.read_region = nn.Sequential(
+            nn.Linear(config.image_features + 5, config.image_hidden),
+            nn.ReLU(),
+            nn.Linear(config.image_hidden, config.image_width),
+        )
+        # five box numbers drown among a thousand features, and then no relation can be learnt: give place a path of its own
+        self.place = nn.Linear(5 + 10 * config.box_waves, config.image_width) if config.box_waves else None
         self.word = nn.Embedding(config.vocabulary, config.text_width)
         self.position = nn.Embedding(config.most_tokens, config.text_width)
         nn.init.normal_(self.word.weight, std=0.5)
         with torch.no_grad():  # learnt from here on; sinusoids make "the word before" easy to find from the start
-            import os
-
-            if os.environ.get("RP"):
-                nn.init.normal_(self.position.weight, std=float(os.environ["RP"]))
-            else:
-                self.position.weight.copy_(0.5 * sinusoids(torch.arange(config.most_tokens), config.text_width))
+            self.position.weight.copy_(0.5 * sinusoids(torch.arange(config.most_tokens), config.text_width))
         self.window = None
         if config.text_window:
             self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
@@ -186,8 +185,10 @@ class TGDT(nn.Module):
             boxes[:, 0, 2:] = 1
         else:
             features[:, 0] = 0
-        places = waves(geometry(boxes), self.config.box_waves)
-        tokens = self.read_region(torch.relu(self.read_features(features.float()) + self.read_box(places)))
+        box = geometry(boxes)
+        tokens = self.read_region(torch.cat([features.float(), box], dim=-1))
+        if self.place is not None:
+            tokens = tokens + self.place(waves(box, self.config.box_waves))
         slot = torch.ones_like(batch.mask[:, :1])
         mask = torch.cat([slot, batch.mask], dim=1)
         return self.image_branch(tokens, mask, mask, stop_gradient)
@@ -202,7 +203,8 @@ class TGDT(nn.Module):
             raise ValueError(f"a caption has {longest} tokens; this model reads {self.config.most_tokens} at most")
         if batch.ids.device.type == "cpu" and (batch.ids >= self.config.vocabulary).any():  # a GPU would have to wait
             raise ValueError(
-                f"a token has id {int(batch.ids.max())}, the vocabulary {self.config.vocabulary}: not this model's tokenizer"
+                f"a token has id {int(batch.ids.max())}, but the vocabulary {self.config.vocabulary} ids: "
+                "use the tokenizer that the model was trained with"
             )
         places = torch.arange(longest, device=batch.ids.device)
         tokens = self.word(batch.ids)  # (C, T, text_width)

@@ -114,7 +114,8 @@ def _tile(ax, content, frame=None, title=""):
     ax.set_yticks([])
     ax.grid(False)
     if isinstance(content, str):
-        ax.text(0.5, 0.5, textwrap.fill(content, 20), ha="center", va="center", fontsize=9, transform=ax.transAxes)
+        text = textwrap.fill(textwrap.shorten(content, 130, placeholder=" ..."), 20)
+        ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=ax.transAxes, in_layout=False)
     else:
         ax.imshow(np.asarray(content))
     for spine in ax.spines.values():

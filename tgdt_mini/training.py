@@ -30,8 +30,8 @@ INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge 
 class TrainingConfig:
     """Everything that decides a run besides the data and the model's sizes."""
 
-    epochs: int = 40
-    batch: int = 128  # pairs; one caption of each image, drawn anew each epoch
+    epochs: int = 30
+    batch: int = 64  # pairs; one caption of each image, drawn anew each epoch
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
@@ -40,14 +40,14 @@ class TrainingConfig:
     staged_share: float = 0.6  # of the epochs, for the local stage
     inter: str = "curriculum"  # `easy`, then "hardest"; or one of INTER from the first step to the last
     easy: str = "info_nce"  # what the curriculum begins with: all negatives, as "info_nce" or "mean"
-    easy_share: float = 0.5  # of the epochs with all negatives, before the hardest
+    easy_share: float = 0.7  # of the epochs with all negatives, before the hardest
     margin: float = 0.2
     consistency_margin: float = 0.3
     temperature: float = 0.05
     use_global: bool = True
     use_local: bool = True
     use_intra: bool = True
-    hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative of their own words
+    hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative (see hard_captions.py)
     hard_weight: float = 1.0  # of that term
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
     local_weight: float = 1.0  # of the mixed score that validation judges by
@@ -297,7 +297,8 @@ class Trainer:
         epoch = self.epoch - 1
         row = {
             "epoch": epoch + 1, "loss": total / steps, "inter_global": inter_global / steps,
-            "inter_local": inter_local / steps, "intra": intra / steps, "binding": binding / steps, "inter": self.inter(epoch),
+            "inter_local": inter_local / steps, "intra": intra / steps, "binding": binding / steps,
+            "inter": self.inter(epoch),
             "stage": self.stage(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
@@ -310,13 +311,18 @@ class Trainer:
         self.save()
 
     def _collapse(self, row) -> str:
-        """One sentence if a hinge term sits at the value that it has when all scores are equal, else ''."""
+        """One sentence if a term stood for two epochs at the value that it has when all scores are equal, else ''.
+
+        One epoch is not enough: on its way down, a healthy InfoNCE passes ln(batch).
+        """
+        if not self.history or (self.history[-1]["inter"], self.history[-1]["stage"]) != (row["inter"], row["stage"]):
+            return ""
         flat = math.log(self.config.batch) if row["inter"] == "info_nce" else 2 * self.config.margin
         for name in ("inter_global", "inter_local"):
-            if row[name] and abs(row[name] - flat) < 0.01 * flat:
+            if all(each[name] and abs(each[name] - flat) < 0.01 * flat for each in (self.history[-1], row)):
                 return (
-                    f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model that gives every pair "
-                    "the same score: it has collapsed; begin with all negatives (--inter curriculum) or lower "
+                    f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model that gives every "
+                    "pair the same score: it has collapsed; begin with all negatives (--inter curriculum) or lower "
                     "--learning-rate"
                 )
         return ""
@@ -342,7 +348,7 @@ class Trainer:
 
 @contextmanager
 def _interrupt_later():
-    """A list that the first Ctrl-C inside is noted in: half a step could not be gone on with. A second one interrupts."""
+    """A list that notes the first Ctrl-C inside: from half a step, nobody could go on. A second Ctrl-C interrupts."""
     noted = []
 
     def note(*_):

@@ -1,0 +1,245 @@
+"""Models on disk: the same again after loading, and by name what is missing, damaged or from another model."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import tiny_config, tiny_model, token_set, tokenizer
+from safetensors.torch import load_file
+
+import tgdt_mini
+from tgdt_mini import checkpoint
+from tgdt_mini.checkpoint import fingerprint, load_model, save_model
+from tgdt_mini.training import encode
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = tiny_model()
+    save_model(model, tmp_path / "model", tokenizer(), {"seed": 3, "figures": [1.5, None]})
+    return model, tmp_path / "model"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def rewrite(folder, name, content):
+    """Another file in a model's folder, with the checksum that goes with it: a wrong model, not a damaged one."""
+    (folder / name).write_bytes(content)
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    about["sha256"][name] = checkpoint._sha(folder / name)
+    (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def test_a_loaded_model_is_the_saved_one(saved):
+    model, folder = saved
+    again = load_model(folder)
+    assert again.config == model.config and not again.training
+    assert again.notes == {"seed": 3, "figures": [1.5, None]}
+    known, found = model.state_dict(), again.state_dict()
+    assert list(known) == list(found) and all(torch.equal(part, found[name]) for name, part in known.items())
+    assert again.tokenizer.to_json() == tokenizer().to_json()
+    assert again.tokenizer.most_tokens == model.config.most_tokens
+    for one, other in zip(encode(model, token_set()), encode(again, token_set())):
+        assert torch.equal(one.global_token, other.global_token) and torch.equal(one.local_tokens, other.local_tokens)
+
+
+def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):
+    save_model(tiny_model(), str(tmp_path / "deep" / "model"))
+    again = load_model(str(tmp_path / "deep" / "model"))
+    assert again.tokenizer is None and again.notes == {}
+
+
+def test_a_folder_holds_safetensors_and_json_only(saved):
+    assert set(contents(saved[1])) == {"model.safetensors", "config.json", "tokenizer.json"}
+    assert json.loads((saved[1] / "config.json").read_text(encoding="utf-8"))["model"] == saved[0].config.to_dict()
+
+
+def test_saving_again_replaces_the_old_model(saved):
+    other = tiny_model(seed=1)
+    save_model(other, saved[1])
+    assert load_model(saved[1]).tokenizer is None
+    assert fingerprint(load_model(saved[1])) == fingerprint(other) != fingerprint(saved[0])
+    assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
+
+
+def test_the_fingerprint_changes_with_any_weight(saved):
+    model, folder = saved
+    assert load_model(folder).fingerprint == fingerprint(model) == fingerprint(tiny_model())
+    for name, part in model.state_dict().items():
+        before = fingerprint(model)
+        part.view(-1)[0] += 1e-3
+        assert fingerprint(model) != before, name
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda weights: {name: part for name, part in weights.items() if name != "word.weight"}, "word.weight"),
+    (lambda weights: weights | {"another.weight": torch.zeros(2)}, "another.weight"),
+    (lambda weights: weights | {"word.weight": weights["word.weight"][:-1].contiguous()}, "word.weight"),
+])  # fmt: skip
+def test_a_weight_missing_too_many_or_of_another_shape_is_named(saved, change, message):
+    model, folder = saved
+    rewrite(folder, "model.safetensors", safetensors.torch.save(change(load_file(folder / "model.safetensors"))))
+    with pytest.raises(
+        ValueError, match=rf"model\.safetensors does not fit this model: .*{re.escape(message)}"
+    ) as caught:
+        load_model(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_that_are_no_safetensors_are_an_error_even_if_their_checksum_is_right(saved):
+    rewrite(saved[1], "model.safetensors", b"not weights")
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit this model"):
+        load_model(saved[1])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "one byte"])
+def test_a_damaged_file_is_named(saved, name, damage):
+    path = saved[1] / name
+    content = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    elif damage == "one byte":
+        content[len(content) // 2 if name != "config.json" else 0] ^= 1
+        path.write_bytes(content)
+    else:
+        path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}.* (is missing|is damaged)") as caught:
+        load_model(saved[1])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_weights_of_another_model_in_the_folder_are_refused(saved, tmp_path):
+    save_model(tiny_model(seed=1), tmp_path / "other")
+    (saved[1] / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged or from another model"):
+        load_model(saved[1])
+
+
+def test_no_folder_at_all_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere.config\.json is missing; name a folder that holds a model"):
+        load_model(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("about, message", [
+    ({"model": tiny_config().to_dict() | {"widht": 3}}, "unknown model setting 'widht'"),
+    ({"model": tiny_config().to_dict() | {"width": 33}}, "width is 33"),
+    ({"model": tiny_config().to_dict() | {"width": "wide"}}, "config.json"),
+    ({"notes": {}}, r"config\.json does not describe a model"),
+    ([1, 2], r"config\.json does not describe a model"),
+    ({"model": None}, r"config\.json does not describe a model"),
+])  # fmt: skip
+def test_a_config_that_describes_no_model_is_an_error(saved, about, message):
+    (saved[1] / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_model(saved[1])
+
+
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["save_file", "_write_json", "rename"])
+@pytest.mark.parametrize("trouble, error", [(full_disk, OSError), (interrupted, KeyboardInterrupt)])
+def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, error, monkeypatch):
+    before = contents(saved[1])
+    if where == "save_file":
+        monkeypatch.setattr(safetensors.torch, "save_file", trouble)
+    elif where == "_write_json":
+        monkeypatch.setattr(checkpoint, "_write_json", trouble)
+    else:
+        rename = Path.rename
+
+        def second_fails(path, target):
+            if Path(target) == saved[1] and not path.name.endswith("-old"):
+                trouble()
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(error):
+        save_model(tiny_model(seed=1), saved[1], tokenizer())
+    monkeypatch.undo()
+    assert contents(saved[1]) == before and fingerprint(load_model(saved[1])) == fingerprint(saved[0])
+    assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
+
+
+def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_write_json", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(tiny_model(), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_in_the_way_is_not_touched(tmp_path):
+    for place in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "model"):
+        (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+        with pytest.raises((ValueError, OSError), match="notes.txt"):
+            save_model(tiny_model(), place)
+        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_of_other_things_is_not_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match="thesis"):
+        save_model(tiny_model(), tmp_path / "thesis")
+    assert (tmp_path / "thesis" / "chapter.txt").read_text(encoding="utf-8") == "mine"
+    (tmp_path / "empty").mkdir()
+    save_model(tiny_model(), tmp_path / "empty")
+    load_model(tmp_path / "empty")
+
+
+def run_state(model):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    sum(part.square().sum() for part in model.parameters()).backward()
+    optimizer.step()
+    return optimizer, torch.amp.GradScaler("cuda", enabled=False)
+
+
+def test_a_run_on_disk_gives_back_optimizer_random_state_and_place(tmp_path):
+    model = tiny_model()
+    optimizer, scaler = run_state(model)
+    torch.manual_seed(5)
+    torch.rand(3)
+    checkpoint.save_state(tmp_path / "last", model, tokenizer(), optimizer, scaler, {"step": 7})
+    known = torch.rand(4)
+    again = tiny_model(seed=9)
+    fresh = torch.optim.AdamW(again.parameters(), lr=1e-3)
+    assert checkpoint.load_state(tmp_path / "last", again, fresh, scaler) == {"step": 7}
+    assert torch.equal(torch.rand(4), known) and fingerprint(again) == fingerprint(model)
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, fresh.state_dict()["state"][index][name])
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "config.json"])
+def test_a_truncated_run_is_refused_by_name(tmp_path, name):
+    model = tiny_model()
+    optimizer, scaler = run_state(model)
+    checkpoint.save_state(tmp_path / "last", model, None, optimizer, scaler, {"step": 7})
+    path = tmp_path / "last" / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}.* is damaged"):
+        checkpoint.load_state(tmp_path / "last", model, optimizer, scaler)
+
+
+def test_nothing_in_the_package_is_unpickled():
+    for path in Path(tgdt_mini.__file__).parent.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(
+            r"^\s*(import|from) (pickle|joblib|dill)|torch\.(load|save)\(|allow_pickle=True", source, re.M
+        ), path
+
+
+def test_weights_on_disk_are_float32_and_on_the_cpu(saved):
+    weights = load_file(saved[1] / "model.safetensors")
+    assert {(part.dtype, part.device.type) for part in weights.values()} == {(torch.float32, "cpu")}

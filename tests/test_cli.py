@@ -1,0 +1,353 @@
+"""The commands: what they write and print, and for bad input one line and exit code 2 with nothing left behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tgdt_mini import cli, experiments, scenes
+from tgdt_mini.checkpoint import fingerprint, load_model, save_model
+from tgdt_mini.paths import shipped
+from tgdt_mini.training import Trainer
+
+SMALL = {"epochs": 1, "train": 80, "other": 30}
+TRAIN = ["train", "--quick", "--batch", "16", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A trained model, a folder of pictures and a gallery of them."""
+    home = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "QUICK", SMALL)
+        assert cli.main([*TRAIN, "--out", str(home / "run")]) == 0
+    (home / "pictures").mkdir()
+    for i in range(7):
+        scenes.picture(f"test-000{i}").save(home / "pictures" / f"picture {i}.png")
+    scenes.picture("test-0008").resize((300, 200)).save(home / "pictures" / "wide.jpg")
+    (home / "pictures" / "notes.txt").write_text("no picture", encoding="utf-8")
+    arguments = ["--model", str(home / "run" / "model"), "--images", str(home / "pictures")]
+    assert cli.main(["index", *arguments, "--out", str(home / "gallery")]) == 0
+    return home
+
+
+def call(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command."""
+    capsys.readouterr()
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def search(home, *arguments):
+    return "search", *arguments, "--model", home / "run" / "model"
+
+
+def rows_of(out):
+    return [line.split(maxsplit=2) for line in out.splitlines() if re.match(r" +\d+ +-?\d", line)]
+
+
+@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["evaluate"], ["index"], ["search"]])
+def test_every_command_explains_itself(capsys, command):
+    code, out, err = call(capsys, *command, "--help")
+    assert code == 0 and not err and out.startswith("usage: tgdt-mini")
+    if command:
+        assert {"--device", "--seed", "--out"} <= set(re.findall(r"--[a-z-]+", out))
+    if command and command[0] in ("demo", "train"):
+        assert {"--quick", "--resume"} <= set(re.findall(r"--[a-z-]+", out))
+    if command and command[0] in ("evaluate", "index", "search"):
+        assert "--model" in out
+    if command == ["search"]:
+        assert {"--image", "--shortlist"} <= set(re.findall(r"--[a-z-]+", out)) and "-k" in out
+
+
+def test_training_writes_a_model_that_can_be_loaded_and_says_what_is_next(made):
+    model = load_model(made / "run" / "model")
+    assert model.tokenizer is not None and len(model.notes["history"]) == 1
+    assert set(model.notes["choice"]) == {"local_weight", "shortlist"} and model.notes["training"]["batch"] == 16
+    assert {folder.name for folder in (made / "run").iterdir()} == {"best", "last", "model"}
+
+
+def test_settings_of_the_command_line_reach_the_training(made, monkeypatch, tmp_path, capsys):
+    seen = []
+    monkeypatch.setattr(cli, "QUICK", SMALL)
+    monkeypatch.setattr(experiments, "train_on_scenes", lambda config, *rest, **more: seen.append((config, rest)))
+    call(capsys, *TRAIN, "--seed", 3, "--learning-rate", 0.01, "--recipe", "staged", "--inter", "mean", "--no-intra",
+         "--patience", 2, "--precision", "fp32", "--image-tokens", "patches", "--out", tmp_path)  # fmt: skip
+    config, rest = seen[0]
+    assert (config.epochs, config.batch, config.seed, config.learning_rate) == (1, 16, 3, 0.01)
+    assert (config.recipe, config.inter, config.patience, config.precision) == ("staged", "mean", 2, "fp32")
+    assert not config.use_intra and config.use_global and config.use_local
+    assert rest[:5] == (tmp_path, "cpu", "patches", 80, 30)
+
+
+def test_patches_can_be_trained_on_and_searched_with(made, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "QUICK", SMALL)
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 6))
+    assert call(capsys, *TRAIN, "--image-tokens", "patches", "--out", tmp_path)[0] == 0
+    model = tmp_path / "model"
+    assert call(capsys, "index", "--model", model, "--images", made / "pictures", "--out", tmp_path / "g")[0] == 0
+    picture = made / "pictures" / "wide.jpg"
+    assert call(capsys, "search", "--image", picture, "--model", model, "--out", tmp_path / "s")[0] == 0
+
+
+def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_going_on_ends_as_if_never_stopped(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "QUICK", SMALL | {"epochs": 2})
+    assert call(capsys, *TRAIN, "--out", tmp_path / "whole")[0] == 0
+    loss, killed = Trainer.loss, []
+
+    def interrupted(trainer, *rest):
+        if trainer.step == 6 and not killed:
+            killed.append(os.kill(os.getpid(), signal.SIGINT))
+        return loss(trainer, *rest)
+
+    monkeypatch.setattr(Trainer, "loss", interrupted)
+    code, _, err = call(capsys, *TRAIN, "--out", tmp_path / "parts")
+    last = err.strip().splitlines()[-1]
+    assert code == 130 and f"{tmp_path / 'parts'}/last" in last and "--resume" in last
+    code, out, _ = call(capsys, *TRAIN, "--out", tmp_path / "parts", "--resume")
+    assert code == 0 and "going on after step 7 of 10" in out
+    one, other = load_model(tmp_path / "whole" / "model"), load_model(tmp_path / "parts" / "model")
+    assert one.tokenizer.to_json() == other.tokenizer.to_json()
+    assert fingerprint(one) == fingerprint(other)
+    assert one.notes["choice"] == other.notes["choice"]
+
+
+def test_the_demo_writes_everything_that_it_names(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "QUICK", SMALL | {"epochs": 2})
+    code, out, _ = call(capsys, "demo", "--quick", "--batch", 16, "--device", "cpu", "--out", tmp_path / "demo")
+    assert code == 0
+    folder = tmp_path / "demo"
+    named = re.search("figures: (.*)", out)[1].split(", ")
+    assert {"loss_curve.png", "shortlist.png", "words.png"} <= set(named)
+    for name in named:
+        with Image.open(folder / name) as picture:
+            assert picture.format == "PNG"
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert {"global", "local", "two-stage"} <= set(results["rows"]) and "oracle" in results
+    table = (folder / "results.txt").read_text(encoding="utf-8")
+    assert table in out and "two-stage" in table
+    assert load_model(folder / "model").notes["history"]
+    query = re.search('next: python -m tgdt_mini search "(.*)" --model (.*)', out)
+    assert query[1] in scenes.captions_of("test")[0] and Path(query[2]) == folder / "model"
+
+
+def test_evaluate_prints_a_table_and_writes_it_as_json(made, monkeypatch, tmp_path, capsys):
+    judge = experiments.assess_on_scenes
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda model, split: judge(model, split, 30))
+    for split in ("test", "validation"):
+        code, out, _ = call(capsys, "evaluate", "--model", made / "run" / "model", "--split", split, "--out", tmp_path)
+        results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        assert code == 0 and f"{results['rows']['two-stage']['rsum']:.1f}" in out
+        assert results["oracle"] == json.loads(json.dumps(scenes.oracle(split, 30)))
+
+
+def test_index_without_pictures_of_ones_own_takes_the_test_scenes(made, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 12))
+    code, out, _ = call(capsys, "index", "--model", made / "run" / "model", "--out", tmp_path / "gallery")
+    assert code == 0 and "12 pictures" in out
+    code, out, _ = call(capsys, *search(made, "a red star", "--gallery", tmp_path / "gallery", "--out", tmp_path / "s"))
+    assert code == 0 and all(re.fullmatch(r"test-00\d\d", row[2]) for row in rows_of(out))
+
+
+def test_search_by_a_caption_prints_a_table_and_draws_the_hits(made, tmp_path, capsys):
+    code, out, _ = call(capsys, *search(made, "a red star above a blue circle", "--gallery", made / "gallery", "-k", 3,
+                                        "--out", tmp_path))  # fmt: skip
+    rows = rows_of(out)
+    assert code == 0 and [row[0] for row in rows] == ["1", "2", "3"]
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+    names = {str(path) for path in (made / "pictures").iterdir() if path.suffix != ".txt"}
+    assert {row[2] for row in rows} <= names and "8 searched" in out
+    with Image.open(tmp_path / "hits.png") as picture:
+        assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 5
+
+
+def test_search_for_more_than_there_is_gives_all(made, tmp_path, capsys):
+    code, out, _ = call(capsys, *search(made, "a star", "--gallery", made / "gallery", "-k", 99, "--shortlist", 500,
+                                        "--out", tmp_path))  # fmt: skip
+    assert code == 0 and len(rows_of(out)) == 8
+
+
+def test_search_by_a_picture_finds_captions(made, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 10))
+    captions = {caption for own in scenes.captions_of("test") for caption in own}
+    for name in ("picture 3.png", "wide.jpg"):
+        code, out, _ = call(capsys, *search(made, "--image", made / "pictures" / name, "--out", tmp_path))
+        assert code == 0 and len(rows_of(out)) == 5 and {row[2] for row in rows_of(out)} <= captions
+        assert (tmp_path / "hits.png").is_file()
+
+
+def test_search_finds_what_scoring_everything_finds(made, tmp_path, capsys):
+    from tgdt_mini.assessment import choice_of
+    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.similarity import mixed_similarity
+    from tgdt_mini.training import encode_texts
+
+    query = "a tiny purple moon left of a big green square"
+    code, out, _ = call(capsys, *search(made, query, "--gallery", made / "gallery", "-k", 8, "--out", tmp_path))
+    model = load_model(made / "run" / "model")
+    names = sorted(path for path in (made / "pictures").iterdir() if path.suffix != ".txt")
+    with torch.no_grad():
+        tokens = ImageTokens.of([open_image(name).resize((112, 112)) for name in names])
+        known = mixed_similarity(
+            model.encode_images(tokens), encode_texts(model, [query]), choice_of(model).local_weight
+        )
+    scores = dict(zip(map(str, names), known[:, 0].tolist()))
+    for _, score, name in rows_of(out):
+        assert float(score) == pytest.approx(scores[name], abs=3e-3)
+
+
+def test_a_caption_longer_than_the_limit_is_cut_with_one_line_of_warning(made, tmp_path, capsys):
+    query = "a red star above a blue circle and " * 10 + "a ring"
+    code, out, err = call(capsys, *search(made, query, "--gallery", made / "gallery", "--out", tmp_path))
+    assert code == 0 and len(rows_of(out)) == 5
+    assert err.startswith("warning: 1 of 1 captions are cut to") and len(err.strip().splitlines()) == 1
+
+
+BAD = {
+    "a missing picture": (["search", "--image", "{tmp}/nowhere.png"], r"image .*nowhere\.png does not exist"),
+    "an unreadable picture": (["search", "--image", "{home}/pictures/notes.txt"], r"image .*notes\.txt cannot be read"),
+    "an empty caption": (["search", ""], "caption 0 is ''; a caption must hold at least one word"),
+    "a caption of spaces": (["search", "  "], "a caption must hold at least one word"),
+    "no hits asked for": (["search", "a star", "-k", "0"], "-k is 0; ask for at least 1 hit"),
+    "fewer than no hits": (["search", "a star", "-k", "-2"], "-k is -2"),
+    "an empty shortlist": (["search", "a star", "--shortlist", "0"], "shortlist is 0; it must be at least 1"),
+    "k that is no number": (["search", "a star", "-k", "five"], "argument -k: invalid int value: 'five'"),
+    "nothing to search by": (["search"], "give a caption or --image FILE, one of the two"),
+    "two things to search by": (["search", "a star", "--image", "{home}/pictures/wide.jpg"], "one of the two"),
+    "a missing model": (["search", "a star", "--model", "{tmp}/none"], r"none.config\.json is missing"),
+    "a file for a model": (["search", "a star", "--model", "{home}/pictures/notes.txt"], "notes.txt"),
+    "a corrupt model": (["search", "a star", "--model", "{tmp}/corrupt"], r"model\.safetensors is damaged"),
+    "a model without words": (["search", "a star", "--model", "{tmp}/wordless"], r"wordless has no tokenizer\.json"),
+    "a gallery of another model": (
+        ["search", "a star", "--model", "{tmp}/other"],
+        "the gallery was built by another model",
+    ),
+    "a missing gallery": (["search", "a star", "--gallery", "{tmp}/none"], r"none.gallery\.json does not exist"),
+    "a gallery for a picture": (["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"], "holds pictures"),
+    "an --out that is a file": (["search", "a star", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "an --out in a file": (["search", "a star", "--out", "{home}/pictures/notes.txt/deep/er"], "notes.txt is a file"),
+    "evaluate into a file": (["evaluate", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "evaluate no model": (["evaluate", "--model", "{tmp}/none"], r"none.config\.json is missing"),
+    "index into a file": (["index", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "index into other things": (["index", "--images", "{home}/pictures", "--out", "{home}/run"], "run .*gallery"),
+    "index no folder": (["index", "--images", "{tmp}/none"], "--images .*none is not a folder"),
+    "index an empty folder": (["index", "--images", "{tmp}/empty"], "holds no picture"),
+    "index a broken picture": (["index", "--images", "{tmp}/broken"], r"image .*b\.png cannot be read"),
+    "train into a file": (["train", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "demo into a file": (["demo", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "no epochs": (["train", "--epochs", "0"], "epochs is 0; it must be above 0"),
+    "an empty batch": (["train", "--quick", "--batch", "0"], "batch is 0"),
+    "no terms": (["train", "--quick", "--no-global", "--no-local"], "use_global and use_local are both off"),
+    "another recipe": (["train", "--recipe", "cake"], "argument --recipe: invalid choice: 'cake'"),
+    "another command": (["bake"], "invalid choice: 'bake'"),
+    "no command": ([], "required: COMMAND"),
+    "an option of another command": (["evaluate", "--quick"], "unrecognized arguments: --quick"),
+    "no such device": (["evaluate", "--device", "mps"], "device is 'mps', which this machine cannot use"),
+}
+
+
+@pytest.fixture(scope="module")
+def bad(made, tmp_path_factory):
+    """Things that are broken."""
+    home = tmp_path_factory.mktemp("bad")
+    model = load_model(made / "run" / "model")
+    save_model(model, home / "corrupt", model.tokenizer, model.notes)
+    save_model(model, home / "wordless", None, model.notes)
+    with torch.no_grad():
+        model.word.weight[0, 0] += 1
+    save_model(model, home / "other", model.tokenizer, model.notes)
+    weights = home / "corrupt" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    (home / "empty").mkdir()
+    (home / "broken").mkdir()
+    scenes.picture("test-0000").save(home / "broken" / "a.png")
+    (home / "broken" / "b.png").write_bytes((home / "broken" / "a.png").read_bytes()[:500])
+    return home
+
+
+def files_in(*folders):
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(name, made, bad, capsys, tmp_path, monkeypatch):
+    if name == "no such device" and torch.backends.mps.is_available():
+        pytest.skip("this machine has that device")
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD[name]
+    arguments = [part.format(tmp=bad, home=made) for part in arguments]
+    command = arguments[0] if arguments else ""
+    if command in ("search", "evaluate", "index") and "--model" not in arguments:
+        arguments += ["--model", str(made / "run" / "model")]
+    if command == "search" and "--gallery" not in arguments and "--image" not in arguments:
+        arguments += ["--gallery", str(made / "gallery")]
+    before = files_in(made, bad)
+    code, out, err = call(capsys, *arguments)
+    assert code == 2 and not out
+    assert err.startswith("error: ") and len(err.strip().splitlines()) == 1 and re.search(message, err), err
+    assert files_in(made, bad) == before
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_training_that_cannot_begin_says_why_in_its_last_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(cli, "QUICK", SMALL)
+    for more, message in (
+        (["--batch", 81], "batch is 81, but there are 80 images"),
+        (["--resume"], r"last.config\.json is missing"),
+    ):
+        code, _, err = call(capsys, "train", "--quick", "--device", "cpu", *more, "--out", tmp_path)
+        assert code == 2 and re.match(f"error: .*{message}", err.strip().splitlines()[-1])
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_is_one_line_and_the_old_gallery_stays(made, monkeypatch, capsys, tmp_path):
+    from tgdt_mini import retrieval
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    before = files_in(made / "gallery")
+    monkeypatch.setattr(retrieval.np, "save", full)
+    arguments = ["--model", made / "run" / "model", "--images", made / "pictures", "--out", made / "gallery"]
+    code, _, err = call(capsys, "index", *arguments)
+    assert code == 2 and err.strip().splitlines() == ["error: [Errno 28] No space left on device"]
+    assert files_in(made / "gallery") == before and {path.name for path in made.iterdir()} == {
+        "run",
+        "pictures",
+        "gallery",
+    }
+
+
+def test_the_module_is_a_command_and_passes_its_exit_code_on(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tgdt_mini", "search", "--out", str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.strip().splitlines() == ["error: give a caption or --image FILE, one of the two"]
+
+
+def test_the_shipped_model_answers_a_search(tmp_path):
+    weights, gallery = shipped() / "weights", shipped() / "gallery"
+    assert weights.is_dir() and gallery.is_dir(), "data/weights and data/gallery are shipped"
+    assert sum(path.stat().st_size for path in weights.iterdir()) <= 8e6
+    assert "seed" in load_model(weights).notes["training"]
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "tgdt_mini", "search", "a red star above a blue circle", "--out", str(tmp_path)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(rows_of(done.stdout)) == 5 and "1000 searched" in done.stdout and (tmp_path / "hits.png").is_file()
+    assert time.perf_counter() - began < 60  # 15 seconds on an idle machine

@@ -1,0 +1,148 @@
+"""The package as a whole: what it imports, what it promises by name, and how its files are read and written."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tgdt_mini
+from tgdt_mini import paths, scenes
+
+HOME = Path(tgdt_mini.__file__).parent
+ROOT = HOME.parent
+NAMES = (
+    "Embedding TGDTConfig TGDT global_similarity local_similarity mixed_similarity hinge_loss consistency_loss "
+    "cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model save_model"
+).split()
+HEAVY = {"transformers", "datasets", "matplotlib", "seaborn", "tokenizers", "pandas"}
+
+
+def python(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = "json.dumps(sorted({name.split('.')[0] for name in sys.modules}))"
+    assert not HEAVY & set(python(f"import json, sys, tgdt_mini; print({loaded})"))
+    modules = "model, similarity, losses, evaluation, retrieval, training, checkpoint, data, text_tokens, scenes, cli"
+    assert not HEAVY & set(python(f"import json, sys; from tgdt_mini import {modules}; print({loaded})"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_contract_is_there(name):
+    assert callable(getattr(tgdt_mini, name)) and name in tgdt_mini.__all__
+
+
+def test_the_rest_of_the_contract_is_there():
+    assert callable(tgdt_mini.scenes.load) and set(scenes.SPLITS) == {"train", "validation", "test"}
+    assert all(callable(getattr(tgdt_mini.TGDTConfig, name)) for name in ("mini", "paper"))
+    assert all(callable(getattr(tgdt_mini.TGDT, name)) for name in ("encode_images", "encode_captions"))
+    assert all(callable(getattr(tgdt_mini.Gallery, name)) for name in ("build", "save", "load", "search"))
+    assert all(hasattr(tgdt_mini, name) for name in tgdt_mini.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        tgdt_mini.nothing  # noqa: B018
+
+
+def test_imports_point_one_way():
+    """No module knows more than its room allows: similarities no data, losses no model, and so on."""
+    never = {
+        "image_tokens": {"text_tokens", "model", "training"},
+        "text_tokens": {"image_tokens", "model", "training"},
+        "embedding": {"model", "data", "training"},
+        "data": {"losses", "model", "training"},
+        "model": {"losses", "training", "scenes", "retrieval"},
+        "similarity": {"training", "model", "data"},
+        "losses": {"model", "training", "data"},
+        "evaluation": {"training", "model"},
+        "retrieval": {"training", "model", "data"},
+        "plots": {"training", "model"},
+        "training": {"plots", "scenes", "retrieval"},
+    }
+    for name, banned in never.items():
+        source = (HOME / f"{name}.py").read_text(encoding="utf-8")
+        known = {
+            part
+            for node in ast.parse(source).body  # imports at the top; a door inside a function is another matter
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tgdt_mini")
+            for part in ([node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names])
+        }
+        assert not known & banned, f"{name} imports {known & banned}"
+
+
+@pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
+def test_the_code_is_clean(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, str(HOME), str(ROOT / "tests")],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_text_is_read_and_written_as_utf_8():
+    for path in [*HOME.rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            named = {keyword.arg for keyword in node.keywords}
+            opens = name == "open" and isinstance(node.func, ast.Name)
+            if name in ("read_text", "write_text") or opens:
+                assert "encoding" in named, f"{path.name}, line {node.lineno}: {name} without encoding"
+
+
+def test_every_module_says_what_it_is_for():
+    for path in HOME.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_the_files_speak_of_no_machine():
+    for path in [*HOME.rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        assert not re.search(r"/(root|home|work|tmp|Users)/\w", path.read_text(encoding="utf-8")), path
+
+
+def test_the_data_folder_has_a_checksum_for_each_split():
+    known = json.loads((paths.shipped() / "checksums.json").read_text(encoding="utf-8"))
+    for split in scenes.SPLITS:
+        assert all(re.fullmatch("[0-9a-f]{64}", known[split][name]) for name in ("pixels", "text"))
+        assert scenes.published(split) == known[split]
+    with pytest.raises(ValueError, match="split is 'dev'"):
+        scenes.published("dev")
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path / "here"))
+    assert paths.cache() == tmp_path / "here"
+    monkeypatch.setenv("TGDT_MINI_CACHE", "")
+    assert paths.cache() == Path.home() / ".cache" / "tgdt_mini"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    paths.write_whole(tmp_path / "new" / "file.txt", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\n")
+    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
+
+    def full(path, content):
+        path.open("wb").write(content[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError):
+        paths.write_whole(tmp_path / "new" / "file.txt", "another")
+    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
+    with paths.whole_folder(tmp_path / "folder") as beside:
+        (beside / "a").write_text("old", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), paths.whole_folder(tmp_path / "folder") as beside:
+        (beside / "a").write_text("new", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert (tmp_path / "folder" / "a").read_text(encoding="utf-8") == "old" and len(list(tmp_path.iterdir())) == 1
+    with paths.whole_folder(tmp_path / "folder") as beside:
+        (beside / "b").write_text("new", encoding="utf-8")
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"] and len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,108 @@
+"""Each figure is a picture of sensible size, says nothing back, and leaves no figure open."""
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from tgdt_mini import plots, scenes
+
+matplotlib.use("Agg")
+
+
+def history(epochs=4):
+    return [
+        {"epoch": e + 1, "loss": 3 - 0.5 * e, "inter_global": 1 - 0.1 * e, "inter_local": 1 - 0.2 * e, "intra": 0.1,
+         "binding": 0.1, "inter": "info_nce" if e < 2 else "hardest", "stage": "joint",
+         "rsum_global": 100 + e, "rsum_local": 120 + e, "rsum_mixed": 130 + e}
+        for e in range(epochs)
+    ]  # fmt: skip
+
+
+def report():
+    def recalls(value):
+        return {k: value + k for k in (1, 5, 10)}
+
+    rows = {name: {"i2t": recalls(value), "t2i": recalls(value - 5), "rsum": 6.0 * value} for name, value in
+            (("global", 50), ("local", 60), ("full mixed", 66), ("two-stage", 65))}  # fmt: skip
+    return {
+        "rows": rows,
+        "oracle": {"i2t": recalls(89), "t2i": recalls(80)},
+        "two_stage_by_shortlist": {5: 330.0, 10: 360.0, 50: 390.0, 200: 396.0},
+    }
+
+
+PICTURES = [scenes.picture(f"test-000{i}") for i in range(3)]
+FIGURES = {
+    "loss_curve": lambda path: plots.loss_curve(history(), path),
+    "loss_curve of one epoch": lambda path: plots.loss_curve(history(1), path),
+    "shortlist_curve": lambda path: plots.shortlist_curve(report(), path),
+    "comparison": lambda path: plots.comparison(report(), path),
+    "comparison without oracle": lambda path: plots.comparison({"rows": report()["rows"]}, path),
+    "hits": lambda path: plots.hits(
+        ["a star", "a long caption " * 4], [PICTURES, PICTURES[:2]], [[True, False, False], [False, True]], path=path
+    ),
+    "hits of a picture": lambda path: plots.hits([PICTURES[0]], [["a star", "two moons"]], None, [[0.5, 0.25]], path),
+    "word_regions": lambda path: plots.word_regions(
+        PICTURES[0], ["a", "red", "star"], np.eye(3)[:, :2] - 0.1, [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], path
+    ),
+    "word_regions of one word": lambda path: plots.word_regions(PICTURES[0], ["star"], [[0.3]], [[0, 0, 1, 1]], path),
+    "word_regions of many words": lambda path: plots.word_regions(
+        PICTURES[0], ["word"] * 15, np.zeros((15, 1)), [[0, 0, 1, 1]], path
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_written_as_png_and_nothing_is_returned(name, tmp_path):
+    import matplotlib.pyplot as plt
+
+    path = tmp_path / "new folder" / "figure.png"
+    assert FIGURES[name](path) is None
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and 150 <= picture.size[0] <= 1600 and 100 <= picture.size[1] <= 1600
+        pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels[0, 0] == 255).all()  # white ground
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10  # something is drawn
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_without_a_path_writes_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert FIGURES[name](None) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    for name in ("one.png", "two.png"):
+        plots.comparison(report(), tmp_path / name)
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+
+
+def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
+    plots.hits(["a"], [[PICTURES[0]]], [[True]], path=tmp_path / "right.png")
+    plots.hits(["a"], [[PICTURES[0]]], [[False]], path=tmp_path / "wrong.png")
+    found = {}
+    for name in ("right", "wrong"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            found[name] = {tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()}
+    green, orange = ((0, 158, 115), (213, 94, 0))
+    assert green in found["right"] - found["wrong"] and orange in found["wrong"] - found["right"]
+
+
+def test_a_figure_that_cannot_be_written_is_an_error_and_is_closed(tmp_path):
+    import matplotlib.pyplot as plt
+
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(OSError):
+        plots.comparison(report(), tmp_path / "file" / "figure.png")
+    assert not plt.get_fignums()
+
+
+def test_a_very_long_caption_is_shortened_and_leaves_the_pictures_their_place(tmp_path, recwarn):
+    plots.hits(["a star and a moon " * 20], [PICTURES], None, path=tmp_path / "long.png")
+    plots.hits(["a star"], [PICTURES], None, path=tmp_path / "short.png")
+    assert not [warning for warning in recwarn if "layout" in str(warning.message)]
+    with Image.open(tmp_path / "long.png") as one, Image.open(tmp_path / "short.png") as other:
+        assert one.size == other.size

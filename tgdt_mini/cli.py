@@ -130,7 +130,6 @@ def run_demo(args):
     print(f"figures: {', '.join(drawn)}")
     print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
     print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
-    print("      jupyter lab notebooks")
 
 
 def run_evaluate(args):

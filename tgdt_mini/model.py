@@ -156,7 +156,7 @@ class TGDT(nn.Module):
             nn.ReLU(),
             nn.Linear(config.image_hidden, config.image_width),
         )
-        # five box numbers drown among a thousand features, and then no relation can be learnt: give place a path of its own
+        # five box numbers drown among a thousand features, and no relation can be learnt: place has a path of its own
         self.place = nn.Linear(5 + 10 * config.box_waves, config.image_width) if config.box_waves else None
         self.word = nn.Embedding(config.vocabulary, config.text_width)
         self.position = nn.Embedding(config.most_tokens, config.text_width)

@@ -14,6 +14,7 @@ _HOME = {
     "TextTokenizer": "text_tokens",
     "ImageTokens": "data",
     "TokenSet": "data",
+    "scene_tokens": "data",
     "global_similarity": "similarity",
     "local_similarity": "similarity",
     "mixed_similarity": "similarity",

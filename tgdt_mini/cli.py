@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-DEMO_EPOCHS, FULL_EPOCHS, QUICK = 12, 30, dict(epochs=6, train=1500, other=250)
+DEMO_EPOCHS, FULL_EPOCHS, QUICK = 16, 30, dict(epochs=6, train=1500, other=250)
 
 
 def run_train(args):

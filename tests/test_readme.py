@@ -1,0 +1,70 @@
+"""What the README says and what the project ships agree."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tgdt_mini import experiments, scenes
+from tgdt_mini.checkpoint import load_model
+from tgdt_mini.retrieval import Gallery
+
+TOP = Path(__file__).resolve().parent.parent
+README = (TOP / "README.md").read_text(encoding="utf-8")
+
+
+def between(start, end):
+    return README.split(start, 1)[1].split(end, 1)[0].strip()
+
+
+def test_the_table_of_results_is_the_one_that_the_stored_reports_give():
+    assert between("<!-- results -->", "<!-- end of results -->") == experiments.results_table()
+
+
+def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():
+    reports = sorted((TOP / "data" / "results").glob("*.json"))
+    assert reports
+    for path in reports:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        assert (report["split"], report["scenes"]) == ("test", scenes.SPLITS["test"][1]), path.name
+        assert report["trained"]["training"]["seed"] == int(path.stem.rpartition("-")[2]), path.name
+
+
+def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
+    oracle = scenes.oracle("test")
+    for path in (TOP / "data" / "results").glob("*.json"):
+        stored = json.loads(path.read_text(encoding="utf-8"))["oracle"]
+        assert {way: {int(k): v for k, v in row.items()} for way, row in stored.items()} == pytest.approx(oracle), path
+    assert f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image" in README
+    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in README
+
+
+def test_the_two_commands_are_one_line_each_and_install_before_they_run():
+    for name, last in (("demo", "python -m tgdt_mini demo"), ("test", "python -m pytest")):
+        lines = between(f"<!-- {name} command -->\n```sh", "```").splitlines()
+        assert len(lines) == 1 and lines[0].endswith(last) and "pip install -r requirements.txt" in lines[0]
+
+
+def test_every_file_that_the_readme_points_to_exists():
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(r"--image (\S+\.png)", README)
+    assert targets
+    for target in targets:
+        assert (TOP / target).exists(), target
+
+
+def test_what_is_shipped_is_small_and_the_gallery_belongs_to_the_weights():
+    def size(folder):
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    assert size(TOP / "data" / "weights") <= 8e6
+    assert size(TOP / "data") <= 20e6
+    model = load_model(TOP / "data" / "weights")
+    gallery = Gallery.load(TOP / "data" / "gallery", expect_model=model.fingerprint)
+    assert gallery.items == [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
+    notes = model.notes
+    assert (
+        notes["training"]["seed"] == 0
+        and len(notes["history"])
+        and set(notes["choice"]["shortlist"]) == {"image", "caption"}
+    )

@@ -12,10 +12,10 @@ from torch.nn.functional import one_hot
 from tgdt_mini import assessment, scenes
 from tgdt_mini.assessment import Choice, assess, choice_of, choose, grounding, hard_pairs, inside_share, table
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import mixed_similarity
-from tgdt_mini.training import encode
 
 N = 60
 

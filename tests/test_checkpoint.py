@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import tgdt_mini
 from tgdt_mini import checkpoint
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
-from tgdt_mini.training import encode
+from tgdt_mini.encoding import encode
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ from helpers import tiny_config, tiny_model, token_set, tokenizer
 import tgdt_mini
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT, TGDTConfig, TokenBranch
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
-from tgdt_mini.training import encode
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 MODES = pytest.mark.parametrize("mode", ["training", "eval", "eval without gradient"])

@@ -305,14 +305,31 @@ def test_the_oracle_is_what_guessing_among_the_true_scores():
     ks, rounds = (1, 2, 3), 4000
     own, hits = owner[None] == np.arange(8)[:, None], {"i2t": np.zeros(3), "t2i": np.zeros(3)}
     for _ in range(rounds):
-        guess = true + draw.random(true.shape)  # the true above the false, in any order
-        for way, scores, mine in (("i2t", guess, own), ("t2i", guess.T, own.T)):
+        chance = draw.random(true.shape)
+        telling = true * (100.0 - true.sum(axis=0)) + chance  # of what is true, first what is true of the fewest images
+        for way, scores, mine in (("i2t", telling, own), ("t2i", (true + chance).T, own.T)):
             best = np.where(mine, scores, -1).max(axis=1)
             rank = (scores > best[:, None]).sum(axis=1)
             hits[way] += [(rank < k).mean() for k in ks]
     expected = oracle(true, owner, ks)
     for way, simulated in hits.items():
         assert list(expected[way].values()) == pytest.approx(100 * simulated / rounds, abs=1.0)
+
+
+def test_no_other_order_of_the_true_beats_the_oracle_when_captions_were_written_for_a_random_true_image():
+    draw = np.random.default_rng(1)
+    true = draw.random((6, 30)) < 0.4
+    true[draw.integers(0, 6, 30), np.arange(30)] = True
+    telling, other = true * (100.0 - true.sum(axis=0)), true * draw.random(30)
+    found = {"telling": 0.0, "other": 0.0, "oracle": 0.0}
+    for _ in range(300):
+        owner = np.array([draw.choice(np.flatnonzero(column)) for column in true.T])
+        own = owner[None] == np.arange(6)[:, None]
+        for name, scores in (("telling", telling), ("other", other)):
+            first = (scores + 1e-6 * draw.random(true.shape)).argmax(axis=1)
+            found[name] += own[np.arange(6), first].mean() / 3
+        found["oracle"] += oracle(true, owner, (1,))["i2t"][1] / 300
+    assert found["oracle"] == pytest.approx(found["telling"], abs=3) and found["oracle"] > found["other"] + 3
 
 
 def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():

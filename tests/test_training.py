@@ -12,7 +12,9 @@ from helpers import some_scenes, tiny_model, token_set, tokenizer
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.training import Trainer, TrainingConfig, pick_device, validate
+from tgdt_mini.recipe import TrainingConfig, pick_device
+from tgdt_mini.scenes import grammar
+from tgdt_mini.training import Trainer, validate
 
 QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 steps an epoch
 
@@ -233,13 +235,13 @@ def test_the_curriculum_begins_with_all_negatives_and_goes_on_to_the_hardest(tmp
     history = trainer_of(tmp_path, epochs=4, inter="curriculum", easy="mean", easy_share=0.5).run()
     assert [row["inter"] for row in history] == ["mean", "mean", "hardest", "hardest"]
     trainer = trainer_of(tmp_path, epochs=10, easy="info_nce", easy_share=0.3)
-    assert [trainer.inter(epoch) for epoch in range(10)] == ["info_nce"] * 3 + ["hardest"] * 7
+    assert [trainer.config.inter_at(epoch) for epoch in range(10)] == ["info_nce"] * 3 + ["hardest"] * 7
     staged = trainer_of(tmp_path, epochs=10, recipe="staged", staged_share=0.6, easy="mean", easy_share=0.5)
-    assert [staged.stage(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
-    assert [staged.inter(epoch) for epoch in range(10)] == (["mean"] * 3 + ["hardest"] * 3) + ["mean"] * 2 + [
+    assert [staged.config.stage_at(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
+    assert [staged.config.inter_at(epoch) for epoch in range(10)] == (["mean"] * 3 + ["hardest"] * 3) + ["mean"] * 2 + [
         "hardest"
     ] * 2
-    assert {trainer_of(tmp_path, inter="hardest").inter(epoch) for epoch in range(3)} == {"hardest"}
+    assert {trainer_of(tmp_path, inter="hardest").config.inter_at(epoch) for epoch in range(3)} == {"hardest"}
 
 
 @pytest.mark.parametrize("inter", ["mean", "hardest", "info_nce"])
@@ -423,3 +425,18 @@ def test_a_device_that_is_not_there_is_an_error():
         ) as caught:
             pick_device(name)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_result(tmp_path):
+    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    straight = trainer_of(tmp_path / "straight", train=train, hard_captions=1.0)
+    history = straight.run()
+    assert 0 < history[-1]["binding"] < 10 * math.log(2)
+    trainer_of(tmp_path / "cut", train=train, hard_captions=1.0).run(max_steps=4)
+    resumed = trainer_of(tmp_path / "cut", train=train, hard_captions=1.0).resume()
+    resumed.run()
+    assert_same_result(result(straight), result(resumed))
+    without = trainer_of(tmp_path / "without", train=train)
+    assert all(row["binding"] == 0 for row in without.run())
+    with pytest.raises(ValueError, match="with_hard_captions"):
+        trainer_of(tmp_path / "none", hard_captions=1.0)

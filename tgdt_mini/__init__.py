@@ -27,7 +27,7 @@ _HOME = {
     "two_stage": "retrieval",
     "Gallery": "retrieval",
     "Trainer": "training",
-    "TrainingConfig": "training",
+    "TrainingConfig": "recipe",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
 }

@@ -11,10 +11,10 @@ import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.encoding import encode, encode_texts
 from tgdt_mini.evaluation import both_ways, matches, shortlist_recall
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
-from tgdt_mini.training import encode, encode_texts
 
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 SHORTLISTS = (5, 10, 20, 50, 100, 200)

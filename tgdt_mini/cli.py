@@ -172,9 +172,9 @@ def run_search(args):
     from tgdt_mini import plots, scenes
     from tgdt_mini.assessment import choice_of
     from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.encoding import encode_texts
     from tgdt_mini.paths import shipped
     from tgdt_mini.retrieval import Gallery
-    from tgdt_mini.training import encode_texts
 
     if (args.caption is None) == (args.image is None):
         raise ValueError("give a caption or --image FILE, one of the two")
@@ -212,7 +212,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 def _train(args):
     """Train as the arguments say; returns the best model, which is in --out/model."""
     from tgdt_mini import experiments
-    from tgdt_mini.training import TrainingConfig
+    from tgdt_mini.recipe import TrainingConfig
 
     args.out.mkdir(parents=True, exist_ok=True)
     names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed")
@@ -239,7 +239,7 @@ def _check_out(out):
 def _load(args):
     from tgdt_mini.checkpoint import load_model
     from tgdt_mini.paths import shipped
-    from tgdt_mini.training import pick_device
+    from tgdt_mini.recipe import pick_device
 
     folder = args.model or shipped() / "weights"
     model = load_model(folder, pick_device(args.device))

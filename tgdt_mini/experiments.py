@@ -13,13 +13,15 @@ from tgdt_mini import plots, scenes
 from tgdt_mini.assessment import assess, choice_of, choose
 from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.data import TokenSet, scene_tokens
+from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.paths import shipped
+from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes import grammar
 from tgdt_mini.text_tokens import TextTokenizer
-from tgdt_mini.training import Trainer, TrainingConfig, encode, pick_device
+from tgdt_mini.training import Trainer
 
 
 def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kind: str = "regions",

@@ -47,7 +47,7 @@ def hard_caption(caption: str, lexicon: Lexicon, rng: random.Random) -> str:
     words = caption.split(" ")
     bare = [word.strip(",.") for word in words]
     senses = [lexicon.sense.get(word) for word in bare]
-    found = lexicon.phrase.search(caption)
+    found = lexicon.phrase.search(caption) if lexicon.opposites else None
     places = [place for place, sense in enumerate(senses) if sense]
     pairs = [(one, other) for position, one in enumerate(places) for other in places[position + 1 :]]
     options = [(one, other) for one, other in pairs if _changes(senses, one, other, found is not None)]

@@ -5,117 +5,23 @@ inter-modal terms begin with all negatives and move to the hardest one: hardest 
 equal, the loss at twice the margin), which the loop watches for. It draws no figure.
 """
 
-import math
 import signal
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
-from tgdt_mini.embedding import Embedding
+from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.losses import cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
+from tgdt_mini.recipe import TrainingConfig, precision_of
 from tgdt_mini.similarity import global_similarity, local_similarity
-
-INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge on all of them, InfoNCE (all of them)
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides a run besides the data and the model's sizes."""
-
-    epochs: int = 30
-    batch: int = 64  # pairs; one caption of each image, drawn anew each epoch
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05  # share of all steps
-    clip: float = 2.0  # largest gradient norm
-    recipe: str = "joint"  # or "staged": local terms first, then the global layers on stop-gradient tokens
-    staged_share: float = 0.6  # of the epochs, for the local stage
-    inter: str = "curriculum"  # `easy`, then "hardest"; or one of INTER from the first step to the last
-    easy: str = "info_nce"  # what the curriculum begins with: all negatives, as "info_nce" or "mean"
-    easy_share: float = 0.7  # of the epochs with all negatives, before the hardest
-    margin: float = 0.2
-    consistency_margin: float = 0.3
-    temperature: float = 0.05
-    use_global: bool = True
-    use_local: bool = True
-    use_intra: bool = True
-    hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative (see hard_captions.py)
-    hard_weight: float = 1.0  # of that term
-    patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
-    local_weight: float = 1.0  # of the mixed score that validation judges by
-    mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
-    precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it
-    seed: int = 0
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "TrainingConfig":
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown training setting {unknown[0]!r}; see tgdt_mini.training.TrainingConfig")
-        return cls(**values)
-
-    def __post_init__(self):
-        choices = {
-            "recipe": ("joint", "staged"),
-            "inter": ("curriculum", *INTER),
-            "easy": ("info_nce", "mean"),
-            "precision": ("auto", "fp32", "bf16", "fp16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        for name in ("epochs", "batch", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        if not (self.use_global or self.use_local):
-            raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name: auto is cuda where there is one, else cpu. ValueError for one that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device is {name!r}, which this machine cannot use ({str(error).splitlines()[0]}); try cpu"
-        ) from error
-    return torch.device(name)
-
-
-@torch.no_grad()
-def encode(model: TGDT, tokens: TokenSet, batch: int = 250) -> tuple[Embedding, Embedding]:
-    """Embeddings of all images and of all captions of a set, in its order, dropout off, on the model's device."""
-    was_training, device = model.training, next(model.parameters()).device
-    model.eval()
-    images = [
-        model.encode_images(tokens.images(rows).to(device))
-        for rows in torch.arange(tokens.image_count, device=tokens.starts.device).split(batch)
-    ]
-    captions = _encode_text(model, tokens.text, batch)
-    model.train(was_training)
-    return Embedding.cat(images), captions
-
-
-@torch.no_grad()
-def encode_texts(model: TGDT, captions: list[str], batch: int = 250) -> Embedding:
-    """Embedding of captions given as words; the model must have a tokenizer and be in eval mode."""
-    return _encode_text(model, model.tokenizer(captions), batch)
-
-
-def _encode_text(model, text, batch):
-    device = next(model.parameters()).device
-    parts = [text[slice(start, start + batch)].to(device) for start in range(0, len(text), batch)]
-    return Embedding.cat([model.encode_captions(part) for part in parts])
 
 
 def validate(model: TGDT, tokens: TokenSet, local_weight: float) -> dict[str, float]:
@@ -150,7 +56,7 @@ class Trainer:
             (decay if parameter.dim() > 1 else free).append(parameter)
         groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=self.device.type == "cuda")
-        self.precision = self._precision()
+        self.precision = precision_of(config.precision, self.device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
         self.sums = torch.zeros(6, device=self.device)  # of total, inter_global, inter_local, intra, binding, steps
@@ -161,14 +67,6 @@ class Trainer:
                 )
             self.has_hard = self.train_set.hard.words.any(dim=1)  # (C,)
 
-    def _precision(self):
-        named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-        if self.config.precision != "auto":
-            return named[self.config.precision]
-        if self.device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-
     @property
     def epoch(self) -> int:
         return self.step // self.steps_an_epoch
@@ -177,23 +75,9 @@ class Trainer:
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_an_epoch
 
-    def stage(self, epoch: int) -> str:
-        """joint, or local and then global under the staged recipe."""
-        if self.config.recipe == "joint":
-            return "joint"
-        return "local" if epoch < round(self.config.epochs * self.config.staged_share) else "global"
-
-    def inter(self, epoch: int) -> str:
-        """Which of INTER an epoch learns from; in the staged recipe each stage has its own curriculum."""
-        if self.config.inter != "curriculum":
-            return self.config.inter
-        turn = round(self.config.epochs * self.config.staged_share) if self.config.recipe == "staged" else 0
-        first, length = (turn, self.config.epochs - turn) if epoch >= turn else (0, turn)
-        return self.config.easy if epoch - first < round(length * self.config.easy_share) else "hardest"
-
     def loss(self, images, captions, image_ids, epoch: int):
         """The CMC loss of a batch of pairs, with the terms that this epoch's stage learns from."""
-        config, stage, inter = self.config, self.stage(epoch), self.inter(epoch)
+        config, stage, inter = self.config, self.config.stage_at(epoch), self.config.inter_at(epoch)
         kind = dict(inter="info_nce") if inter == "info_nce" else dict(inter="hinge", negatives=inter)
         return cmc_loss(
             images, captions, image_ids, **kind,
@@ -241,15 +125,13 @@ class Trainer:
         if place == 0 or not hasattr(self, "order") or self.order_of != epoch:
             self.order, self.order_of = self._order(epoch), epoch
         rows, captions = self.order[place]
-        share = self.step / self.total_steps
-        warm = (self.step + 1) / max(1, self.config.warmup * self.total_steps)
-        rate = self.config.learning_rate * min(warm, 0.5 * (1 + math.cos(math.pi * share)) + 0.01)
+        rate = self.config.rate_at(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
         some = self._with_hard_caption(captions)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            stop = self.stage(epoch) == "global"
+            stop = self.config.stage_at(epoch) == "global"
             images, texts = self.model(self.train_set.images(rows), self.train_set.text[captions], stop_gradient=stop)
             hard = self.model.encode_captions(self.train_set.hard[captions[some]]) if len(some) else None
         loss = self.loss(images, texts, rows, epoch)
@@ -271,7 +153,7 @@ class Trainer:
     def _with_hard_caption(self, captions):
         """Places in the batch, the first share of those whose caption has a hard negative; none in the global stage."""
         share = self.config.hard_captions
-        if not share or not self.config.use_local or self.stage(self.epoch) == "global":
+        if not share or not self.config.use_local or self.config.stage_at(self.epoch) == "global":
             return captions[:0]
         return self.has_hard[captions].nonzero()[: round(share * len(captions)), 0]
 
@@ -298,8 +180,8 @@ class Trainer:
         row = {
             "epoch": epoch + 1, "loss": total / steps, "inter_global": inter_global / steps,
             "inter_local": inter_local / steps, "intra": intra / steps, "binding": binding / steps,
-            "inter": self.inter(epoch),
-            "stage": self.stage(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "inter": self.config.inter_at(epoch),
+            "stage": self.config.stage_at(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
         row |= validate(self.model, self.validation, self.config.local_weight)
@@ -317,7 +199,7 @@ class Trainer:
         """
         if not self.history or (self.history[-1]["inter"], self.history[-1]["stage"]) != (row["inter"], row["stage"]):
             return ""
-        flat = math.log(self.config.batch) if row["inter"] == "info_nce" else 2 * self.config.margin
+        flat = self.config.collapse_value(row["inter"])
         for name in ("inter_global", "inter_local"):
             if all(each[name] and abs(each[name] - flat) < 0.01 * flat for each in (self.history[-1], row)):
                 return (

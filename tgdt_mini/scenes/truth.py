@@ -85,16 +85,32 @@ def truth(scenes: list[Scene], meanings: list[Meaning]) -> np.ndarray:
 
 
 def oracle(true: np.ndarray, caption_image: np.ndarray, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
-    """R@K, in percent, of a reader who ranks everything true before everything false, and guesses among the true.
+    """R@K, in percent, of a reader who knows exactly what is true of what, and guesses well.
 
     true (I, C) bool, caption_image (C,) the image of each caption. Returns {"i2t": {k: %}, "t2i": {k: %}}.
-    A caption true of n images is found among the first k with chance min(1, k / n). An image of which n captions are
-    true, m of them its own, is missed with chance C(n - m, k) / C(n, k).
+    A caption true of n images was written for each of them with chance 1 / n. So for a caption the reader guesses
+    among the n, and is right within the first k with chance min(1, k / n). For an image it takes those true captions
+    first that are true of the fewest images, and guesses among equals: with n equals, m of them the image's own, and
+    places for j of them, all are missed with chance C(n - m, j) / C(n, j).
     """
     own = caption_image[None, :] == np.arange(len(true))[:, None]
     if not (true | ~own).all():
         raise ValueError("true marks a caption as false of its own image: the captions and the scenes do not match")
-    per_caption, per_image, mine = true.sum(axis=0), true.sum(axis=1), own.sum(axis=1)
-    t2i = {k: 100 * float(np.minimum(1, k / per_caption).mean()) for k in ks}
-    missed = {k: [comb(n - m, k) / comb(n, k) if n >= k else 0.0 for n, m in zip(per_image, mine)] for k in ks}
-    return {"i2t": {k: 100 * (1 - float(np.mean(missed[k]))) for k in ks}, "t2i": t2i}
+    images_of = true.sum(axis=0)  # (C,)
+    t2i = {k: 100 * float(np.minimum(1, k / images_of).mean()) for k in ks}
+    hits = [[_hit(images_of[row], mine[row], k) for row, mine in zip(true, own)] for k in ks]
+    return {"i2t": {k: 100 * float(np.mean(each)) for k, each in zip(ks, hits)}, "t2i": t2i}
+
+
+def _hit(images_of, mine, k):
+    """Chance that one of an image's own captions is among the first k of those true of it, the most telling first."""
+    places = k
+    for count in np.unique(images_of):
+        equals = images_of == count
+        n, m = int(equals.sum()), int((equals & mine).sum())
+        if places >= n and m:
+            return 1.0
+        if places < n:
+            return 1 - comb(n - m, places) / comb(n, places)
+        places -= n
+    return 0.0

@@ -1,0 +1,33 @@
+"""Whole sets of images and captions to embeddings, some at a time, dropout off and without gradients."""
+
+import torch
+
+from tgdt_mini.data import TokenSet
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.model import TGDT
+
+
+@torch.no_grad()
+def encode(model: TGDT, tokens: TokenSet, batch: int = 250) -> tuple[Embedding, Embedding]:
+    """Embeddings of all images and of all captions of a set, in its order, dropout off, on the model's device."""
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    images = [
+        model.encode_images(tokens.images(rows).to(device))
+        for rows in torch.arange(tokens.image_count, device=tokens.starts.device).split(batch)
+    ]
+    captions = _encode_text(model, tokens.text, batch)
+    model.train(was_training)
+    return Embedding.cat(images), captions
+
+
+@torch.no_grad()
+def encode_texts(model: TGDT, captions: list[str], batch: int = 250) -> Embedding:
+    """Embedding of captions given as words; the model must have a tokenizer and be in eval mode."""
+    return _encode_text(model, model.tokenizer(captions), batch)
+
+
+def _encode_text(model, text, batch):
+    device = next(model.parameters()).device
+    parts = [text[slice(start, start + batch)].to(device) for start in range(0, len(text), batch)]
+    return Embedding.cat([model.encode_captions(part) for part in parts])

@@ -1,0 +1,110 @@
+"""The recipe of a run: every setting besides the data and the model's sizes, and what it means at each epoch and step.
+
+No tensor is touched here; `training.py` follows the recipe.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+
+INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge on all of them, InfoNCE (all of them)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides a run besides the data and the model's sizes."""
+
+    epochs: int = 30
+    batch: int = 64  # pairs; one caption of each image, drawn anew each epoch
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05  # share of all steps
+    clip: float = 2.0  # largest gradient norm
+    recipe: str = "joint"  # or "staged": local terms first, then the global layers on stop-gradient tokens
+    staged_share: float = 0.6  # of the epochs, for the local stage
+    inter: str = "curriculum"  # `easy`, then "hardest"; or one of INTER from the first step to the last
+    easy: str = "info_nce"  # what the curriculum begins with: all negatives, as "info_nce" or "mean"
+    easy_share: float = 0.7  # of the epochs with all negatives, before the hardest
+    margin: float = 0.2
+    consistency_margin: float = 0.3
+    temperature: float = 0.05
+    use_global: bool = True
+    use_local: bool = True
+    use_intra: bool = True
+    hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative (see hard_captions.py)
+    hard_weight: float = 1.0  # of that term
+    patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
+    local_weight: float = 1.0  # of the mixed score that validation judges by
+    mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
+    precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "TrainingConfig":
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown training setting {unknown[0]!r}; see tgdt_mini.training.TrainingConfig")
+        return cls(**values)
+
+    def __post_init__(self):
+        choices = {
+            "recipe": ("joint", "staged"),
+            "inter": ("curriculum", *INTER),
+            "easy": ("info_nce", "mean"),
+            "precision": ("auto", "fp32", "bf16", "fp16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
+        for name in ("epochs", "batch", "learning_rate", "clip"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        if not (self.use_global or self.use_local):
+            raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
+
+    def stage_at(self, epoch: int) -> str:
+        """What is trained in an epoch (from 0): "joint"; under the staged recipe "local", then "global"."""
+        if self.recipe == "joint":
+            return "joint"
+        return "local" if epoch < round(self.epochs * self.staged_share) else "global"
+
+    def inter_at(self, epoch: int) -> str:
+        """Which of INTER an epoch learns from; under the staged recipe each stage has its own curriculum."""
+        if self.inter != "curriculum":
+            return self.inter
+        turn = round(self.epochs * self.staged_share) if self.recipe == "staged" else 0
+        first, length = (turn, self.epochs - turn) if epoch >= turn else (0, turn)
+        return self.easy if epoch - first < round(length * self.easy_share) else "hardest"
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step of `steps`: a straight warm-up, then a cosine down to a hundredth."""
+        warm = (step + 1) / max(1, self.warmup * steps)
+        return self.learning_rate * min(warm, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
+
+    def collapse_value(self, inter: str) -> float:
+        """The inter-modal loss of a model that gives every pair the same score: ln(batch), or twice the margin."""
+        return math.log(self.batch) if inter == "info_nce" else 2 * self.margin
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name: auto is cuda where there is one, else cpu. ValueError for one that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device is {name!r}, which this machine cannot use ({str(error).splitlines()[0]}); try cpu"
+        ) from error
+    return torch.device(name)
+
+
+def precision_of(name: str, device: torch.device) -> torch.dtype:
+    """The number format of a precision: auto is float32 on a CPU, bfloat16 on a GPU that has it, else float16."""
+    named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if name != "auto":
+        return named[name]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -440,3 +440,9 @@ def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_res
     assert all(row["binding"] == 0 for row in without.run())
     with pytest.raises(ValueError, match="with_hard_captions"):
         trainer_of(tmp_path / "none", hard_captions=1.0)
+
+
+def test_a_run_is_not_resumed_on_other_data(tmp_path):
+    trainer_of(tmp_path, train=token_set("train", 24)).run(max_steps=1)
+    with pytest.raises(ValueError, match="'images': 16"):
+        trainer_of(tmp_path, train=token_set("train", 16)).resume()

@@ -213,9 +213,12 @@ class Trainer:
         """Write `last/`: model, optimizer, random state and place, whole or not at all."""
         place = {
             "step": self.step, "history": self.history, "best": self.best, "seconds": self.seconds,
-            "training": asdict(self.config), "sums": self.sums.tolist(),
+            "training": asdict(self.config), "data": self._data(), "sums": self.sums.tolist(),
         }  # fmt: skip
         save_state(self.out / "last", self.model, self.tokenizer, self.optimizer, self.scaler, place)
+
+    def _data(self):
+        return {"images": self.train_set.image_count, "captions": len(self.train_set.captions)}
 
     def resume(self) -> "Trainer":
         """Take up the run in `out/last`. ValueError when it was started with other settings."""
@@ -223,6 +226,8 @@ class Trainer:
         if place["training"] != asdict(self.config):
             changed = [name for name, value in asdict(self.config).items() if place["training"].get(name) != value]
             raise ValueError(f"{self.out}/last was trained with another {changed[0]}; use the same, or another --out")
+        if place["data"] != self._data():
+            raise ValueError(f"{self.out}/last was trained on {place['data']}, not on {self._data()}; use another --out")
         self.step, self.history, self.best, self.seconds = (place[n] for n in ("step", "history", "best", "seconds"))
         self.sums = torch.tensor(place["sums"], device=self.device)
         return self

@@ -63,9 +63,12 @@ def test_what_is_shipped_is_small_and_the_gallery_belongs_to_the_weights():
     model = load_model(TOP / "data" / "weights")
     gallery = Gallery.load(TOP / "data" / "gallery", expect_model=model.fingerprint)
     assert gallery.items == [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
-    notes = model.notes
-    assert (
-        notes["training"]["seed"] == 0
-        and len(notes["history"])
-        and set(notes["choice"]["shortlist"]) == {"image", "caption"}
-    )
+    assert model.notes["history"]
+
+
+def test_the_shipped_model_is_the_seed_of_the_default_recipe_that_validation_data_prefers():
+    paths = (TOP / "data" / "results").glob("default-*.json")
+    trained = [json.loads(path.read_text(encoding="utf-8"))["trained"] for path in paths]
+    best = max(trained, key=lambda each: each["validation_rsum"])
+    notes = load_model(TOP / "data" / "weights").notes
+    assert {name: notes[name] for name in best} == best

@@ -227,7 +227,7 @@ class Trainer:
             changed = [name for name, value in asdict(self.config).items() if place["training"].get(name) != value]
             raise ValueError(f"{self.out}/last was trained with another {changed[0]}; use the same, or another --out")
         if place["data"] != self._data():
-            raise ValueError(f"{self.out}/last was trained on {place['data']}, not on {self._data()}; use another --out")
+            raise ValueError(f"{self.out}/last is of {place['data']}, not of {self._data()}; use another --out")
         self.step, self.history, self.best, self.seconds = (place[n] for n in ("step", "history", "best", "seconds"))
         self.sums = torch.tensor(place["sums"], device=self.device)
         return self

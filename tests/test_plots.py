@@ -1,5 +1,7 @@
 """Each figure is a picture of sensible size, says nothing back, and leaves no figure open."""
 
+import json
+
 import matplotlib
 import numpy as np
 import pytest
@@ -38,6 +40,8 @@ FIGURES = {
     "loss_curve of one epoch": lambda path: plots.loss_curve(history(1), path),
     "shortlist_curve": lambda path: plots.shortlist_curve(report(), path),
     "comparison": lambda path: plots.comparison(report(), path),
+    "comparison read back": lambda path: plots.comparison(json.loads(json.dumps(report())), path),
+    "shortlist_curve read back": lambda path: plots.shortlist_curve(json.loads(json.dumps(report())), path),
     "comparison without oracle": lambda path: plots.comparison({"rows": report()["rows"]}, path),
     "hits": lambda path: plots.hits(
         ["a star", "a long caption " * 4], [PICTURES, PICTURES[:2]], [[True, False, False], [False, True]], path=path

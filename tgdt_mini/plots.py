@@ -1,9 +1,11 @@
 """Every figure of the project, in one style: white ground, colour-blind-safe colours, the same sizes.
 
 Each function takes data, draws on a figure of its own and, given a path, saves it there as PNG; all return None, so
-that a notebook shows the picture and nothing else. Nothing is computed here that a number in the text would need.
+that a notebook shows the picture and nothing else. In a notebook a picture carries its description (`alt`), for those
+who hear a page. Nothing is computed here that a number in the text would need.
 """
 
+import io
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +16,13 @@ DPI = 90
 
 
 @contextmanager
-def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, **grid):
-    """Axes to draw on: one, or an array of them with rows=..., columns=... . Shown in a notebook, saved to a path."""
+def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt: str = "", **grid):
+    """Axes to draw on: one, or a 2-D array of them with rows=..., columns=... ; saved, or shown in a notebook.
+
+    wide, high: inches. alt: one sentence that tells what the picture shows.
+
+    Example: with figure(wide=5, high=3, alt="A rising line.") as ax: ax.plot([1, 2])
+    """
     import matplotlib.pyplot as plt
     import seaborn as sns
 
@@ -26,11 +33,26 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, **g
             yield axes[0, 0] if rows * columns == 1 else axes
             if path is not None:
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
-                fig.savefig(path, dpi=DPI, format="png", metadata={"Software": None})
+                Path(path).write_bytes(_png(fig))
+            elif "inline" in plt.get_backend().lower():
+                _display(_png(fig), alt or "A figure without a description.")
             elif plt.get_backend().lower() != "agg":
                 plt.show()
         finally:
             plt.close(fig)
+
+
+def _png(fig):
+    buffer = io.BytesIO()
+    fig.savefig(buffer, dpi=DPI, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _display(png, alt):
+    """The picture as a notebook's output, with its description as text and where browsers look for it."""
+    from IPython.display import display
+
+    display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
 
 
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
@@ -38,7 +60,8 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     epochs = [row["epoch"] for row in history]
     turns = [b["epoch"] - 0.5 for a, b in zip(history, history[1:])
              if (a["inter"], a["stage"]) != (b["inter"], b["stage"])]  # fmt: skip
-    with figure(path, 10, 3.6, columns=2) as axes:
+    alt = "Left, the training loss and its parts over the epochs; right, validation rsum by global, local, mixed score."
+    with figure(path, 10, 3.6, alt, columns=2) as axes:
         left, right = axes[0]
         parts = (("loss", "total", "black"), ("inter_global", "inter, global", COLOURS["global"]),
                  ("inter_local", "inter, local", COLOURS["local"]), ("intra", "intra", "#cc79a7"))  # fmt: skip
@@ -57,7 +80,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
 def shortlist_curve(report: dict, path: Path | str | None = None) -> None:
     """rsum of two-stage search against the shortlist's size, between global-only and full scoring."""
     curve = {int(k): value for k, value in report["two_stage_by_shortlist"].items()}
-    with figure(path, 6.5, 3.8) as ax:
+    with figure(path, 6.5, 3.8, "rsum of two-stage search rising with the shortlist towards full scoring.") as ax:
         ax.plot(list(curve), list(curve.values()), color=COLOURS["two-stage"], marker="o", label="two-stage")
         lines = (("global", "global only", COLOURS["global"], ":"), ("full mixed", "scoring everything", "black", "--"))
         for name, label, colour, style in lines:
@@ -71,14 +94,15 @@ def shortlist_curve(report: dict, path: Path | str | None = None) -> None:
 def comparison(report: dict, path: Path | str | None = None) -> None:
     """R@1 both ways of global, local and two-stage scoring, beside what a perfect reader would reach."""
     names = ("global", "local", "two-stage")
-    with figure(path, 7, 3.4) as ax:
+    alt = "Bars of R@1 both ways for global, local and two-stage scoring, below the best possible."
+    with figure(path, 7, 3.4, alt) as ax:
         for place, name in enumerate(names):
-            values = [report["rows"][name][way][1] for way in ("i2t", "t2i")]
+            values = [_percent(report["rows"][name][way], 1) for way in ("i2t", "t2i")]
             bars = ax.bar(np.arange(2) + 0.26 * (place - 1), values, 0.24, color=COLOURS[name], label=name)
             ax.bar_label(bars, fmt="%.1f", fontsize=9)
         if "oracle" in report:
             for at, way in enumerate(("i2t", "t2i")):
-                best = report["oracle"][way][1]
+                best = _percent(report["oracle"][way], 1)
                 label = "best possible" if at == 0 else None
                 ax.plot([at - 0.42, at + 0.42], [best, best], color="black", linestyle="--", label=label)
         ax.set_xticks(range(2), ["image to text", "text to image"])
@@ -87,13 +111,19 @@ def comparison(report: dict, path: Path | str | None = None) -> None:
         ax.legend(frameon=True, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
+def _percent(recalls, k):
+    """R@k of a report fresh from `assess` (int keys) or read back from JSON (str keys)."""
+    return recalls[k] if k in recalls else recalls[str(k)]
+
+
 def hits(queries: list, pictures: list[list], right: list[list[bool]], scores=None, path=None) -> None:
     """A page of searches: each row a caption, then its best pictures; a frame says right (green) or wrong (orange).
 
     queries: N str (or N pictures); pictures: N lists of K pictures (or str); right: N lists of K bool, None: unknown.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in pictures)
-    with figure(path, 1.75 * columns + 0.5, 1.85 * rows, rows=rows, columns=columns) as axes:
+    alt = f"{rows} searches, one a row: the query, then its best answers from left to right."
+    with figure(path, 1.75 * columns + 0.5, 1.85 * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
         for row in range(rows):
             _tile(axes[row, 0], queries[row])
@@ -134,7 +164,8 @@ def word_regions(picture, words: list[str], similarities, boxes, path: Path | st
     high, wide = pixels.shape[:2]
     columns = min(7, len(words) + 1)
     rows = -(-(len(words) + 1) // columns)
-    with figure(path, 1.6 * columns, 1.8 * rows, rows=rows, columns=columns) as axes:
+    alt = "A picture, then one map a word: " + ", ".join(words) + ". The region most like the word is framed."
+    with figure(path, 1.6 * columns, 1.8 * rows, alt, rows=rows, columns=columns) as axes:
         flat = np.asarray(axes).reshape(-1)
         for ax in flat:
             ax.axis("off")

@@ -46,7 +46,8 @@ def token_set(split="validation", first=40, kind="regions"):
 
 def tiny_config(**changes):
     """A configuration of one layer and 32 numbers everywhere, without dropout."""
-    sizes = {"width": 32, "heads": 2, "feedforward": 64, "local_layers": 1, "global_layers": 1, "dropout": 0.0}
+    sizes = {"width": 32, "heads": 2, "feedforward": 64, "local_layers": 1, "global_layers": 1, "dropout": 0.0,
+             "image_local_layers": None, "alone": 0.0}  # fmt: skip
     for modality in ("image", "text"):
         sizes |= {f"{modality}_{name}": value for name, value in
                   (("width", 32), ("layers", 1), ("heads", 2), ("feedforward", 64))}  # fmt: skip

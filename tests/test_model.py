@@ -3,6 +3,7 @@
 import itertools
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.model import TGDT, TGDTConfig, TokenBranch
+from tgdt_mini.model import TGDT, DropItems, TGDTConfig, TokenBranch
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -322,3 +323,38 @@ def test_embeddings_joined_are_the_items_in_order():
     assert len(joined) == 4 and len(tiny_config().to_dict()) > 10
     for row, part in enumerate(parts):
         same(joined[[row]], part)
+
+
+def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbours():
+    model = tiny_model(alone=1.0, text_layers=0, text_window=0)
+    words = tokenizer()(["a red star", "a blue star"])
+    alone = model.encode_captions(words).local_tokens
+    torch.testing.assert_close(alone[0, 2], alone[1, 2])  # "star", after another colour
+    seeing = model.eval().encode_captions(words).local_tokens
+    assert not torch.allclose(seeing[0, 2], seeing[1, 2], atol=1e-3)
+
+
+def test_about_the_share_of_items_is_left_alone_and_only_in_training():
+    torch.manual_seed(0)
+    drop = DropItems(0.3)
+    tokens = torch.ones(2000, 3, 2)
+    kept = drop(tokens)
+    assert ((kept == 0).flatten(1).all(1) | (kept == 1).flatten(1).all(1)).all()  # whole items
+    assert 0.25 < (kept == 0).float().mean() < 0.35
+    assert torch.equal(drop.eval()(tokens), tokens)
+
+
+def test_the_mini_images_local_tokens_know_of_no_other_region():
+    model = tiny_model(image_local_layers=0, image_layers=0)
+    assert not len(model.image_branch.local_layers.layers) and len(model.text_branch.local_layers.layers)
+    images = token_set().images(torch.arange(2))
+    changed = replace(images, features=images.features.clone())
+    changed.features[:, 1] = 0
+    before, after = (model.eval().encode_images(each) for each in (images, changed))
+    torch.testing.assert_close(before.local_tokens[:, 0], after.local_tokens[:, 0])
+    assert not torch.allclose(before.global_token, after.global_token)
+
+
+def test_a_share_of_lonely_items_that_is_no_share_is_an_error():
+    with pytest.raises(ValueError, match="alone is 1.5"):
+        TGDTConfig(alone=1.5)

@@ -25,7 +25,9 @@ class TGDTConfig:
     heads: int = 4
     feedforward: int = 256
     local_layers: int = 1  # in the common space, up to the local tokens
+    image_local_layers: int | None = None  # the same for the image branch alone; None: as many as local_layers
     global_layers: int = 1  # on top of them, up to the global token
+    alone: float = 0.0  # share of items whose local layers, in training, let no token see its neighbours
     image_features: int = REGION_WIDTH  # numbers a region comes with
     image_hidden: int = 256  # of the two-layer perceptron that reads them
     box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
@@ -47,8 +49,12 @@ class TGDTConfig:
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
-        """About one million parameters, for the embedded scenes."""
-        return cls(**changes)
+        """About one million parameters, for the embedded scenes.
+
+        A local token stands for one region or one word, and is trained to keep to it: regions are not mixed before
+        they are compared with words, and half of the captions of a batch leave out attention before their local tokens.
+        """
+        return cls(**(dict(image_local_layers=0, global_layers=2, alone=0.5) | changes))
 
     @classmethod
     def paper(cls, **changes) -> "TGDTConfig":
@@ -80,6 +86,8 @@ class TGDTConfig:
                 raise ValueError(
                     f"{width} is {getattr(self, width)}; it must be a multiple of {heads}, {getattr(self, heads)}"
                 )
+        if not 0 <= self.alone <= 1:
+            raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
         for name, choices in (("image_slot", ("whole", "zero")), ("image_tokens", ("regions", "patches", "features"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
@@ -88,10 +96,13 @@ class TGDTConfig:
 class Layers(nn.Module):
     """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes tokens through."""
 
-    def __init__(self, count: int, width: int, heads: int, feedforward: int, config: TGDTConfig):
+    def __init__(self, count: int, width: int, heads: int, feedforward: int, config: TGDTConfig, alone: float = 0.0):
         super().__init__()
         each = dict(dropout=config.dropout, activation="relu", batch_first=True, norm_first=config.norm_first)
         self.layers = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count))
+        if alone:
+            for layer in self.layers:  # what attention found passes through here before it is added to the token
+                layer.dropout1 = nn.Sequential(layer.dropout1, DropItems(alone))
         self.norm = nn.LayerNorm(width) if config.norm_first and count else nn.Identity()
 
     def forward(self, tokens, mask):
@@ -101,6 +112,24 @@ class Layers(nn.Module):
         return self.norm(tokens)
 
 
+class DropItems(nn.Module):
+    """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in eval mode.
+
+    On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by item. Here it hides
+    a token's neighbours now and then, so that the token goes on to stand for its own word or region.
+    """
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, tokens):
+        """tokens (B, L, D)"""
+        if not self.training:
+            return tokens
+        return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
+
+
 class TokenBranch(nn.Module):
     """Embedded tokens of one modality to local tokens and a global token. Slot 0 is the seat of the global token.
 
@@ -108,12 +137,14 @@ class TokenBranch(nn.Module):
                                                                        -> global layers -> slot 0 is the GLOBAL token
     """
 
-    def __init__(self, config: TGDTConfig, width: int, own_layers: int, heads: int, feedforward: int):
+    def __init__(self, config: TGDTConfig, width: int, own_layers: int, heads: int, feedforward: int,
+                 local_layers: int | None = None):  # fmt: skip
         super().__init__()
         self.own = Layers(own_layers, width, heads, feedforward, config)
         self.project = nn.Linear(width, config.width)
         common = (config.width, config.heads, config.feedforward, config)
-        self.local_layers = Layers(config.local_layers, *common)
+        local_layers = config.local_layers if local_layers is None else local_layers
+        self.local_layers = Layers(local_layers, *common, config.alone)
         self.global_layers = Layers(config.global_layers, *common)
 
     def forward(self, tokens, mask, local_mask, stop_gradient=False) -> Embedding:
@@ -168,7 +199,8 @@ class TGDT(nn.Module):
             self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
         c = config
-        self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward)
+        self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward,
+                                        c.image_local_layers)  # fmt: skip
         self.text_branch = TokenBranch(c, c.text_width, c.text_layers, c.text_heads, c.text_feedforward)
 
     def encode_images(self, batch: ImageTokens, stop_gradient: bool = False) -> Embedding:

@@ -58,7 +58,7 @@ def rows_of(out):
     return [line.split(maxsplit=2) for line in out.splitlines() if re.match(r" +\d+ +-?\d", line)]
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["evaluate"], ["index"], ["search"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["evaluate"], ["ablate"], ["index"], ["search"]])
 def test_every_command_explains_itself(capsys, command):
     code, out, err = call(capsys, *command, "--help")
     assert code == 0 and not err and out.startswith("usage: tgdt-mini")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tgdt_mini import experiments, scenes
+from tgdt_mini import ablations, scenes
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.retrieval import Gallery
 
@@ -19,11 +19,13 @@ def between(start, end):
 
 
 def test_the_table_of_results_is_the_one_that_the_stored_reports_give():
-    assert between("<!-- results -->", "<!-- end of results -->") == experiments.results_table()
+    assert between("<!-- results -->", "<!-- end of results -->") == ablations.table(
+        ablations.read(TOP / "data" / "results")
+    )
 
 
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():
-    reports = sorted((TOP / "data" / "results").glob("*.json"))
+    reports = sorted((TOP / "data" / "results").rglob("*.json"))
     assert reports
     for path in reports:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -33,7 +35,7 @@ def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_the
 
 def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
     oracle = scenes.oracle("test")
-    for path in (TOP / "data" / "results").glob("*.json"):
+    for path in (TOP / "data" / "results").rglob("*.json"):
         stored = json.loads(path.read_text(encoding="utf-8"))["oracle"]
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name

@@ -1,4 +1,4 @@
-"""The command line: demo, train, evaluate, index, search. `python -m tgdt_mini COMMAND --help` explains each.
+"""The command line: demo, train, evaluate, ablate, index, search. `python -m tgdt_mini COMMAND --help` explains each.
 
 Only arguments, files and messages are handled here; each command is a few calls into the package. An error is one line
 on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
@@ -84,6 +84,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", run_evaluate, "Judge a model on the test scenes.", Path("runs/evaluate"))
     add_model(evaluate)
     evaluate.add_argument("--split", default="test", choices=("test", "validation"))
+    ablate = command("ablate", run_ablate, "Train and judge the recipe without each of its parts, over several seeds.",
+                     Path("runs/ablations"))  # fmt: skip
+    ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
+    ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
+    ablate.add_argument("--epochs", type=int, help="default 8")
+    ablate.add_argument("--quick", action="store_true", help="a quarter of the data, one seed, 2 epochs: does it run?")
     index = command("index", run_index, "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
@@ -140,6 +146,19 @@ def run_evaluate(args):
     report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
     write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
     print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
+
+
+def run_ablate(args):
+    from tgdt_mini import ablations
+
+    names = args.recipes or list(ablations.RECIPES)
+    seeds, epochs = args.seeds or ablations.SEEDS, args.epochs or ablations.EPOCHS
+    part = (None, None)
+    if args.quick:
+        seeds, epochs, part = args.seeds or [args.seed], args.epochs or 2, (QUICK["train"], QUICK["other"])
+    ablations.run(args.out, names, seeds, epochs, args.device, *part)
+    print(ablations.table(ablations.read(args.out)))
+    print(f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are trained")
 
 
 def run_index(args):

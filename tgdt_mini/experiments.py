@@ -3,9 +3,7 @@
 Each function puts together what the other modules hold, and adds no formula of its own.
 """
 
-import json
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 
@@ -16,7 +14,6 @@ from tgdt_mini.data import TokenSet, scene_tokens
 from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT, TGDTConfig
-from tgdt_mini.paths import shipped
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes import grammar
@@ -70,35 +67,6 @@ def assess_on_scenes(model: TGDT, split: str = "test", first: int | None = None,
     report = assess(model, tokens, choice_of(model), dataset, scenes.oracle(split, first))
     trained = {name: value for name, value in model.notes.items() if name != "history"}
     return report | {"split": split, "scenes": tokens.image_count, "trained": trained}, dataset, tokens
-
-
-def results_table(folder: Path | None = None) -> str:
-    """The README's table, in Markdown, from stored reports named RECIPE-SEED.json: mean and spread over the seeds.
-
-    folder: default `data/results`. Spread is the sample's standard deviation; one seed alone has none.
-    """
-    found = {}
-    for path in sorted((folder or shipped() / "results").glob("*-*.json")):
-        found.setdefault(path.stem.rpartition("-")[0], []).append(json.loads(path.read_text(encoding="utf-8")))
-
-    def cell(reports, read):
-        values = [read(report) for report in reports]
-        return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-    lines = ["| recipe | scored by | image→text R@1 | text→image R@1 | share of oracle | rsum | hard pairs | seeds |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for recipe, reports in found.items():
-        for way in ("global", "local", "two-stage"):
-            reads = (
-                lambda report, way=way: report["rows"][way]["i2t"]["1"],
-                lambda report, way=way: report["rows"][way]["t2i"]["1"],
-                lambda report, way=way: report["share_of_oracle"][way],
-                lambda report, way=way: report["rows"][way]["rsum"],
-                lambda report, way=way: report["hard_pairs"][way],
-            )
-            figures = " | ".join(cell(reports, read) for read in reads)
-            lines.append(f"| {recipe if way == 'global' else ''} | {way} | {figures} | {len(reports)} |")
-    return "\n".join(lines)
 
 
 def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int = 6) -> None:

@@ -128,7 +128,7 @@ def hits(queries: list, pictures: list[list], right: list[list[bool]], scores=No
     """
     rows, columns = len(queries), 1 + max(len(row) for row in pictures)
     alt = f"{rows} searches, one a row: the query, then its best answers from left to right."
-    with figure(path, 1.75 * columns + 0.5, 1.85 * rows, alt, rows=rows, columns=columns) as axes:
+    with figure(path, 1.5 * columns + 0.5, 1.6 * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
         for row in range(rows):
             _tile(axes[row, 0], queries[row])
@@ -150,7 +150,7 @@ def _tile(ax, content, frame=None, title=""):
     ax.grid(False)
     if isinstance(content, str):
         text = textwrap.fill(textwrap.shorten(content, 130, placeholder=" ..."), 20)
-        ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=ax.transAxes, in_layout=False)
+        ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, transform=ax.transAxes, in_layout=False)
     else:
         ax.imshow(np.asarray(content))
     for spine in ax.spines.values():

@@ -8,6 +8,7 @@ No photograph, no download: train on it in minutes, then use the same code on ph
 import hashlib
 import io
 import json
+import warnings
 
 from tgdt_mini.paths import cache, shipped, whole_folder
 from tgdt_mini.scenes import grammar, world
@@ -48,8 +49,7 @@ def load(split: str, progress: bool = False, first: int | None = None):
     "" where the caption allows none). boxes, links and foils are for evaluation: no model sees them in training.
     Raises ValueError for an unknown split, and RuntimeError when this machine draws other pixels than it should.
     """
-    import datasets
-
+    datasets = _datasets()
     known = published(split)
     if first is not None and not 1 <= first <= SPLITS[split][1]:
         raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
@@ -142,6 +142,14 @@ def _foils(scene, meanings):
         false = [foil for foil in grammar.foil(meaning) if not here.true_of(foil)[0]]
         chosen.append(grammar.write(false[scene.seed % len(false)])[0] if false else "")
     return chosen
+
+
+def _datasets():
+    """The library, imported without its advice about widgets: in a notebook that would stand in the page."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import datasets
+    return datasets
 
 
 def _png(image):

@@ -1,0 +1,213 @@
+"""Every committed notebook has its frame, was run in order, and is small and tidy. That its outputs are true: nbval."""
+
+import base64
+import importlib.util
+import io
+import re
+from pathlib import Path
+from statistics import quantiles
+
+import nbformat
+import pytest
+from PIL import Image
+
+TOP = Path(__file__).resolve().parent.parent
+FOLDER = TOP / "notebooks"
+spec = importlib.util.spec_from_file_location("refresh", FOLDER / "refresh.py")
+refresh = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(refresh)
+BOOKS = refresh.notebooks()
+CHAPTERS = [
+    "00_start_here", "01_retrieval_game", "02_tokenizers", "03_dual_branches", "04_similarity", "05_cmc_loss",
+    "06_training", "07_two_stage_inference", "08_honest_evaluation", "09_opening_the_model", "10_ablations",
+]  # fmt: skip
+LAST = ["Check yourself", "Recap", "Exercises", "Next"]
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def prose(book):
+    return "\n\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
+
+
+def outputs(book):
+    return [output for cell in code(book) for output in cell.outputs]
+
+
+each = pytest.mark.parametrize("path", BOOKS, ids=[path.stem for path in BOOKS])
+
+
+def test_every_notebook_is_a_chapter_of_the_book():
+    assert BOOKS and {path.stem for path in BOOKS} <= set(CHAPTERS)
+
+
+@each
+def test_it_is_valid_and_its_cells_keep_their_ids(path):
+    book = read(path)
+    nbformat.validate(book)
+    ids = [cell.id for cell in book.cells]
+    assert len(set(ids)) == len(ids) and all(id.startswith(f"nb{path.name[:2]}-") for id in ids)
+    assert set(book.metadata) == {"kernelspec", "language_info"}
+
+
+@each
+def test_it_was_run_in_order_without_an_error_or_a_word_on_stderr(path):
+    book = read(path)
+    assert [cell.execution_count for cell in code(book)] == list(range(1, len(code(book)) + 1))
+    for cell in code(book):
+        for output in cell.outputs:
+            assert output.output_type != "error" and output.get("name") != "stderr", cell.id
+
+
+@each
+def test_it_begins_with_promise_minutes_needs_and_three_objectives(path):
+    book = read(path)
+    head = book.cells[0].source
+    title, promise = head.split("\n\n")[:2]
+    assert re.fullmatch(rf"# {path.name[:2]} · \S.*", title)
+    assert re.fullmatch(r"\*\*[^*]+[.!?]\*\*", promise.strip()), "one bold sentence: what the reader will have"
+    assert 0 < refresh.minutes(book) <= 2
+    assert "**You need**:" in head
+    objectives = head.split("**You will be able to:**")[1].strip().splitlines()
+    assert sum(line.startswith("- ") for line in objectives) == 3
+
+
+def test_all_chapters_together_take_twelve_minutes_at_most():
+    assert sum(refresh.minutes(read(path)) for path in BOOKS) <= 12
+
+
+@each
+def test_it_ends_with_check_recap_exercises_next(path):
+    book = read(path)
+    headings = re.findall(r"^## (.+)$", prose(book), re.M)
+    assert headings[-4:] == LAST
+    link = re.findall(r"\]\(([^)#]+)\)", book.cells[-1].source)
+    following = [f"{stem}.ipynb" for stem in CHAPTERS[1:]] + ["../README.md"]
+    assert following[CHAPTERS.index(path.stem)] in link
+
+
+@each
+def test_each_exercise_has_difficulty_minutes_a_check_a_hint_and_a_solution(path):
+    cells = read(path).cells
+    found = [place for place, cell in enumerate(cells) if refresh.CHECK in cell.source and cell.cell_type == "code"]
+    assert 2 <= len(found) <= 3
+    for place in found:
+        about, exercise, folded = cells[place - 1 : place + 2]
+        assert re.search(r"^### Exercise \d · \S", about.source, re.M)
+        assert re.search(r"Difficulty: [●○]{3} · about \d+ minutes", about.source)
+        assert "assert " in exercise.source.split(refresh.CHECK)[1] and refresh.UNDONE in exercise.source
+        assert exercise.outputs and exercise.outputs[0].text.strip() == refresh.UNDONE
+        for summary in ("<summary>Hint</summary>", "<summary>Solution</summary>"):
+            assert folded.source.count(summary) == 1
+        assert re.search(r"<summary>Solution</summary>\s*```python\n", folded.source)
+
+
+@each
+def test_code_comes_in_small_cells_with_prose_around_them(path):
+    book = read(path)
+    lengths = [len(cell.source.splitlines()) for cell in code(book)]
+    assert max(lengths) <= 30
+    assert quantiles(lengths, n=10)[-1] <= 20
+    assert len(lengths) >= (10 if path.name.startswith("00") else 20)
+    texts = sum(cell.cell_type == "markdown" for cell in book.cells)
+    assert 1 <= texts / len(lengths) <= 2.6
+
+
+@each
+def test_nothing_in_it_is_hidden_or_belongs_to_one_machine(path):
+    book = read(path)
+    for cell in book.cells:
+        assert not re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users|usr)/|[A-Z]:\\\\", cell.source), cell.id
+        if cell.cell_type == "code":
+            assert not re.search(r";\s*$", cell.source, re.M), cell.id
+            assert not re.search(r"^\s*[!%]", cell.source, re.M), cell.id
+    for output in outputs(book):
+        text = str(output.get("text", "")) + str({k: v for k, v in output.get("data", {}).items() if k != "image/png"})
+        assert not re.search(r"/(home|root|tmp|work|Users)/|0x[0-9a-f]{6,}|site-packages", text), text[:200]
+
+
+@each
+def test_at_most_one_cell_in_twenty_is_left_out_of_the_comparison(path):
+    book = read(path)
+    ignored = [cell for cell in code(book) if "nbval-ignore-output" in cell.metadata.get("tags", [])]
+    assert len(ignored) <= max(1, 0.05 * len(code(book)))
+    for cell in code(book):
+        assert set(cell.metadata.get("tags", [])) <= {"nbval-ignore-output"}
+        assert not re.search(r"# *(NBVAL|PYTEST)", cell.source), "tags, not comment markers"
+
+
+def test_at_most_one_cell_in_twenty_of_the_whole_book_is_left_out():
+    cells = [cell for path in BOOKS for cell in code(read(path))]
+    assert sum("nbval-ignore-output" in cell.metadata.get("tags", []) for cell in cells) <= 0.05 * len(cells)
+
+
+@each
+def test_pictures_are_png_described_in_words_on_a_white_ground_and_no_wider_than_the_page(path):
+    pictures = 0
+    for output in outputs(read(path)):
+        data = output.get("data", {})
+        assert "image/svg+xml" not in data
+        if "image/png" in data:
+            pictures += 1
+            alt = output.metadata["image/png"]["alt"]
+            assert len(alt) > 20 and "without a description" not in alt
+            picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGBA")
+            assert picture.width <= 1010 and min(picture.getpixel((0, 0))) >= 250
+    assert pictures >= 2
+
+
+def test_markdown_pictures_have_a_description():
+    for path in BOOKS:
+        assert not re.search(r"!\[\]\(|<img(?![^>]*alt=)", prose(read(path))), path.name
+
+
+def test_the_notebooks_are_small():
+    sizes = {path.name: path.stat().st_size for path in BOOKS}
+    assert max(sizes.values()) <= 300_000, sizes
+    assert sum(sizes.values()) <= 3_000_000
+
+
+@each
+def test_what_is_built_by_hand_is_compared_with_the_package(path):
+    source = "\n".join(cell.source for cell in code(read(path)))
+    assert "tgdt_mini" in source and len(re.findall(r"\bassert\b|assert_close", source)) >= 5
+
+
+def test_links_between_chapters_lead_somewhere():
+    for path in BOOKS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)\)", prose(read(path))):
+            known = (FOLDER / target).exists() or target.removesuffix(".ipynb") in CHAPTERS
+            assert known, f"{path.name}: {target}"
+
+
+def test_the_readme_lists_the_chapters_with_their_titles_and_minutes():
+    readme = (TOP / "README.md").read_text(encoding="utf-8")
+    for path in BOOKS:
+        book = read(path)
+        title = re.match(r"# (\d\d) · (.+)", book.cells[0].source)
+        link = rf"\[{title[1]} · {re.escape(title[2])}\]\(notebooks/{path.name}\)"
+        row = rf"\| {link} \| [^|]+ \| {refresh.minutes(book):g} \|"
+        assert re.search(row, readme), f"README.md needs the row {row}"
+
+
+def test_refreshing_tells_text_from_pictures_and_solving_takes_the_readers_place():
+    def book(text, picture):
+        cell = nbformat.v4.new_code_cell("print(1)", id="nb00-001")
+        cell.outputs = [nbformat.v4.new_output("stream", text=part) for part in (text[:1], text[1:])]
+        cell.outputs.append(nbformat.v4.new_output("display_data", {"image/png": picture, "text/plain": "a"}))
+        return nbformat.v4.new_notebook(cells=[cell])
+
+    assert not refresh.changes(book("12", "x"), book("12", "x"))
+    assert "text changed" in refresh.changes(book("12", "x"), book("13", "x"))[0]
+    assert "picture only" in refresh.changes(book("12", "x"), book("12", "y"))[0]
+    exercise = nbformat.v4.new_code_cell(f"def f(): ...\n{refresh.CHECK}\nprint(f())")
+    folded = nbformat.v4.new_markdown_cell("<summary>Solution</summary>\n\n```python\ndef f():\n    return 4\n```\n")
+    solved = nbformat.v4.new_notebook(cells=[exercise, folded])
+    assert refresh.solve(solved) == 1
+    assert solved.cells[0].source == f"def f():\n    return 4\n{refresh.CHECK}\nprint(f())"

@@ -101,7 +101,7 @@ def test_each_exercise_has_difficulty_minutes_a_check_a_hint_and_a_solution(path
         about, exercise, folded = cells[place - 1 : place + 2]
         assert re.search(r"^### Exercise \d · \S", about.source, re.M)
         assert re.search(r"Difficulty: [●○]{3} · about \d+ minutes", about.source)
-        assert "assert " in exercise.source.split(refresh.CHECK)[1] and refresh.UNDONE in exercise.source
+        assert "assert" in exercise.source.split(refresh.CHECK)[1] and refresh.UNDONE in exercise.source
         assert exercise.outputs and exercise.outputs[0].text.strip() == refresh.UNDONE
         for summary in ("<summary>Hint</summary>", "<summary>Solution</summary>"):
             assert folded.source.count(summary) == 1

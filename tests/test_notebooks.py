@@ -111,9 +111,10 @@ def test_each_exercise_has_difficulty_minutes_a_check_a_hint_and_a_solution(path
 @each
 def test_code_comes_in_small_cells_with_prose_around_them(path):
     book = read(path)
-    lengths = [len(cell.source.splitlines()) for cell in code(book)]
+    lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code(book)]
     assert max(lengths) <= 30
     assert quantiles(lengths, n=10)[-1] <= 20
+    assert max(len(line) for cell in code(book) for line in cell.source.splitlines()) <= 120, "a page is not wider"
     assert len(lengths) >= (10 if path.name.startswith("00") else 20)
     texts = sum(cell.cell_type == "markdown" for cell in book.cells)
     assert 1 <= texts / len(lengths) <= 2.6

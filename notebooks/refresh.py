@@ -151,7 +151,9 @@ def _joined(outputs):
 def _words(outputs):
     texts = []
     for output in _joined([nbformat.from_dict(output) for output in outputs]):
-        texts.append(output.get("text") or str({k: v for k, v in output.get("data", {}).items() if k != "image/png"}))
+        texts.append(
+            output.get("text") or str(sorted((k, v) for k, v in output.get("data", {}).items() if k != "image/png"))
+        )
     return texts
 
 

@@ -3,7 +3,10 @@
 import base64
 import importlib.util
 import io
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from statistics import quantiles
 
@@ -211,3 +214,13 @@ def test_refreshing_tells_text_from_pictures_and_solving_takes_the_readers_place
     solved = nbformat.v4.new_notebook(cells=[exercise, folded])
     assert refresh.solve(solved) == 1
     assert solved.cells[0].source == f"def f():\n    return 4\n{refresh.CHECK}\nprint(f())"
+
+
+@pytest.mark.parametrize("capability,threads", [("default", "2"), ("avx2", "1")])
+def test_outputs_hold_with_other_instructions_and_another_number_of_threads(capability, threads):
+    """Chapters that score, train and search are compared again as an older or a larger processor would run them."""
+    books = [str(path) for path in BOOKS if path.name[:2] in ("04", "05", "07")]
+    settings = {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads}
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *books]
+    done = subprocess.run(run, cwd=TOP, env=os.environ | settings, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout[-3000:]

@@ -46,6 +46,12 @@ class TGDTConfig:
     dropout: float = 0.0
     norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
     image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
+    image_source: str = ""  # the pretrained encoder that makes image features (see backbones.py), with "features"
+    text_source: str = ""  # the pretrained encoder of captions; "": words of the model's own
+    text_features: int = 0  # numbers that text_source gives each token; 0: words of the model's own
+    image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
+    text_top: dict | None = None  # the same of text_source
+    feature_dropout: float = 0.0  # of the numbers that tokens come with
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
@@ -189,15 +195,20 @@ class TGDT(nn.Module):
         )
         # five box numbers drown among a thousand features, and no relation can be learnt: place has a path of its own
         self.place = nn.Linear(5 + 10 * config.box_waves, config.image_width) if config.box_waves else None
-        self.word = nn.Embedding(config.vocabulary, config.text_width)
-        self.position = nn.Embedding(config.most_tokens, config.text_width)
-        nn.init.normal_(self.word.weight, std=0.5)
-        with torch.no_grad():  # learnt from here on; sinusoids make "the word before" easy to find from the start
-            self.position.weight.copy_(0.5 * sinusoids(torch.arange(config.most_tokens), config.text_width))
         self.window = None
-        if config.text_window:
-            self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
+        if config.text_features:
+            self.read_word = nn.Linear(config.text_features, config.text_width)
+        else:
+            self.word = nn.Embedding(config.vocabulary, config.text_width)
+            self.position = nn.Embedding(config.most_tokens, config.text_width)
+            nn.init.normal_(self.word.weight, std=0.5)
+            with torch.no_grad():  # learnt from here on; sinusoids make "the word before" easy to find from the start
+                self.position.weight.copy_(0.5 * sinusoids(torch.arange(config.most_tokens), config.text_width))
+            if config.text_window:
+                self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
+        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.image_top, self.text_top = (_top(about) for about in (config.image_top, config.text_top))
         c = config
         self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward,
                                         c.image_local_layers)  # fmt: skip
@@ -210,19 +221,22 @@ class TGDT(nn.Module):
                 f"regions have {batch.features.shape[2]} features; this model was made for {self.config.image_features}"
             )
         features = torch.cat([batch.whole[:, None], batch.features], dim=1)  # (B, 1 + R, F)
-        if features.dtype == torch.uint8:
-            features = features.float() / 127.5 - 1
+        features = features.float() / 127.5 - 1 if features.dtype == torch.uint8 else features.float()
+        mask = torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)
+        if self.image_top is not None:
+            seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only
+            found = self.image_top(seen, mask[:, 1 - self.image_top.first :])
+            features = found if self.image_top.first else torch.cat([_mean(found, batch.mask), found], dim=1)
+        features = self.feature_dropout(features)
         boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
         if self.config.image_slot == "whole":
             boxes[:, 0, 2:] = 1
         else:
-            features[:, 0] = 0
+            features = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:]], dim=1)
         box = geometry(boxes)
-        tokens = self.read_region(torch.cat([features.float(), box], dim=-1))
+        tokens = self.read_region(torch.cat([features, box], dim=-1))
         if self.place is not None:
             tokens = tokens + self.place(waves(box, self.config.box_waves))
-        slot = torch.ones_like(batch.mask[:, :1])
-        mask = torch.cat([slot, batch.mask], dim=1)
         return self.image_branch(tokens, mask, mask, stop_gradient)
 
     def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
@@ -230,6 +244,8 @@ class TGDT(nn.Module):
 
         ValueError for an id outside the vocabulary's size or a caption longer than `most_tokens`.
         """
+        if self.config.text_features:
+            return self.text_branch(self._read_words(batch), batch.mask, batch.words, stop_gradient)
         longest = batch.ids.shape[1]
         if longest > self.config.most_tokens:
             raise ValueError(f"a caption has {longest} tokens; this model reads {self.config.most_tokens} at most")
@@ -246,6 +262,32 @@ class TGDT(nn.Module):
         tokens = self.text_dropout(tokens + self.position(places))
         return self.text_branch(tokens, batch.mask, batch.words, stop_gradient)
 
+    def _read_words(self, batch):
+        """(C, T, text_width) from the features of a pretrained encoder."""
+        if batch.features is None or batch.features.shape[2] != self.config.text_features:
+            found = "none" if batch.features is None else batch.features.shape[2]
+            raise ValueError(
+                f"captions have {found} features; this model was made for the {self.config.text_features} of "
+                f"{self.config.text_source or 'an encoder'}"
+            )
+        features = batch.features.float()
+        if self.text_top is not None:
+            features = self.text_top(features, batch.mask)
+        return self.text_dropout(self.read_word(self.feature_dropout(features)))
+
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""
         return self.encode_images(images, stop_gradient), self.encode_captions(captions, stop_gradient)
+
+
+def _top(about):
+    if about is None:
+        return None
+    from tgdt_mini.backbones import TopLayers
+
+    return TopLayers.rebuild(about)
+
+
+def _mean(tokens, mask):
+    """(B, 1, D) mean of the real tokens."""
+    return (tokens * mask[..., None]).sum(dim=1, keepdim=True) / mask.sum(dim=1)[:, None, None]

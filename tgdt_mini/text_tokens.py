@@ -19,12 +19,14 @@ class TextTokens:
     """A batch of C tokenized captions.
 
     ids (C, T) int64; mask (C, T) bool, True where a token is real; words (C, T) bool, True where it is a piece of a
-    word, which leaves out the special tokens. Slot 0 is the start token: the global token grows there.
+    word, which leaves out the special tokens. Slot 0 is the start token: the global token grows there. features
+    (C, T, F): what a pretrained encoder makes of each token (see `backbones.py`), where there is one.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     words: torch.Tensor
+    features: torch.Tensor | None = None
 
     def __len__(self):
         return len(self.ids)
@@ -33,10 +35,12 @@ class TextTokens:
         """The captions of `rows`, without the columns that are padding in all of them."""
         ids, mask, words = self.ids[rows], self.mask[rows], self.words[rows]
         longest = int(mask.sum(dim=1).max()) if len(mask) else 0
-        return TextTokens(ids[:, :longest], mask[:, :longest], words[:, :longest])
+        features = None if self.features is None else self.features[rows][:, :longest]
+        return TextTokens(ids[:, :longest], mask[:, :longest], words[:, :longest], features)
 
     def to(self, device) -> "TextTokens":
-        return TextTokens(self.ids.to(device), self.mask.to(device), self.words.to(device))
+        features = None if self.features is None else self.features.to(device)
+        return TextTokens(self.ids.to(device), self.mask.to(device), self.words.to(device), features)
 
 
 class TextTokenizer:

@@ -38,6 +38,12 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
     torch.manual_seed(config.seed)
     width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
     model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind))
+    return fit(model, train, validation, tokenizer, config, out, device, resume, progress)
+
+
+def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextTokenizer, config: TrainingConfig, out: Path,
+        device: torch.device, resume: bool = False, progress: bool = True) -> TGDT:  # fmt: skip
+    """Train a model; the best one by validation rsum, returned and written to out/model with its notes."""
     trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
     if resume:
         trainer.resume()

@@ -13,6 +13,7 @@ import torch
 from tgdt_mini.assessment import assess, choice_of
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
 from tgdt_mini.data import TokenSet
+from tgdt_mini.encoding import encode
 from tgdt_mini.experiments import fit
 from tgdt_mini.features import Features, StoredText, write_features
 from tgdt_mini.model import TGDT, TGDTConfig
@@ -21,7 +22,7 @@ from tgdt_mini.pointing import pointing_game
 from tgdt_mini.recipe import TrainingConfig, pick_device
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
-SPLITS = ("train", "validation", "test")
+RECIPE = dict(batch=128, learning_rate=5e-4, mirror=True, hide_regions=0.2, hide_words=0.1)  # chosen on Flickr8k's dev
 
 
 def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, precision: str = "float16",
@@ -105,11 +106,36 @@ def assess_on_photos(model: TGDT, features: Path, split: str = "test") -> dict:
     records, tokens = open_features(features, split)
     report = assess(model, tokens, choice_of(model))
     if {"boxes", "phrases"} <= set(records.column_names):
-        from tgdt_mini.encoding import encode
-
         report["pointing"] = pointing_game(*encode(model, tokens), tokens, records, model.tokenizer.pieces)
     trained = {name: value for name, value in model.notes.items() if name != "history"}
     return report | {"split": split, "images": tokens.image_count, "trained": trained}
+
+
+def encode_split(model: TGDT, features: Path, split: str):
+    """(Embedding of the images, their ids, Embedding of the captions, the captions) of a split."""
+    _, tokens = open_features(features, split)
+    images, captions = encode(model, tokens)
+    return images, list(tokens.image_ids), captions, list(tokens.captions)
+
+
+def open_pictures(source: dict) -> dict:
+    """The data set that `source` describes: data, images and columns, as `sources.open_source` takes them."""
+    from tgdt_mini.sources import open_source
+
+    return open_source(source["data"], images=source.get("images"), columns=source.get("columns") or None)
+
+
+def finder(features: Path, split: str):
+    """A function from an image's id to its picture, found where extract found it. ValueError if it is there no more."""
+    records = open_pictures(encoders_of(features)["source"])[split]
+    rows = {name: row for row, name in enumerate(records["image_id"])}
+
+    def find(name):
+        if name not in rows:
+            raise ValueError(f"image {name} is no longer in the data set that {features} was extracted from")
+        return _picture(records, rows[name])
+
+    return find
 
 
 def _cells(vision, records, rows):

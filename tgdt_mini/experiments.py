@@ -58,11 +58,13 @@ def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextToken
     choice = choose(*encode(model, validation), validation.caption_image.to(device))
     notes = {
         "training": vars(config), "choice": {"local_weight": choice.local_weight, "shortlist": choice.shortlist},
-        "validation_rsum": trainer.best, "history": history, "device": str(device), "seconds": round(trainer.seconds),
+        "validation_rsum": choice.rsums[choice.local_weight], "history": history, "device": str(device),
+        "seconds": round(trainer.seconds),
     }  # fmt: skip
     save_model(model, out / "model", model.tokenizer, notes)
     if progress:
-        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum {trainer.best:.1f}")
+        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum "
+              f"{notes['validation_rsum']:.1f}")  # fmt: skip
     return load_model(out / "model", device)
 
 

@@ -126,6 +126,29 @@ class Layers(nn.Module):
             tokens = layer(tokens, src_key_padding_mask=~mask)
         return self.norm(tokens)
 
+    def first_slot(self, tokens, mask):
+        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other slots."""
+        if not self.layers:
+            return tokens[:, 0]
+        for layer in self.layers[:-1]:
+            tokens = layer(tokens, src_key_padding_mask=~mask)
+        last, slot = self.layers[-1], tokens[:, :1]  # (B, 1, width)
+
+        def attend(query, keys):
+            return last.dropout1(last.self_attn(query, keys, keys, ~mask, need_weights=False)[0])
+
+        def feed(each):
+            return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(each)))))
+
+        if last.norm_first:
+            keys = last.norm1(tokens)
+            slot = slot + attend(keys[:, :1], keys)
+            slot = slot + feed(last.norm2(slot))
+        else:
+            slot = last.norm1(slot + attend(slot, tokens))
+            slot = last.norm2(slot + feed(slot))
+        return self.norm(slot)[:, 0]
+
 
 class DropItems(nn.Module):
     """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in eval mode.
@@ -170,9 +193,9 @@ class TokenBranch(nn.Module):
         """
         tokens = self.project(self.own(tokens, mask))  # (B, 1 + L, D)
         local = self.local_layers(tokens, mask)
-        top = self.global_layers(local.detach() if stop_gradient else local, mask)
+        top = self.global_layers.first_slot(local.detach() if stop_gradient else local, mask)  # (B, D)
         return Embedding(
-            normalize(top[:, 0].float(), dim=-1),  # (B, D)
+            normalize(top.float(), dim=-1),  # (B, D)
             normalize(local[:, 1:].float(), dim=-1),  # (B, L, D)
             local_mask[:, 1:],
         )

@@ -39,6 +39,7 @@ class TrainingConfig:
     hide_words: float = 0.0  # share of a caption's words, likewise
     top_rate: float = 0.05  # learning rate of a pretrained encoder's last layers, as a share of learning_rate
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
+    validation_captions: int = 0  # of each image that validation reads after an epoch; 0 for all, fewer take less time
     local_weight: float = 1.0  # of the mixed score that validation judges by
     mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it

@@ -44,6 +44,8 @@ class Trainer:
                  device: torch.device | str = "cpu", tokenizer=None, progress: bool = True):  # fmt: skip
         self.device, self.config, self.out, self.progress = torch.device(device), config, Path(out), progress
         self.model, self.tokenizer = model.to(self.device), tokenizer
+        if config.validation_captions:
+            validation = validation.thinned(config.validation_captions)
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)
         self.captions_of = _captions_of(train)  # (I, most captions), on the CPU
         self.lengths = train.text.mask.sum(dim=1).cpu()  # (C,) tokens

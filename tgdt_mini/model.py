@@ -240,6 +240,10 @@ class TGDT(nn.Module):
                 self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
         self.feature_dropout = nn.Dropout(config.feature_dropout)
+        # pretrained features come at any scale; from numbers of size one the branches learn several times faster
+        pretrained = config.image_tokens == "features" and config.norm_first
+        self.image_norm = nn.LayerNorm(config.image_features) if pretrained else nn.Identity()
+        self.text_norm = nn.LayerNorm(config.text_features) if config.text_features else nn.Identity()
         self.image_top, self.text_top = (_top(about) for about in (config.image_top, config.text_top))
         c = config
         self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward,
@@ -259,7 +263,7 @@ class TGDT(nn.Module):
             seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only
             found = self.image_top(seen, mask[:, 1 - self.image_top.first :])
             features = found if self.image_top.first else torch.cat([_mean(found, batch.mask), found], dim=1)
-        features = self.feature_dropout(features)
+        features = self.feature_dropout(self.image_norm(features))
         boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
         if self.config.image_slot == "whole":
             boxes[:, 0, 2:] = 1
@@ -305,7 +309,7 @@ class TGDT(nn.Module):
         features = batch.features.float()
         if self.text_top is not None:
             features = self.text_top(features, batch.mask)
-        return self.text_dropout(self.read_word(self.feature_dropout(features)))
+        return self.text_dropout(self.read_word(self.feature_dropout(self.text_norm(features))))
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""

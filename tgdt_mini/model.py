@@ -48,6 +48,7 @@ class TGDTConfig:
     image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
     image_source: dict | None = None  # what describes the pretrained encoder of pictures (see backbones.py), if any
     text_source: dict | None = None  # the same for captions
+    text_slot: str = "start"  # slot 0 of a caption with features: those of its start token, or the "mean" of its words
     text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
     image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
     text_top: dict | None = None  # the same of text_source
@@ -103,7 +104,11 @@ class TGDTConfig:
                 )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
-        for name, choices in (("image_slot", ("whole", "zero")), ("image_tokens", ("regions", "patches", "features"))):
+        for name, choices in (
+            ("image_slot", ("whole", "zero")),
+            ("text_slot", ("start", "mean")),
+            ("image_tokens", ("regions", "patches", "features")),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
 
@@ -309,6 +314,8 @@ class TGDT(nn.Module):
         features = batch.features.float()
         if self.text_top is not None:
             features = self.text_top(features, batch.mask)
+        if self.config.text_slot == "mean":
+            features = torch.cat([_mean(features[:, 1:], batch.words[:, 1:]), features[:, 1:]], dim=1)
         return self.text_dropout(self.read_word(self.feature_dropout(self.text_norm(features))))
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):

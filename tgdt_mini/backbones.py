@@ -27,8 +27,8 @@ class TextBackbone:
 
     source: MINILM, or a folder or hub name that transformers' AutoModel loads. layers: only its first so many, as the
     paper takes 6 of BERT's 12; 0 for all. trained_layers: how many of those are cut off, to be trained (`top`).
-    It stands in for a TextTokenizer wherever a model has features of words. ValueError if nothing can be loaded, or what
-    is loaded does not read captions, both ways.
+    It stands in for a TextTokenizer wherever a model has features of words. ValueError if nothing can be loaded, or
+    what is loaded does not read captions, both ways.
     """
 
     def __init__(self, source: str, trained_layers: int = 0, layers: int = 0, most_tokens: int = 40, device="cpu"):

@@ -9,6 +9,7 @@ A grid cell's box is the square of the picture that it stands for. Pictures are 
 whatever their shape: nothing is cropped away, so that a box can be anywhere, and things look squashed. No loss here.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -62,7 +63,11 @@ class TextBackbone:
         What pads a caption must not change it, and its first token must have seen the others: TGDT makes it the global
         token.
         """
-        tokens = self.tokenizer(["a few words", "a few words about all that a photograph shows"]).to(self.device)
+        words = copy.copy(self.tokenizer)
+        words.most_tokens = max(32, words.most_tokens)  # else both may be cut to the same
+        tokens = words(["a few words", "a few words about a photograph"]).to(self.device)
+        if len(tokens.ids[tokens.words].unique()) == 1:  # transformers makes up a tokenizer where files are missing
+            raise ValueError(f"the tokenizer of {self.source} knows no words; put its files beside the weights")
         try:
             alone, both = (below(self.model, 0, **_inputs(some)) for some in (tokens[:1], tokens))
         except Exception as error:  # whatever another kind of model raises

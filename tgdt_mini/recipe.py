@@ -68,6 +68,8 @@ class TrainingConfig:
         for name in ("hide_regions", "hide_words"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+        if self.top_rate < 0:
+            raise ValueError(f"top_rate is {self.top_rate}; it is a share of learning_rate, 0 or more")
         if not (self.use_global or self.use_local):
             raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
 

@@ -163,8 +163,9 @@ def run_ablate(args):
 
 def run_index(args):
     from tgdt_mini import scenes
-    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.data import ImageTokens
     from tgdt_mini.embedding import Embedding
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     model = _load(args)
@@ -190,9 +191,10 @@ def run_index(args):
 def run_search(args):
     from tgdt_mini import plots, scenes
     from tgdt_mini.assessment import choice_of
-    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.data import ImageTokens
     from tgdt_mini.encoding import encode_texts
     from tgdt_mini.paths import shipped
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     if (args.caption is None) == (args.image is None):
@@ -276,7 +278,7 @@ def _fit(picture):
 
 def _picture(item):
     from tgdt_mini import scenes
-    from tgdt_mini.data import open_image
+    from tgdt_mini.pictures import open_image
 
     return open_image(item) if Path(item).suffix else scenes.picture(item)
 

@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tgdt_mini.image_tokens import as_fractions
+from tgdt_mini.detections import as_fractions
 
 PHRASE = re.compile(r"\[/EN#(\w+)((?:/\w+)+) ([^\]]*)\]")
 

@@ -29,28 +29,6 @@ def geometry(boxes: torch.Tensor) -> torch.Tensor:
     return torch.cat([boxes, area[..., None]], dim=-1)
 
 
-def as_fractions(boxes: np.ndarray, width: float, height: float, name: str) -> np.ndarray:
-    """(R, 4) float32 boxes as fractions, from x0, y0, x1, y1 in pixels of the picture `name` of this size.
-
-    What sticks out by no more than rounding makes it, a pixel or a hundredth of the side, is cut off. ValueError for
-    what sticks out further, is not finite or has no area. Example: (0, 0, 50, 100) of 100 x 100 -> (0, 0, 0.5, 1).
-    """
-    boxes, limit = np.asarray(boxes, np.float64), np.array([width, height, width, height], np.float64)
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes of {name} have shape {boxes.shape}; they must be (R, 4): x0, y0, x1, y1")
-    slack = np.minimum(1, limit / 100)
-    for box in boxes:
-        if not ((box >= -slack).all() and (box <= limit + slack).all()):  # NaN too
-            raise ValueError(
-                f"box {box.tolist()} of {name} is outside its size of {width:g} x {height:g}; is it its own?"
-            )
-        if not (box[0] < box[2] and box[1] < box[3]):
-            raise ValueError(
-                f"box {box.tolist()} of {name} has no area; it must be x0, y0, x1, y1 with x1 > x0, y1 > y0"
-            )
-    return (boxes.clip(0, limit) / limit).astype(np.float32)
-
-
 def patches(image: Image.Image, patch: int = CROP) -> tuple[np.ndarray, np.ndarray]:
     """Features (P, 3 * patch * patch) uint8 and boxes (P, 4) float32 of an image's square patches, row by row.
 

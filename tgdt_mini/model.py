@@ -46,9 +46,9 @@ class TGDTConfig:
     dropout: float = 0.0
     norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
     image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
-    image_source: str = ""  # the pretrained encoder that makes image features (see backbones.py), with "features"
-    text_source: str = ""  # the pretrained encoder of captions; "": words of the model's own
-    text_features: int = 0  # numbers that text_source gives each token; 0: words of the model's own
+    image_source: dict | None = None  # what describes the pretrained encoder of pictures (see backbones.py), if any
+    text_source: dict | None = None  # the same for captions
+    text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
     image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
     text_top: dict | None = None  # the same of text_source
     feature_dropout: float = 0.0  # of the numbers that tokens come with
@@ -61,6 +61,15 @@ class TGDTConfig:
         they are compared with words, and half of the captions of a batch leave out attention before their local tokens.
         """
         return cls(**(dict(image_local_layers=0, global_layers=2, alone=0.5) | changes))
+
+    @classmethod
+    def photos(cls, **changes) -> "TGDTConfig":
+        """For features of pretrained encoders, image_features and text_features of them; sizes chosen on Flickr8k."""
+        sizes = dict(
+            width=256, feedforward=512, image_hidden=256, image_width=256, text_width=256, text_window=0,
+            image_tokens="features", dropout=0.1, feature_dropout=0.1,
+        )  # fmt: skip
+        return cls(**(sizes | changes))
 
     @classmethod
     def paper(cls, **changes) -> "TGDTConfig":
@@ -267,8 +276,8 @@ class TGDT(nn.Module):
         if batch.features is None or batch.features.shape[2] != self.config.text_features:
             found = "none" if batch.features is None else batch.features.shape[2]
             raise ValueError(
-                f"captions have {found} features; this model was made for the {self.config.text_features} of "
-                f"{self.config.text_source or 'an encoder'}"
+                f"captions have {found} features; this model was made for {self.config.text_features}: take them from "
+                "a folder made by extract, or load its encoders with tgdt_mini.backbones.attach"
             )
         features = batch.features.float()
         if self.text_top is not None:
@@ -283,7 +292,7 @@ class TGDT(nn.Module):
 def _top(about):
     if about is None:
         return None
-    from tgdt_mini.backbones import TopLayers
+    from tgdt_mini.cutting import TopLayers
 
     return TopLayers.rebuild(about)
 

@@ -34,6 +34,10 @@ class TrainingConfig:
     use_intra: bool = True
     hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative (see hard_captions.py)
     hard_weight: float = 1.0  # of that term
+    mirror: bool = False  # half of the pictures left to right (see augmentation.py)
+    hide_regions: float = 0.0  # share of a picture's regions that a training step does not see
+    hide_words: float = 0.0  # share of a caption's words, likewise
+    top_rate: float = 0.05  # learning rate of a pretrained encoder's last layers, as a share of learning_rate
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
     local_weight: float = 1.0  # of the mixed score that validation judges by
     mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
@@ -60,6 +64,9 @@ class TrainingConfig:
         for name in ("epochs", "batch", "learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("hide_regions", "hide_words"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
         if not (self.use_global or self.use_local):
             raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
 

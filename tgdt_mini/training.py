@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from tgdt_mini.augmentation import augmented
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
@@ -51,11 +52,10 @@ class Trainer:
                 f"batch is {config.batch}, but there are {train.image_count} images; choose a smaller batch"
             )
         self.steps_an_epoch = train.image_count // config.batch
-        decay, free = [], []
-        for parameter in model.parameters():
-            (decay if parameter.dim() > 1 else free).append(parameter)
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=self.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(
+            _groups(model, config), lr=config.learning_rate, fused=self.device.type == "cuda"
+        )
+        self.augmentation = config.mirror, config.hide_regions, config.hide_words
         self.precision = precision_of(config.precision, self.device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
@@ -127,12 +127,13 @@ class Trainer:
         rows, captions = self.order[place]
         rate = self.config.rate_at(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.model.train()
         some = self._with_hard_caption(captions)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             stop = self.config.stage_at(epoch) == "global"
-            images, texts = self.model(self.train_set.images(rows), self.train_set.text[captions], stop_gradient=stop)
+            read = self.train_set.images(rows), self.train_set.text[captions]
+            images, texts = self.model(*augmented(*read, *self.augmentation), stop_gradient=stop)
             hard = self.model.encode_captions(self.train_set.hard[captions[some]]) if len(some) else None
         loss = self.loss(images, texts, rows, epoch)
         total = loss.total
@@ -251,6 +252,19 @@ def _interrupt_later():
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _groups(model, config):
+    """The optimizer's groups: weights decay, biases and norms do not; a pretrained encoder's layers learn slowly."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        key = (name.startswith(("image_top.", "text_top.")), parameter.dim() <= 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": some, "weight_decay": 0.0 if free else config.weight_decay,
+         "share": config.top_rate if pretrained else 1.0}
+        for (pretrained, free), some in sorted(groups.items())
+    ]  # fmt: skip
 
 
 def _captions_of(tokens: TokenSet) -> torch.Tensor:

@@ -188,15 +188,14 @@ def _captions(dataset, column, own):
         every = [dataset[_there(dataset, name, "captions", own)][:] for name in column]
         return [[caption for caption in row if caption is not None] for row in zip(*every)], False
     values = dataset[_there(dataset, column, "captions", own)][:]
-    if all(isinstance(value, str) for value in values):
+    if any(isinstance(value, str) for value in values):
         return [[value] for value in values], True
-    if all(
-        value is None or (isinstance(value, list) and all(isinstance(c, str | None) for c in value)) for value in values
-    ):
-        return [value or [] for value in values], False
-    found = dataset.features[column]
+    lists = [value or [] for value in values]
+    if all(isinstance(own, list) and all(isinstance(each, str | None) for each in own) for own in lists):
+        return lists, False
     raise ValueError(
-        f"column {column!r} holds {found}; captions must be text, or lists of text: columns={{'captions': ...}}"
+        f"column {column!r} holds {dataset.features[column]}; captions must be text, or lists of text: "
+        "columns={'captions': ...}"
     )
 
 

@@ -207,9 +207,9 @@ def run_ablate(args):
 
 def run_index(args):
     from tgdt_mini import scenes
-    from tgdt_mini.data import open_image
     from tgdt_mini.embedding import Embedding
     from tgdt_mini.experiments import encode_pictures
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     model = _load(args)
@@ -234,10 +234,10 @@ def run_index(args):
 def run_search(args):
     from tgdt_mini import plots, scenes
     from tgdt_mini.assessment import choice_of
-    from tgdt_mini.data import open_image
     from tgdt_mini.encoding import encode_texts
     from tgdt_mini.experiments import encode_pictures
     from tgdt_mini.paths import shipped
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     if (args.caption is None) == (args.image is None):
@@ -345,7 +345,7 @@ def _names_of(folder):
 
 def _picture(item):
     from tgdt_mini import scenes
-    from tgdt_mini.data import open_image
+    from tgdt_mini.pictures import open_image
 
     return open_image(item) if Path(item).suffix else scenes.picture(item)
 

@@ -15,6 +15,7 @@ import torch
 from tgdt_mini import image_tokens
 from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.paths import cache, whole_folder
+from tgdt_mini.pictures import pictures
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 
@@ -191,28 +192,16 @@ def scene_tokens(split: str, tokenizer: TextTokenizer, kind: str = "regions", fi
     return dataset, TokenSet.build(dataset, tokenizer, kind, key, progress)
 
 
-def open_image(path: Path | str):
-    """A picture from a file, as PIL RGB. ValueError names a file that is missing or is not a picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read: {error}") from None
-
-
 def _cut_all(dataset, kind, progress):
     from tqdm import tqdm
 
     cut, features, boxes, whole = getattr(image_tokens, kind), [], [], []
-    for record in tqdm(dataset.select_columns(["image"]), f"finding {kind}", unit=" images", disable=not progress):
-        found, where = cut(record["image"])
+    bar = tqdm(pictures(dataset), f"finding {kind}", len(dataset), unit=" images", disable=not progress)
+    for picture in bar:
+        found, where = cut(picture)
         features.append(found)
         boxes.append(where)
-        whole.append(image_tokens.whole(record["image"], patches=kind == "patches"))
+        whole.append(image_tokens.whole(picture, patches=kind == "patches"))
     starts = np.cumsum([0] + [len(each) for each in features])
     return {"features": np.concatenate(features), "boxes": np.concatenate(boxes), "starts": starts,
             "whole": np.stack(whole)}  # fmt: skip

@@ -18,6 +18,7 @@ from tgdt_mini.experiments import fit
 from tgdt_mini.features import Features, StoredText, write_features
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.paths import whole_folder, write_whole
+from tgdt_mini.pictures import pictures
 from tgdt_mini.pointing import pointing_game
 from tgdt_mini.recipe import TrainingConfig, pick_device
 
@@ -37,9 +38,9 @@ def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, p
     for split, records in data.items():
         folder = out / split
         captions = [caption for own in records["captions"] for caption in own]
-        pictures = {"boxes": "grid cells"} | vision.about
+        cells = {"boxes": "grid cells"} | vision.about
         write_features(folder / "images", _key(vision.about["key"], _pictures(records)), records["image_id"],
-                       lambda rows, records=records: _cells(vision, records, rows), pictures, precision,
+                       lambda rows, records=records: _cells(vision, records, rows), cells, precision,
                        progress=progress)  # fmt: skip
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
@@ -150,7 +151,7 @@ def finder(features: Path, split: str):
     def find(name):
         if name not in rows:
             raise ValueError(f"image {name} is no longer in the data set that {features} was extracted from")
-        return _picture(records, rows[name])
+        return next(pictures(records, [rows[name]]))
 
     return find
 
@@ -159,21 +160,13 @@ def _cells(vision, records, rows):
     found = []
     for start in range(rows.start, rows.stop, BATCH):
         some = range(start, min(start + BATCH, rows.stop))
-        pictures = [_picture(records, row) for row in some]
-        found.append(vision(pictures))
+        found.append(vision(list(pictures(records, some))))
     return {
         "features": torch.cat([each.features.flatten(0, 1) for each in found]).float().cpu().numpy(),
         "boxes": torch.cat([each.boxes.flatten(0, 1) for each in found]).float().cpu().numpy(),
         "whole": torch.cat([each.whole for each in found]).to(torch.float16).cpu().numpy(),
         "counts": torch.cat([each.mask.sum(dim=1) for each in found]).cpu().numpy(),
     }
-
-
-def _picture(records, row):
-    try:
-        return records[row]["image"]
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"image {records['image_id'][row]} cannot be read: {error}") from None
 
 
 def _words(text, captions, rows):

@@ -20,17 +20,27 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             _check_out(args.out)
+            if args.run is not run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ValueError("only train runs on several processes; start this command without torchrun")
             args.run(args)
     except KeyboardInterrupt:
         kept = getattr(args, "out", None)
         go_on = f"; what was done is in {kept}/last, go on with the same command and --resume" if args.resumable else ""
-        print(f"\nstopped{go_on}", file=sys.stderr)
+        _say(f"\nstopped{go_on}")
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"error: {lines[0]}", file=sys.stderr)
+        _say(f"error: {lines[0]}")
         return 2
     return 0
+
+
+def _say(last_words):
+    """On stderr, by one process of the run only: the first to fail, the others fail because of it."""
+    from tgdt_mini import distributed
+
+    if distributed.speaks():
+        print(last_words, file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"))
         one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
         one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+        one.add_argument("--chunk", type=int, help="pairs embedded at a time: less memory, one more forward pass")
+        one.add_argument("--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU")
         one.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
     demo = command("demo", run_demo, "Draw the data, train, evaluate, draw figures: the whole method in one go.",
@@ -111,8 +123,8 @@ DEMO_EPOCHS, FULL_EPOCHS, QUICK = 16, 30, dict(epochs=6, train=1500, other=250)
 
 
 def run_train(args):
-    _train(args)
-    print(f"next: python -m tgdt_mini evaluate --model {args.out}/model")
+    if _train(args) is not None:
+        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model")
 
 
 def run_demo(args):
@@ -229,21 +241,22 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 def _train(args):
-    """Train as the arguments say; returns the best model, which is in --out/model."""
-    from tgdt_mini import experiments
+    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None."""
+    from tgdt_mini import distributed, experiments
     from tgdt_mini.recipe import TrainingConfig
 
     args.out.mkdir(parents=True, exist_ok=True)
-    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed")
+    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed", "chunk", "compile")
     asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
     asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
     part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
     if args.quick:
         asked["epochs"] = QUICK["epochs"]
-    return experiments.train_on_scenes(
-        TrainingConfig(**asked), args.out, args.device, args.image_tokens, *part, resume=args.resume
-    )
+    with distributed.joined(args.device) as device:
+        return experiments.train_on_scenes(
+            TrainingConfig(**asked), args.out, device, args.image_tokens, *part, resume=args.resume
+        )
 
 
 def _check_out(out):

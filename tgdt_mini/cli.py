@@ -40,7 +40,8 @@ def _say(last_words):
     from tgdt_mini import distributed
 
     if distributed.speaks():
-        print(last_words, file=sys.stderr, flush=True)
+        under = "\n" if distributed.size() > 1 else ""  # the progress bar of a process that died holds the line
+        print(under + last_words, file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,6 +16,7 @@ staged recipe nor gradient caching is. Every process computes the whole B x B ta
 """
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -216,7 +217,8 @@ def _together(communicate, *arguments):
     try:
         return communicate(*arguments)
     except RuntimeError as error:
-        raise Lost(_ended(str(error).strip().splitlines()[0])) from error
+        why = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip())  # a line of gloo's source
+        raise Lost(_ended(re.split(r"\. |\n", why)[0])) from error
 
 
 def _told_to_end(*_):

@@ -53,8 +53,7 @@ def start(work, *arguments):
 
 
 def _run(rank, port, results, work, arguments, drawn):
-    global data
-    data = lambda: drawn  # noqa: E731, the scenes are drawn once, by whoever starts the processes
+    DRAWN.append(drawn)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
@@ -67,8 +66,13 @@ def _run(rank, port, results, work, arguments, drawn):
     results.put((rank, found))
 
 
+DRAWN = []  # in a process that was started here: what `data` returned in the one that started it
+
+
 def data():
     """Training set, validation set, tokenizer, and the model's configuration."""
+    if DRAWN:
+        return DRAWN[0]
     train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
     return train, token_set("validation", 12), tokenizer(), tiny_config()
 

@@ -69,6 +69,10 @@ def parser() -> argparse.ArgumentParser:
     def add_model(one):
         one.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: the shipped one)")
 
+    def add_qdrant(one, use):
+        one.add_argument("--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}")
+        one.add_argument("--collection", default="pictures", metavar="NAME", help="there (default pictures)")
+
     def add_training(one, epochs):
         one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
         one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs}")
@@ -106,6 +110,7 @@ def parser() -> argparse.ArgumentParser:
     index = command("index", run_index, "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
+    add_qdrant(index, "put the gallery into Qdrant too")
     search = command(
         "search", run_search, "Search pictures by a caption, or captions by a picture.", Path("runs/search")
     )
@@ -113,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("caption", nargs="?", help='such as "a red star above a blue circle"')
     search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
     search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
+    add_qdrant(search, "search there instead")
     search.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
     search.add_argument(
         "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
@@ -196,7 +202,12 @@ def run_index(args):
         for group in _grouped(_shown(pictures, len(names), "encoding"), 100):
             tokens = ImageTokens.of([_fit(picture) for picture in group], model.config.image_tokens)
             parts.append(model.encode_images(tokens.to(next(model.parameters()).device)))
-    Gallery.build(Embedding.cat(parts), names, "image", model.fingerprint).save(args.out)
+    gallery = Gallery.build(Embedding.cat(parts), names, "image", model.fingerprint)
+    gallery.save(args.out)
+    if args.qdrant:
+        from tgdt_mini.qdrant import QdrantGallery
+
+        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
     print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
 
 
@@ -215,12 +226,16 @@ def run_search(args):
     model = _load(args)
     device, chosen = next(model.parameters()).device, choice_of(model)
     if args.caption is not None:
-        folder = args.gallery or shipped() / "gallery"
-        gallery = Gallery.load(folder, expect_model=model.fingerprint)
+        if args.qdrant:
+            from tgdt_mini.qdrant import QdrantGallery
+
+            gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
+        else:
+            gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
         query, shown = encode_texts(model, [args.caption]), args.caption
     else:
-        if args.gallery:
-            raise ValueError("--gallery holds pictures; with --image the test captions are searched")
+        if args.gallery or args.qdrant:
+            raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
         shown = open_image(args.image)
         captions = [caption for own in scenes.captions_of("test") for caption in own]
         gallery = Gallery.build(encode_texts(model, captions), captions, "caption", model.fingerprint)

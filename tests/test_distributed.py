@@ -124,7 +124,7 @@ def test_a_run_of_one_process_is_taken_up_by_two(one, two):
 
 def test_every_process_draws_dropout_of_its_own_and_keeps_its_place_in_it(out, two):
     drawn = [each["dropout"]["random"] for each in two]
-    assert drawn[0] != drawn[1]
+    assert drawn[0] != drawn[1] and two[0]["start"]["random"] != two[1]["start"]["random"]
     trainer = trainer_of(out / "dropout", dropout=0.2)
 
     def taken_up(rank):

@@ -200,6 +200,7 @@ def everything(out):
         "whole": a_run(out / "whole"),
         "first half": a_run(out / "half", 4),
         "second half": a_run(out / "begun by one", 2, resume=True),
+        "start": a_run(out / "start", 0),
         "dropout": a_run(out / "dropout", 5, dropout=0.2),
         "stopped": stopped(out / "stopped"),
         "too few": _error(lambda: trainer_of(out / "few", batch=1)),

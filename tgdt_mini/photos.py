@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tgdt_mini import distributed
 from tgdt_mini.assessment import assess, choice_of
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
 from tgdt_mini.data import TokenSet
@@ -101,7 +102,7 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
 
     sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too.
     """
-    about = encoders_of(features)
+    about, progress = encoders_of(features), progress and distributed.rank() == 0
     (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
     text = rebuild(TextBackbone, about["text"])
     image_top = None

@@ -226,6 +226,27 @@ def test_late_interaction_of_another_library_is_the_same():
         torch.testing.assert_close(local_similarity(images, captions)[:, c], theirs, atol=1e-6, rtol=0)
 
 
+def test_training_never_waits_for_a_gpu():
+    """Tensors on "meta" have a shape and no numbers: whatever would have to wait for a number raises."""
+    images, captions = (side.to("meta") for side in pair())
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        local_similarity(images, captions)  # outside of training masks are looked at
+    images.local_tokens.requires_grad_()
+    scores = local_similarity(images, captions, chunk=100)
+    scores.sum().backward()
+    assert scores.shape == (len(REGIONS), len(WORDS)) and images.local_tokens.grad.shape == (4, 5, 8)
+
+
+@pytest.mark.parametrize("filler", [0.0, float("nan")])
+def test_words_that_nobody_counted_give_the_same_scores(filler, monkeypatch):
+    """What training on a GPU does, done on the CPU."""
+    images, captions = pair()
+    expected = local_similarity(images, captions)
+    pack = similarity._pack
+    monkeypatch.setattr(similarity, "_pack", lambda some, count: pack(some, None))
+    torch.testing.assert_close(local_similarity(images, padded(captions, 2, filler)), expected)
+
+
 def test_bad_input_is_named():
     images, captions = pair()
     captions.mask[2] = False

@@ -9,6 +9,7 @@ Scores are in float32 even under autocast: in bfloat16 near ties change which ne
 are worth comparing is for whoever made the mask; no word is weighted more than another.
 """
 
+from contextlib import nullcontext
 from math import isqrt
 
 import torch
@@ -36,20 +37,23 @@ def local_similarity(images: Embedding, captions: Embedding, chunk: int = CHUNK)
     chunk: word-region products held at once. It bounds the memory (4 bytes each); the scores do not depend on it.
     Source: late interaction as in ColBERT (arXiv 2004.12832); the released TGDT code has its sum over words.
     Example: words (1, 0) and (0, 1) against regions (1, 0) and (0.6, 0.8) -> (1.0 + 0.8) / 2 = 0.9.
-    Raises ValueError for a caption without a real word or an image without a real region.
+    Raises ValueError for a caption without a real word or an image without a real region; in training on a GPU, where
+    looking would keep it waiting at every step, its scores are not finite instead.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; it must be at least 1 product (the default is {CHUNK})")
     _check_width(images.global_token, captions.global_token)
-    word_counts, region_counts = check_real(captions, images, names=("caption", "image"))
     regions, most_regions, most_words = images.local_tokens, images.mask.shape[1], captions.mask.shape[1]
-    pad = None if bool((region_counts == most_regions).all()) else ~images.mask  # (I, R)
+    known = regions.device.type == "cpu" or not (regions.requires_grad or captions.local_tokens.requires_grad)
+    if known:
+        word_counts, region_counts = check_real(captions, images, names=("caption", "image"))
+    pad = None if known and bool((region_counts == most_regions).all()) else ~images.mask  # (I, R)
     caption_step = max(1, isqrt(chunk) // most_words)  # about as many words as regions at a time
     scores = []
     with autocast_off(regions):
         for first in range(0, len(captions), caption_step):
             some = slice(first, first + caption_step)
-            words, average = _pack(captions[some], int(word_counts[some].sum()))  # (P, D), (c, P)
+            words, average = _pack(captions[some], int(word_counts[some].sum()) if known else None)  # (P, D), (c, P)
             image_step = max(1, chunk // (len(words) * most_regions))
             rows = [slice(start, start + image_step) for start in range(0, len(images), image_step)]
             best = [average @ _best_region(words, regions[i], None if pad is None else pad[i]) for i in rows]
@@ -145,13 +149,22 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def autocast_off(tensor: torch.Tensor) -> torch.autocast:
-    return torch.autocast(tensor.device.type, enabled=False)
+def autocast_off(tensor: torch.Tensor):
+    """A context without autocast on the tensor's device; some devices have none to begin with."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _pack(captions, count):
-    """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption."""
+    """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption.
+
+    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight.
+    """
     mask = captions.mask  # (C, W)
+    if count is None:
+        words = at_least_float32(captions.local_tokens).masked_fill(~mask[..., None], 0).flatten(0, 1)  # (C*W, D)
+        is_mine = torch.eye(len(mask), dtype=torch.bool, device=mask.device)[..., None] & mask  # (C, C, W)
+        return words, is_mine.flatten(1).to(words.dtype) / mask.sum(1, keepdim=True)
     positions = torch.nonzero_static(mask.flatten(), size=count)[:, 0]  # (P,); with the size given no GPU has to wait
     words = at_least_float32(captions.local_tokens.flatten(0, 1).index_select(0, positions))  # (P, D)
     is_mine = torch.arange(len(mask), device=mask.device)[:, None] == positions // mask.shape[1]  # (C, P)

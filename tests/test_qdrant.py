@@ -91,7 +91,7 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
     from tgdt_mini import qdrant
 
     gallery = gallery_of()
-    monkeypatch.setattr(qdrant, "FLOATS", 10 * gallery.longest * WIDTH)  # ten items a batch
+    monkeypatch.setattr(qdrant, "FLOATS", 10 * gallery.stored.longest * WIDTH)  # ten items a batch
     there, sent = upload(Gallery.build(embedded(1, 60, 6)[:1], ["image 0"], model="a model"), where), []
     put = type(there.engine).put
 
@@ -209,7 +209,7 @@ from tgdt_mini import qdrant
 from tgdt_mini.qdrant_engines import Embedded
 
 gallery = test_qdrant.gallery_of(count=2000)
-qdrant.FLOATS = 50 * gallery.longest * test_qdrant.WIDTH
+qdrant.FLOATS = 50 * gallery.stored.longest * test_qdrant.WIDTH
 put = Embedded.put
 def told(engine, points):
     put(engine, points)

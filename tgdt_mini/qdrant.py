@@ -65,7 +65,7 @@ class QdrantGallery:
             if theirs != ours:
                 raise ValueError(f"collection {collection!r} has {name} {theirs}, the gallery {ours}; name another one")
         found._check_model(gallery.model)
-        step = max(1, FLOATS // (gallery.longest * width))
+        step = max(1, FLOATS // (gallery.stored.longest * width))
         bar = tqdm(total=len(gallery), desc="uploading", unit=" items", disable=None if progress else True)
         with bar:
             for start in range(0, len(gallery), step):
@@ -130,8 +130,8 @@ class QdrantGallery:
 
 
 def _point(gallery, row, first):
-    start, end = int(gallery.offsets[row]), int(gallery.offsets[row + 1])
-    local = gallery.local_tokens[start:end].float().tolist()
+    tokens, _ = gallery.stored.fetch(torch.tensor([[row]]))  # (1, 1, L, D)
+    local = tokens[0, 0].float().tolist()
     return first + row, {"global": gallery.global_tokens[row].tolist(), "local": local}, {"item": gallery.items[row]}
 
 

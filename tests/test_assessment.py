@@ -1,4 +1,4 @@
-"""What validation data chooses, hard pairs, grounding and the table: on constructed scores with known answers."""
+"""What validation data chooses, hard pairs and the table: on constructed scores with known answers."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from helpers import random_embedding, some_scenes, tiny_model, token_set, tokeni
 from torch.nn.functional import one_hot
 
 from tgdt_mini import assessment, scenes
-from tgdt_mini.assessment import Choice, assess, choice_of, choose, grounding, hard_pairs, inside_share, table
+from tgdt_mini.assessment import Choice, assess, choice_of, choose, hard_pairs, table
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
@@ -114,50 +114,6 @@ def test_many_hard_pairs_are_scored_as_one_by_one(monkeypatch):
         for i in range(130)
     ]
     assert found["two-stage"] == pytest.approx(100 * sum(wins) / 130)
-
-
-def test_inside_share_is_the_part_of_the_region_that_lies_in_the_object():
-    regions = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.2, 0.0, 0.6, 0.4], [0.5, 0.5, 1.0, 1.0]])
-    objects = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.0, 0.0, 1.0, 1.0]])
-    torch.testing.assert_close(inside_share(regions, objects), torch.tensor([[1.0, 1.0], [0.5, 1.0], [0.0, 1.0]]))
-
-
-TEXT = "a red star above a blue ring at night"
-LINKS = [{"caption": 0, "start": TEXT.index(word), "end": TEXT.index(word) + len(word), "objects": [thing]}
-         for word, thing in (("red", 0), ("star", 0), ("blue", 1), ("ring", 1))]  # fmt: skip
-
-
-def grounded(picks, text=TEXT, links=LINKS):
-    """Grounding of a caption whose words pick these regions: 0 on object 0, 1 on object 1, 2 the ground, 3 padding."""
-    regions = torch.tensor([[0.0, 0.0, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0], [0.25, 0.0, 0.5, 1.0]])
-    dataset = {"boxes": [[[0.0, 0.0, 0.3, 0.5], [0.5, 0.5, 1.0, 1.0]]], "links": [links], "captions": [[text]]}
-    local = torch.cat([torch.eye(4)[:3], 2 * torch.ones(1, 4)])[None]  # padding would be the best of all
-    images = Embedding(torch.zeros(1, 4), local, torch.tensor([[True, True, True, False]]))
-    words = torch.cat([torch.eye(4)[picks], torch.ones(2, 4)])[None]
-    mask = torch.tensor([[True] * len(picks) + [False] * 2])
-    tokens = SimpleNamespace(starts=torch.tensor([0, 3]), boxes=regions)
-    model = SimpleNamespace(tokenizer=tokenizer())
-    return grounding(model, images, Embedding(torch.zeros(1, 4), words, mask), tokens, dataset)
-
-
-def test_grounding_counts_words_whose_best_region_is_in_their_object():
-    assert len(tokenizer().pieces(TEXT)) == 9
-    best = [2, 0, 0, 2, 2, 1, 1, 2, 2]
-    assert grounded(best) == pytest.approx({"right": 100.0, "chance": 100 / 3, "words": 4})
-    best[1], best[6] = 1, 2  # red and ring look elsewhere; words without a link look where they like
-    assert grounded(best) == pytest.approx({"right": 50.0, "chance": 100 / 3, "words": 4})
-
-
-def test_a_word_of_two_objects_may_pick_either():
-    links = [{"caption": 0, "start": 4, "end": 9, "objects": [0, 1]}]
-    for pick, right in ((0, 100.0), (1, 100.0), (2, 0.0)):
-        found = grounded([2, pick], "two stars", links)
-        assert found == pytest.approx({"right": right, "chance": 200 / 3, "words": 1})
-
-
-def test_captions_without_links_have_no_grounding():
-    with pytest.raises(ValueError, match="links names no word"):
-        grounded([2, 2], "two stars", [])
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode, encode_texts
 from tgdt_mini.evaluation import both_ways, matches, shortlist_recall
+from tgdt_mini.grounding import grounding
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
 
@@ -69,10 +70,11 @@ def choose(images: Embedding, captions: Embedding, owner: torch.Tensor, weights=
     return Choice(weight, chosen, rsums, losses)
 
 
-def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None) -> dict:
+def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None, true_of=None) -> dict:
     """Everything that can be said of a model on a split, as JSON values; `table` prints it.
 
-    dataset: the split's records, for hard pairs (foils) and grounding (boxes, links). oracle: see `scenes.oracle`.
+    dataset: the split's records, for hard pairs (foils) and grounding (boxes, links). oracle: see `scenes.oracle`;
+    true_of: see `grounding`.
     Raises ValueError if the set has no caption.
     """
     began = time.perf_counter()
@@ -110,7 +112,7 @@ def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None) -
         report["share_of_oracle"] = {name: 100 * row.t2i[1] / oracle["t2i"][1] for name, row in rows.items()}
     if dataset is not None:
         report["hard_pairs"] = hard_pairs(model, images, captions, tokens, dataset["foils"], weight)
-        report["grounding"] = grounding(model, images, captions, tokens, dataset)
+        report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
     return report
 
 
@@ -166,45 +168,6 @@ def hard_pairs(model, images, captions, tokens: TokenSet, foils, local_weight: f
     return {name: 100 * float((margin > 0).float().mean()) for name, margin in wins.items()} | {"pairs": len(rows)}
 
 
-def grounding(model, images, captions, tokens: TokenSet, dataset) -> dict[str, float]:
-    """Percent of linked word pieces whose best region lies inside an object that the word speaks of.
-
-    Inside: at least half of the region's area is in the object's box. "chance" is the share for a region drawn at
-    random, "words" how many pieces were judged. Only words with a link count: those that speak of an object.
-    """
-    hits, chance, words, caption = 0.0, 0.0, 0, 0
-    for row, (boxes, links, own) in enumerate(zip(dataset["boxes"], dataset["links"], dataset["captions"])):
-        start, end = int(tokens.starts[row]), int(tokens.starts[row + 1])
-        inside = inside_share(tokens.boxes[start:end].cpu(), torch.tensor(boxes)) >= 0.5  # (R, objects)
-        regions = images.local_tokens[row, : end - start]  # (R, D)
-        for c, text in enumerate(own):
-            mine = [link for link in links if link["caption"] == c]
-            places = captions.mask[caption].nonzero()[:, 0]
-            best = (captions.local_tokens[caption, places] @ regions.T).argmax(dim=1).cpu()  # (W,)
-            for (_, first, last), pick in zip(model.tokenizer.pieces(text), best):
-                meant = [
-                    thing
-                    for link in mine
-                    if link["start"] <= first and last <= link["end"]
-                    for thing in link["objects"]
-                ]
-                if meant:
-                    right = inside[:, meant].any(dim=1)
-                    hits, chance, words = hits + float(right[pick]), chance + float(right.float().mean()), words + 1
-            caption += 1
-    if not words:
-        raise ValueError("links names no word; grounding needs captions with links")
-    return {"right": 100 * hits / words, "chance": 100 * chance / words, "words": words}
-
-
-def inside_share(regions: torch.Tensor, objects: torch.Tensor) -> torch.Tensor:
-    """(R, O) share of each region's area that lies in each object's box. Example: a region in its object's box is 1."""
-    low = torch.maximum(regions[:, None, :2], objects[None, :, :2])
-    high = torch.minimum(regions[:, None, 2:], objects[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(dim=2)  # (R, O)
-    return shared / (regions[:, 2:] - regions[:, :2]).prod(dim=1)[:, None]
-
-
 def table(report: dict) -> str:
     """The report as text: a line for each way of scoring, then what stands beside it."""
     lines = [f"{'':12}{'image -> text':^24}{'text -> image':^24}{'rsum':>7}"]
@@ -234,7 +197,9 @@ def table(report: dict) -> str:
     if "grounding" in report:
         ground = report["grounding"]
         lines.append(f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
-                     f"at random {ground['chance']:.1f}%")  # fmt: skip
+                     f"at random {ground['chance']:.1f}%, at best {ground['possible']:.1f}%")  # fmt: skip
+        if "true" in ground:
+            lines.append(f"words that pick an object of which they are true, meant or not: {ground['true']:.1f}%")
     if "pointing" in report:
         game = report["pointing"]
         counted = f"{game['word pieces']} word pieces, {game['phrases with a box']} phrases with a box"

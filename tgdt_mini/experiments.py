@@ -92,7 +92,9 @@ def assess_on_scenes(model: TGDT, split: str = "test", first: int | None = None,
     The report also tells how the model was trained, and on what.
     """
     dataset, tokens = scene_tokens(split, model.tokenizer, model.config.image_tokens, first, progress)
-    report = assess(model, tokens, choice_of(model), dataset, scenes.oracle(split, first))
+    things = [scene.things for scene in scenes.scenes_of(split, first)]
+    report = assess(model, tokens, choice_of(model), dataset, scenes.oracle(split, first),
+                    lambda row, thing, word: grammar.true_of(word, things[row][thing]))  # fmt: skip
     trained = {name: value for name, value in model.notes.items() if name != "history"}
     return report | {"split": split, "scenes": tokens.image_count, "trained": trained}, dataset, tokens
 

@@ -65,7 +65,7 @@ class TGDTConfig:
 
     @classmethod
     def photos(cls, **changes) -> "TGDTConfig":
-        """For features of pretrained encoders, image_features and text_features of them; chosen on Flickr8k's dev split.
+        """For image_features and text_features of pretrained encoders; the sizes were chosen on Flickr8k's dev split.
 
         The encoders have mixed their tokens already: with some thousand pictures, further layers learn them by heart.
         """

@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass, replace
 
 from tgdt_mini.hard_captions import Lexicon
-from tgdt_mini.scenes.world import SIDE, Scene, footprint, pick
+from tgdt_mini.scenes.world import SIDE, Scene, Thing, footprint, pick
 
 COLOUR_WORDS = {
     "red": ("red", "red", "crimson", "scarlet"),
@@ -302,6 +302,15 @@ def foil(meaning: Meaning) -> list[Meaning]:
         at = RELATION_WORDS[meaning.relation].index(meaning.relation_words)
         found.append(replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at]))
     return found
+
+
+def true_of(word: str, thing: Thing) -> bool:
+    """Whether a word, alone, is true of an object: its colour, its shape or its size. Other words are true of nothing.
+
+    Example: "crimson" is true of a red star, and so is "starburst".
+    """
+    nouns = {noun for pair in SHAPE_WORDS[thing.shape] for noun in pair}
+    return word in nouns or word in COLOUR_WORDS[thing.colour] or word in SIZE_WORDS[thing.size]
 
 
 def lexicon() -> Lexicon:

@@ -314,13 +314,13 @@ def test_training_that_cannot_begin_says_why_in_its_last_line(monkeypatch, tmp_p
 
 
 def test_a_full_disk_is_one_line_and_the_old_gallery_stays(made, monkeypatch, capsys, tmp_path):
-    from tgdt_mini import retrieval
+    from tgdt_mini import gallery_files
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     before = files_in(made / "gallery")
-    monkeypatch.setattr(retrieval.np, "save", full)
+    monkeypatch.setattr(gallery_files.np, "save", full)
     arguments = ["--model", made / "run" / "model", "--images", made / "pictures", "--out", made / "gallery"]
     code, _, err = call(capsys, "index", *arguments)
     assert code == 2 and err.strip().splitlines() == ["error: [Errno 28] No space left on device"]

@@ -8,12 +8,14 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini import retrieval
+from tgdt_mini import gallery_files, paths, retrieval
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.retrieval import Gallery, two_stage
 from tgdt_mini.similarity import global_similarity, mixed_similarity
+from tgdt_mini.stage_one import faiss_index
 
 REGIONS, WORDS = (3, 1, 5, 2, 4, 2, 3), (4, 1, 2, 6, 3, 5)
+HOLDS = {"image": "caption", "caption": "image"}
 BOTH = pytest.mark.parametrize("query_is", ["image", "caption"])
 
 
@@ -29,7 +31,7 @@ def sides(query_is, ragged=True):
 
 def gallery_of(embedding, query_is, **options):
     names = [f"item {i}" for i in range(len(embedding))]
-    return Gallery.build(embedding, names, holds="caption" if query_is == "image" else "image", **options)
+    return Gallery.build(embedding, names, holds=HOLDS[query_is], **options)
 
 
 def full_scores(queries, gallery, query_is, local_weight):
@@ -57,6 +59,33 @@ def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(query_is,
     shortlist.scatter_(1, global_similarity(queries, gallery).topk(3).indices, True)
     torch.testing.assert_close(scores[shortlist], full_scores(queries, gallery, query_is, 0.7)[shortlist])
     assert (scores[~shortlist] == -float("inf")).all() and shortlist.sum() == 3 * len(queries)
+
+
+@pytest.mark.parametrize("meetings", [0, 10**9], ids=["image by image", "query by query"])
+@pytest.mark.parametrize("floats", [1, 2**22])
+def test_both_ways_of_going_through_a_shortlist_give_the_same(meetings, floats, monkeypatch):
+    monkeypatch.setattr(retrieval, "MEETINGS", meetings)
+    monkeypatch.setattr(retrieval, "FLOATS", floats)
+    queries, gallery = sides("caption")
+    scores = two_stage(queries, gallery, 3, 0.7, "caption")
+    scored = scores > -float("inf")
+    assert scored.sum() == 3 * len(queries)
+    torch.testing.assert_close(scores[scored], full_scores(queries, gallery, "caption", 0.7)[scored])
+
+
+@BOTH
+@pytest.mark.parametrize("part", ["global_token", "local_tokens"])
+def test_a_score_that_is_nan_is_an_error_not_a_rank(query_is, part):
+    queries, gallery = sides(query_is)
+    getattr(queries, part)[2] = float("nan")
+    with pytest.raises(ValueError, match="query 2 scores NaN with item"):
+        two_stage(queries, gallery, 3, 0.7, query_is)
+    with pytest.raises(ValueError, match="query 2 scores NaN with item"):
+        gallery_of(gallery, query_is).search(queries, k=2)
+    queries, gallery = sides(query_is)
+    getattr(gallery, part)[1] = float("nan")
+    with pytest.raises(ValueError, match="query 0 scores NaN with item 1"):
+        two_stage(queries, gallery, len(gallery), 0.7, query_is)
 
 
 @BOTH
@@ -129,6 +158,139 @@ def test_saved_arrays_are_ragged_float16_that_numpy_can_map(tmp_path):
     assert np.load(tmp_path / "gallery" / "global_tokens.npy").dtype == np.float32
     about = json.loads((tmp_path / "gallery" / "gallery.json").read_text(encoding="utf-8"))
     assert about["items"][1] == "item 1" and about["model"] == "abc" and about["holds"] == "image"
+
+
+@BOTH
+@pytest.mark.parametrize("local_precision", ["float16", "int8"])
+@pytest.mark.parametrize("global_precision", ["float32", "float16"])
+def test_a_stored_precision_changes_scores_by_its_rounding_only(
+    query_is, local_precision, global_precision, tmp_path, monkeypatch
+):
+    queries, embedding = sides(query_is)
+    options = {"local_precision": local_precision, "global_precision": global_precision}
+    gallery_of(embedding, query_is, **options).save(tmp_path / "gallery")
+    gallery = Gallery.load(tmp_path / "gallery")
+    assert gallery.local_tokens.dtype == getattr(torch, local_precision)
+    assert gallery.global_tokens.dtype == getattr(torch, global_precision)
+    assert (tmp_path / "gallery" / "scales.npy").exists() == (local_precision == "int8")
+    hits = gallery.search(queries, k=1000, local_weight=0.7)
+    exact = full_scores(queries, embedding, query_is, 0.7)
+    error = (hits.scores - exact.gather(1, hits.indices)).abs().max()
+    most = 1e-6 + 2e-3 * (global_precision == "float16") + 8e-3 * (local_precision == "int8")  # D = 8: large steps
+    assert error <= most
+    if (local_precision, global_precision) != ("float16", "float32"):
+        assert error > 1e-6, "something was rounded"
+
+
+def grown(folder, embedding, query_is, cuts, **options):
+    """A gallery on disk, built of the items before the first cut and appended to at each of them."""
+    names, edges = [f"item {i}" for i in range(len(embedding))], [*cuts, len(embedding)]
+    Gallery.build(embedding[: cuts[0]], names[: cuts[0]], HOLDS[query_is], **options).save(folder)
+    for start, end in zip(edges, edges[1:]):
+        Gallery.build(embedding[start:end], names[start:end], HOLDS[query_is], **options).append(folder)
+    return Gallery.load(folder)
+
+
+def assert_same_hits(one, other):
+    assert torch.equal(one.indices, other.indices) and one.items == other.items
+    torch.testing.assert_close(one.scores, other.scores)
+
+
+@BOTH
+@pytest.mark.parametrize("local_precision", ["float16", "int8"])
+def test_an_appended_gallery_answers_as_one_built_at_once(query_is, local_precision, tmp_path):
+    queries, embedding = sides(query_is)
+    whole = gallery_of(embedding, query_is, local_precision=local_precision)
+    gallery = grown(tmp_path / "gallery", embedding, query_is, (2, 3), local_precision=local_precision)
+    assert gallery.items == whole.items and torch.equal(gallery.offsets, whole.offsets)
+    assert torch.equal(gallery.local_tokens, whole.local_tokens)
+    assert torch.equal(gallery.global_tokens, whole.global_tokens)
+    assert_same_hits(gallery.search(queries, 4, 5), whole.search(queries, 4, 5))
+    gallery.save(tmp_path / "copy")
+    assert_same_hits(Gallery.load(tmp_path / "copy").search(queries, 4, 5), whole.search(queries, 4, 5))
+
+
+def test_a_segment_looks_like_a_gallery_and_appending_leaves_all_other_files_alone(tmp_path):
+    queries, embedding = sides("caption")
+    grown(tmp_path / "gallery", embedding[:5], "caption", (2, 3))
+    before = {path: path.read_bytes() for path in (tmp_path / "gallery").rglob("*") if path.is_file()}
+    gallery_of(embedding[5:], "caption").append(tmp_path / "gallery")
+    after = {path: path.read_bytes() for path in before}
+    assert [path.name for path in before if before[path] != after[path]] == ["gallery.json"]
+    assert sorted(path.name for path in (tmp_path / "gallery").iterdir() if path.is_dir()) == [
+        "segment-0001", "segment-0002", "segment-0003",
+    ]  # fmt: skip
+    alone = Gallery.load(tmp_path / "gallery" / "segment-0003")
+    assert_same_hits(alone.search(queries, 2), gallery_of(embedding[5:], "caption").search(queries, 2))
+
+
+def test_an_append_that_stops_anywhere_leaves_what_was_there(tmp_path, monkeypatch):
+    _, embedding = sides("caption")
+    folder = tmp_path / "gallery"
+    grown(folder, embedding[:5], "caption", (4,))
+    steps = {"np.save": (np, "save"), "rename": (paths.Path, "rename"), "json": (gallery_files, "write_whole")}
+    for place in steps.values():
+        for killed in (False, True):  # a killed writer cannot tidy up behind itself
+            with monkeypatch.context() as patch:
+                patch.setattr(*place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+                if killed:
+                    patch.setattr(paths.shutil, "rmtree", lambda *_, **__: None)
+                with pytest.raises(KeyboardInterrupt):
+                    gallery_of(embedding[5:], "caption").append(folder)
+            assert len(Gallery.load(folder)) == 5
+    assert [path for path in folder.iterdir() if path.name.startswith(".segment")], "something was left behind"
+    gallery_of(embedding[5:], "caption").append(folder)
+    assert len(Gallery.load(folder)) == len(embedding)
+    names = {"gallery.json", "global_tokens.npy", "local_tokens.npy", "offsets.npy", "segment-0001", "segment-0002"}
+    assert {path.name for path in folder.iterdir()} == names
+
+
+@pytest.mark.parametrize("name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "scales.npy", "gallery.json"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
+def test_a_damaged_segment_is_named(name, damage, tmp_path):
+    _, embedding = sides("caption")
+    grown(tmp_path / "gallery", embedding, "caption", (2, 3), local_precision="int8")
+    path = tmp_path / "gallery" / "segment-0002" / name
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-9] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ValueError, match=f"segment-0002.{name}"):
+        Gallery.load(tmp_path / "gallery")
+
+
+def test_what_does_not_belong_to_a_gallery_is_not_appended(tmp_path):
+    _, embedding = sides("caption")
+    folder = tmp_path / "gallery"
+    with pytest.raises(ValueError, match="gallery.json does not exist"):
+        gallery_of(embedding, "caption").append(folder)
+    gallery_of(embedding, "caption", model="abc").save(folder)
+    names = [f"item {i}" for i in range(7)]
+    for other, message in (
+        (gallery_of(embedding, "caption", model="xyz"), "another model .abc, not xyz"),
+        (gallery_of(embedding, "image", model="abc"), "another kind of item .image, not caption"),
+        (gallery_of(embedding, "caption", model="abc", global_precision="float16"), "precision of global tokens"),
+        (Gallery.build(random_embedding(0, 7, 2, width=4), names, model="abc"), "another width .8, not 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.append(folder)
+    with pytest.raises(ValueError, match="JSON"):
+        Gallery.build(embedding, [tmp_path] * 7, model="abc").append(folder)
+    assert {path.name for path in folder.iterdir()} == {
+        "gallery.json", "global_tokens.npy", "local_tokens.npy", "offsets.npy",
+    }  # fmt: skip
+
+
+@BOTH
+def test_an_exact_index_changes_nothing(query_is):
+    pytest.importorskip("faiss")
+    queries, embedding = sides(query_is)
+    gallery = gallery_of(embedding, query_is)
+    index = faiss_index(gallery.global_tokens)
+    assert_same_hits(gallery.search(queries, 2, 4, index=index), gallery.search(queries, 2, 4))
+    with pytest.raises(ValueError, match="index holds 7 items of width 8, metric 0; the gallery has 2 of width 8"):
+        gallery_of(embedding[:2], query_is).search(queries, index=faiss_index(embedding.global_token[:1].expand(7, 8)))
 
 
 def test_load_maps_the_local_tokens_and_leaves_the_file_alone(tmp_path, monkeypatch):
@@ -216,7 +378,7 @@ def test_large_files_are_checksummed_on_request(tmp_path, monkeypatch):
     gallery_of(embedding, "caption").save(tmp_path / "gallery")
     path = tmp_path / "gallery" / "local_tokens.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    monkeypatch.setattr(retrieval, "CHECKED", 0)
+    monkeypatch.setattr(gallery_files, "CHECKED", 0)
     Gallery.load(tmp_path / "gallery")
     with pytest.raises(ValueError, match="local_tokens.npy"):
         Gallery.load(tmp_path / "gallery", check_all=True)
@@ -269,6 +431,8 @@ def test_a_query_may_still_carry_a_gradient():
         (lambda q, g: gallery_of(g, "caption").search(q, shortlist=0), "shortlist is 0"),
         (lambda q, g: Gallery.build(g, ["a"]), "1 items for 7"),
         (lambda q, g: Gallery.build(g, [0] * 7, holds="video"), "holds is 'video'"),
+        (lambda q, g: Gallery.build(g, [0] * 7, local_precision="int4"), "local_precision is 'int4'"),
+        (lambda q, g: Gallery.build(g, [0] * 7, global_precision="int8"), "global_precision is 'int8'"),
     ],
 )
 def test_bad_input_is_named(call, message):

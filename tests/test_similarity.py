@@ -10,7 +10,13 @@ from torch.nn.functional import pad
 
 from tgdt_mini import similarity
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity, shortlist_similarity
+from tgdt_mini.similarity import (
+    global_similarity,
+    local_similarity,
+    mixed_similarity,
+    paired_similarity,
+    shortlist_similarity,
+)
 
 REGIONS, WORDS = (3, 1, 5, 2), (4, 1, 2, 6, 3)
 CHUNKS = (1, 7, 40, similarity.CHUNK)
@@ -185,6 +191,60 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
     ids = torch.arange(5).expand(3, 5)
     masked = shortlist_similarity(queries, gallery.local_tokens[ids], gallery.mask[ids], query_is)
     torch.testing.assert_close(shortlist_similarity(queries, gallery.local_tokens[ids], None, query_is), masked)
+
+
+@pytest.mark.parametrize("words", [1, 3, similarity.WORDS])
+@pytest.mark.parametrize("filler", [0.0, float("nan")])
+def test_pairs_equal_the_full_matrix(words, filler, monkeypatch):
+    monkeypatch.setattr(similarity, "WORDS", words)  # the blocks must not show
+    images, captions = pair()
+    full = local_similarity(images, captions)
+    images, captions = padded(images, 1, filler), padded(captions, 2, filler)
+    image = torch.tensor([0, 0, 0, 2, 2, 3])  # nobody asks for image 1
+    caption = torch.tensor([4, 1, 1, 0, 3, 2])
+    torch.testing.assert_close(paired_similarity(images, captions, image, caption), full[image, caption])
+
+
+def test_pairs_are_in_float32_under_autocast_and_for_half_precision():
+    images, captions = pair(dtype=torch.float32)
+    image, caption = torch.tensor([0, 1, 3]), torch.tensor([2, 2, 0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = paired_similarity(images, captions, image, caption)
+    torch.testing.assert_close(scores, local_similarity(images, captions)[image, caption])
+    half = paired_similarity(images.to(torch.bfloat16), captions.to(torch.bfloat16), image, caption)
+    assert half.dtype == torch.float32
+
+
+def test_late_interaction_of_another_library_is_the_same():
+    """maxsim-cpu sums over the words, so its scores are divided by their number."""
+    maxsim = pytest.importorskip("maxsim_cpu")
+    images, captions = pair(64, dtype=torch.float32)
+    regions = [own[mask].numpy() for own, mask in zip(images.local_tokens, images.mask)]
+    for c in range(len(captions)):
+        words = captions.local_tokens[c][captions.mask[c]].numpy()
+        theirs = torch.tensor(maxsim.maxsim_scores_variable(words, regions)) / len(words)
+        torch.testing.assert_close(local_similarity(images, captions)[:, c], theirs, atol=1e-6, rtol=0)
+
+
+def test_training_never_waits_for_a_gpu():
+    """Tensors on "meta" have a shape and no numbers: whatever would have to wait for a number raises."""
+    images, captions = (side.to("meta") for side in pair())
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        local_similarity(images, captions)  # outside of training masks are looked at
+    images.local_tokens.requires_grad_()
+    scores = local_similarity(images, captions, chunk=100)
+    scores.sum().backward()
+    assert scores.shape == (len(REGIONS), len(WORDS)) and images.local_tokens.grad.shape == (4, 5, 8)
+
+
+@pytest.mark.parametrize("filler", [0.0, float("nan")])
+def test_words_that_nobody_counted_give_the_same_scores(filler, monkeypatch):
+    """What training on a GPU does, done on the CPU."""
+    images, captions = pair()
+    expected = local_similarity(images, captions)
+    pack = similarity._pack
+    monkeypatch.setattr(similarity, "_pack", lambda some, count: pack(some, None))
+    torch.testing.assert_close(local_similarity(images, padded(captions, 2, filler)), expected)
 
 
 def test_bad_input_is_named():

@@ -12,7 +12,7 @@ from helpers import some_scenes, tiny_model, token_set, tokenizer
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.recipe import TrainingConfig, pick_device
+from tgdt_mini.recipe import TrainingConfig, pick_device, precision_of
 from tgdt_mini.scenes import grammar
 from tgdt_mini.training import Trainer, validate
 
@@ -408,6 +408,7 @@ def test_an_image_without_a_caption_is_named(tmp_path):
     ({"epochs": 0}, "epochs is 0; it must be above 0"),
     ({"batch": -1}, "batch is -1"),
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+    ({"chunk": -1}, "chunk is -1; it must be 0 for none, or a number of pairs"),
     ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
@@ -425,6 +426,42 @@ def test_a_device_that_is_not_there_is_an_error():
         ) as caught:
             pick_device(name)
         assert len(str(caught.value).splitlines()) == 1
+
+
+def test_apples_device_is_taken_when_asked_for_and_with_a_warning(monkeypatch):
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)  # as if every device were there
+    with pytest.warns(UserWarning, match="mps: results were not verified there"):
+        assert pick_device("mps") == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("cpu")
+
+
+def test_half_precision_on_a_gpu_is_the_kind_that_it_has(monkeypatch):
+    gpu = torch.device("cuda")
+    for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, h=has_it: h or including_emulation
+        )
+        assert precision_of("auto", gpu) == expected
+    assert precision_of("fp32", gpu) == torch.float32
+
+
+def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
+    """torch.compile traces the forward pass; without its code generator, which takes minutes and adds rounding only."""
+    compile, asked = torch.nn.Module.compile, []
+
+    def traced(model, **options):
+        asked.append(options)
+        compile(model, backend="eager", **options)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    plain, compiled = trainer_of(tmp_path / "plain"), trainer_of(tmp_path / "compiled", compile=True)
+    assert asked == [{"dynamic": True}]
+    for trainer in (plain, compiled):
+        trainer.run(max_steps=2)
+    assert compiled.sums.tolist() == pytest.approx(plain.sums.tolist(), rel=1e-4)
+    assert trainer_of(tmp_path / "compiled").resume().step == 2
 
 
 def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_result(tmp_path):

@@ -51,16 +51,33 @@ def fingerprint(model: TGDT) -> str:
     return digest.hexdigest()[:16]
 
 
-def save_state(folder: Path, model, tokenizer, optimizer, scaler, place: dict):
-    """Write a run, to go on with later: model, optimizer, random state and `place` (JSON values)."""
+def random_state(device: torch.device | str) -> dict[str, torch.Tensor]:
+    """The state of the random generators that a model on `device` draws from, uint8 tensors by name."""
+    state = {"random": torch.get_rng_state()}
+    if torch.device(device).type == "cuda":
+        state["random_cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device | str) -> None:
+    """Put back what `random_state` returned. A generator that it does not tell of is left alone."""
+    if "random" in state:
+        torch.set_rng_state(state["random"])
+    if torch.device(device).type == "cuda" and "random_cuda" in state:
+        torch.cuda.set_rng_state(state["random_cuda"], device)
+
+
+def save_state(folder: Path, model, tokenizer, optimizer, scaler, place: dict, randoms: list[dict] | None = None):
+    """Write a run, to go on with later: model, optimizer, `place` (JSON values) and random states.
+
+    randoms: `random_state` of each process of the run; None: there is this one only.
+    """
     from safetensors.torch import save_file
 
-    tensors = {"random": torch.get_rng_state()}
+    randoms = randoms or [random_state(next(model.parameters()).device)]
+    tensors = {f"{name}{_of(rank)}": value for rank, state in enumerate(randoms) for name, value in state.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in state.items()}
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        tensors["random_cuda"] = torch.cuda.get_rng_state(device)
     with whole_folder(folder, marker="state.json") as beside:
         _write_model(beside, model, tokenizer, None)
         save_file(tensors, beside / "state.safetensors")
@@ -68,13 +85,20 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, place: dict):
         _write_json(beside / "state.json", {"place": place, "scaler": scaler.state_dict(), "sha256": shas})
 
 
-def load_state(folder: Path, model, optimizer, scaler) -> dict:
-    """Put a run's model, optimizer and random state back; returns its `place`. ValueError as in `load_model`."""
+def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
+    """Put a run's model, optimizer and random state back; returns its `place`. ValueError as in `load_model`.
+
+    A process (of number `rank`) that had no part in the run finds no random state of its own: it keeps its present one.
+    """
     from safetensors.torch import load_file
 
     folder = Path(folder)
     config, about = _read_json(folder / "config.json"), _read_json(folder / "state.json")
     _load_weights(model, folder / "model.safetensors", config)
+    before = TGDTConfig.from_dict(config["model"])
+    changed = [name for name, value in vars(model.config).items() if getattr(before, name) != value]
+    if changed:  # such as another encoder, whose features have the same width
+        raise ValueError(f"{folder} is of a model with another {changed[0]}; use the same, or another folder")
     _check(folder / "state.safetensors", about)
     tensors = load_file(folder / "state.safetensors")
     state = {}
@@ -84,11 +108,13 @@ def load_state(folder: Path, model, optimizer, scaler) -> dict:
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     scaler.load_state_dict(about["scaler"])
-    torch.set_rng_state(tensors["random"])
-    device = next(model.parameters()).device
-    if device.type == "cuda" and "random_cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random_cuda"], device)
+    own = {name: tensors[name + _of(rank)] for name in ("random", "random_cuda") if name + _of(rank) in tensors}
+    set_random_state(own, next(model.parameters()).device)
     return about["place"]
+
+
+def _of(rank):
+    return f".{rank}" if rank else ""
 
 
 def _write_model(beside, model, tokenizer, notes):

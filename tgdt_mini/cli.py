@@ -20,17 +20,28 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             _check_out(args.out)
+            if args.run is not run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+                raise ValueError("only train runs on several processes; start this command without torchrun")
             args.run(args)
     except KeyboardInterrupt:
         kept = getattr(args, "out", None)
         go_on = f"; what was done is in {kept}/last, go on with the same command and --resume" if args.resumable else ""
-        print(f"\nstopped{go_on}", file=sys.stderr)
+        _say(f"\nstopped{go_on}")
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        print(f"error: {lines[0]}", file=sys.stderr)
+        _say(f"error: {lines[0]}")
         return 2
     return 0
+
+
+def _say(last_words):
+    """On stderr, by one process of the run only: the first to fail, the others fail because of it."""
+    from tgdt_mini import distributed
+
+    if distributed.speaks():
+        under = "\n" if distributed.size() > 1 else ""  # the progress bar of a process that died holds the line
+        print(under + last_words, file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--features", type=Path, metavar="FOLDER", help="photographs, as extract wrote them")
         one.add_argument("--split", default="test", choices=("test", "validation"), help="default test")
 
+    def add_qdrant(one, use):
+        one.add_argument("--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}")
+        one.add_argument("--collection", default="pictures", metavar="NAME", help="there (default pictures)")
+
     def add_training(one, epochs):
         one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
         one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs or 'what the recipe says'}")
@@ -78,6 +93,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"))
         one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
         one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+        one.add_argument("--chunk", type=int, help="pairs embedded at a time: less memory, one more forward pass")
+        one.add_argument("--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU")
         one.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
     demo = command("demo", run_demo, "Draw the data, train, evaluate, draw figures: the whole method in one go.",
@@ -113,6 +130,7 @@ def parser() -> argparse.ArgumentParser:
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
     add_features(index)
+    add_qdrant(index, "put the gallery into Qdrant too")
     search = command(
         "search", run_search, "Search pictures by a caption, or captions by a picture.", Path("runs/search")
     )
@@ -121,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
     search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
     add_features(search)
+    add_qdrant(search, "search there instead")
     search.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
     search.add_argument(
         "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
@@ -149,9 +168,9 @@ def run_extract(args):
 
 
 def run_train(args):
-    _train(args)
-    features = f" --features {args.features}" if args.features else ""
-    print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
+    if _train(args) is not None:
+        features = f" --features {args.features}" if args.features else ""
+        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
 
 
 def run_demo(args):
@@ -227,7 +246,12 @@ def run_index(args):
             pictures = (open_image(name) for name in names)
         groups = _grouped(_shown(pictures, len(names), "encoding"), 100)
         found = Embedding.cat([encode_pictures(model, group) for group in groups])
-    Gallery.build(found, names, "image", model.fingerprint).save(args.out)
+    gallery = Gallery.build(found, names, "image", model.fingerprint)
+    gallery.save(args.out)
+    if args.qdrant:
+        from tgdt_mini.qdrant import QdrantGallery
+
+        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
     print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
 
 
@@ -244,8 +268,8 @@ def run_search(args):
         raise ValueError("give a caption or --image FILE, one of the two")
     if args.k < 1:
         raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
-    if args.image is not None and args.gallery:
-        raise ValueError("--gallery holds pictures; with --image the test captions are searched")
+    if args.image is not None and (args.gallery or args.qdrant):
+        raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
     shown = args.caption if args.image is None else open_image(args.image)
     model = _load(args)
     _attach(model)
@@ -256,7 +280,11 @@ def run_search(args):
         images, names, captions, texts = photos.encode_split(model, args.features, args.split)
         picture_of = photos.finder(args.features, args.split)
     if args.caption is not None:
-        if args.features and not args.gallery:
+        if args.qdrant:
+            from tgdt_mini.qdrant import QdrantGallery
+
+            gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
+        elif args.features and not args.gallery:
             gallery = Gallery.build(images, names, "image", model.fingerprint)
         else:
             gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
@@ -283,26 +311,28 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 def _train(args):
-    """Train as the arguments say; returns the best model, which is in --out/model."""
-    from tgdt_mini import experiments
+    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None."""
+    from tgdt_mini import distributed, experiments
     from tgdt_mini.recipe import TrainingConfig
 
     args.out.mkdir(parents=True, exist_ok=True)
-    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed")
+    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed", "chunk", "compile")
     asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
     asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
     part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
     if args.quick:
         asked["epochs"] = QUICK["epochs"]
-    if getattr(args, "features", None):
+    features = getattr(args, "features", None)
+    if features:
         from tgdt_mini import photos
 
         asked = photos.RECIPE | asked | {"hard_captions": 0.0}
-        return photos.train_on_photos(args.features, TrainingConfig(**asked), args.out, args.device, args.resume)
-    return experiments.train_on_scenes(
-        TrainingConfig(**asked), args.out, args.device, args.image_tokens, *part, resume=args.resume
-    )
+    config = TrainingConfig(**asked)
+    with distributed.joined(args.device) as device:
+        if features:
+            return photos.train_on_photos(features, config, args.out, device, args.resume)
+        return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 
 def _check_out(out):

@@ -9,6 +9,13 @@ import json
 import torch
 from torch import nn
 
+from tgdt_mini.pretrained import one_line
+
+NOT_KEPT = (  # of an encoder's settings: where it lay, and what speaks of other layers or of heads
+    "_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id", "out_features",
+    "out_indices", "stage_names",
+)  # fmt: skip
+
 
 class TopLayers(nn.Module):
     """An encoder's last layers, trained as a part of TGDT; `about` (JSON values) is enough to build it anew.
@@ -38,19 +45,18 @@ class TopLayers(nn.Module):
 
         values = dict(about["config"])
         config = AutoConfig.for_model(values.pop("model_type"), **values)
-        model = AutoModel.from_config(config, attn_implementation="sdpa")
-        model = getattr(model, "vision_model", model)
+        model = AutoModel.from_config(config)
         return cls(layers_of(model), getattr(model, about["norm"]) if about["norm"] else nn.Identity(), about,
                    about["first"])  # fmt: skip
 
 
 def layers_of(model):
     """The ModuleList of an encoder's transformer layers."""
-    count = model.config.num_hidden_layers
+    count = getattr(model.config, "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
-    raise ValueError(f"{type(model).__name__} has no list of {count} layers to cut; use trained_layers=0")
+    raise ValueError(f"{type(model).__name__} has no list of its layers that could be cut; use trained_layers=0")
 
 
 class _Enough(Exception):
@@ -78,30 +84,40 @@ def below(model, trained_layers, **inputs):
 
 
 @torch.no_grad()
-def cut(model, trained_layers, example, first):
-    """The TopLayers of an encoder, None for 0; ValueError if they, fed by what is below, do not give its output."""
+def cut(model, trained_layers, example, mask=None, first=0):
+    """The TopLayers of an encoder, None for 0; ValueError if they, fed by what is below, do not give its output.
+
+    example: inputs to try it on; mask (B, L) bool: which of their tokens are real, all by default. first: as in
+    TopLayers. They are built as a checkpoint would build them, so that no run ends with layers that cannot be read.
+    """
     if not trained_layers:
         return None
-    count = model.config.num_hidden_layers
-    if not 0 < trained_layers <= count:
-        raise ValueError(f"trained_layers is {trained_layers}; {type(model).__name__} has {count}, so use 0 to {count}")
+    layers = layers_of(model)
+    if not 0 < trained_layers <= len(layers):
+        raise ValueError(
+            f"trained_layers is {trained_layers}; {type(model).__name__} has {len(layers)}, so use 0 to {len(layers)}"
+        )
     config = model.config.to_dict() | {"num_hidden_layers": trained_layers, "model_type": model.config.model_type}
-    config = {name: value for name, value in config.items() if _is_plain(value) and name != "transformers_version"}
+    config = {name: value for name, value in config.items() if name not in NOT_KEPT and _is_plain(value)}
+    config = json.loads(json.dumps(config))  # as a checkpoint will read it
     wanted, lower = model(**example).last_hidden_state, below(model, trained_layers, **example)
-    mask = torch.ones(lower.shape[:2], dtype=torch.bool, device=lower.device)
+    mask = torch.ones(lower.shape[:2], dtype=torch.bool, device=lower.device) if mask is None else mask
     norms = [name for name, child in model.named_children() if isinstance(child, nn.LayerNorm)]
     for norm in (None, *norms):
-        last = getattr(model, norm) if norm else nn.Identity()
-        about = {"config": config, "norm": norm, "first": first}
-        top = TopLayers(list(layers_of(model))[-trained_layers:], last, about, first)
         try:
+            top = TopLayers.rebuild({"config": config, "norm": norm, "first": first}).to(lower.device).eval()
+            for mine, own in zip(top.layers, layers[-trained_layers:]):
+                mine.load_state_dict(own.state_dict())
+            if norm:
+                top.norm.load_state_dict(getattr(model, norm).state_dict())
             found = top(lower, mask)
-        except (TypeError, RuntimeError) as error:
+        except Exception as error:  # whatever layers of another kind raise
             raise ValueError(
-                f"the layers of {type(model).__name__} need more than tokens and a mask ({error}); use trained_layers=0"
+                f"the layers of {type(model).__name__} need more than tokens and a mask ({one_line(error)}); "
+                "use trained_layers=0"
             ) from error
-        if torch.allclose(found, wanted, atol=1e-4):
-            return top.requires_grad_(True)
+        if torch.allclose(found[mask], wanted[mask], rtol=1e-4, atol=1e-4):
+            return top
     raise ValueError(f"{type(model).__name__} cannot be cut: its parts do not give its output; use trained_layers=0")
 
 

@@ -147,6 +147,15 @@ class TokenSet:
             self.captions[:captions], self.image_ids[:images], self.hard and self.hard[slice(captions)],
         )  # fmt: skip
 
+    def thinned(self, captions: int) -> "TokenSet":
+        """The same images with at most so many captions each, their first ones."""
+        order = torch.argsort(self.caption_image, stable=True)
+        owner = self.caption_image[order]
+        place = torch.arange(len(owner)) - torch.searchsorted(owner, owner)  # of each caption among its image's
+        keep = order[place < captions].sort().values
+        return replace(self, text=self.text[keep], caption_image=self.caption_image[keep], hard=None,
+                       captions=tuple(self.captions[row] for row in keep.tolist()))  # fmt: skip
+
     @classmethod
     def build(cls, dataset, tokenizer: TextTokenizer, kind: str = "regions", key: str = "", progress: bool = False):
         """The TokenSet of a dataset with columns image, image_id and captions (see `scenes.load`).

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tgdt_mini import plots, scenes
+from tgdt_mini import distributed, plots, scenes
 from tgdt_mini.assessment import assess, choice_of, choose
 from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
@@ -25,16 +25,20 @@ from tgdt_mini.training import Trainer
 
 def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kind: str = "regions",
                     first: int | None = None, other: int | None = None, resume: bool = False,
-                    progress: bool = True) -> TGDT:  # fmt: skip
+                    progress: bool = True) -> TGDT | None:  # fmt: skip
     """Train a mini model; the best one by validation rsum, returned and written to out/model.
+
+    Inside `distributed.joined` all processes call it; the first one judges, writes and returns, the others return None.
 
     kind: "regions" or "patches". first, other: only so many training and validation scenes. The model's notes hold
     the settings, the history and what validation data chose (see `assessment.choose`).
     """
-    device, records = pick_device(device), scenes.load("train", progress, first)
-    tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
-    _, train = scene_tokens("train", tokenizer, kind, first, progress)
-    _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
+    device, progress = pick_device(device), progress and distributed.rank() == 0
+    with distributed.first_then_others():
+        records = scenes.load("train", progress, first)
+        tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
+        _, train = scene_tokens("train", tokenizer, kind, first, progress)
+        _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
     if config.hard_captions:
         train = train.with_hard_captions(tokenizer, grammar.lexicon(), config.seed)
     torch.manual_seed(config.seed)
@@ -54,15 +58,19 @@ def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextToken
         print(f"{train.image_count} images, {len(train.captions)} captions, {size:.2f} million parameters, {device}"
               + (f", going on after step {trainer.step} of {trainer.total_steps}" if resume else ""))  # fmt: skip
     history = trainer.run()
+    if distributed.rank() > 0:
+        return None
     model = load_model(out / "best", device)
     choice = choose(*encode(model, validation), validation.caption_image.to(device))
     notes = {
         "training": vars(config), "choice": {"local_weight": choice.local_weight, "shortlist": choice.shortlist},
-        "validation_rsum": trainer.best, "history": history, "device": str(device), "seconds": round(trainer.seconds),
+        "validation_rsum": choice.rsums[choice.local_weight], "history": history, "device": str(device),
+        "seconds": round(trainer.seconds),
     }  # fmt: skip
     save_model(model, out / "model", model.tokenizer, notes)
     if progress:
-        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum {trainer.best:.1f}")
+        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum "
+              f"{notes['validation_rsum']:.1f}")  # fmt: skip
     return load_model(out / "model", device)
 
 

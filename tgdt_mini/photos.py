@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from tgdt_mini import distributed
 from tgdt_mini.assessment import assess, choice_of
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
 from tgdt_mini.data import TokenSet
@@ -23,7 +24,10 @@ from tgdt_mini.pointing import pointing_game
 from tgdt_mini.recipe import TrainingConfig, pick_device
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
-RECIPE = dict(batch=128, learning_rate=5e-4, mirror=True, hide_regions=0.2, hide_words=0.1)  # chosen on Flickr8k's dev
+RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
+    epochs=20, batch=128, learning_rate=1e-3, easy_share=0.8, mirror=True, hide_regions=0.5, hide_words=0.1,
+    validation_captions=1,
+)  # fmt: skip
 
 
 def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, precision: str = "float16",
@@ -45,9 +49,8 @@ def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, p
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
                        shard=5000, progress=progress)  # fmt: skip
-        if not (folder / "records").is_dir():
-            with whole_folder(folder / "records") as beside:
-                records.remove_columns("image").save_to_disk(beside)
+        with whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
+            records.remove_columns("image").save_to_disk(beside)
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 
 
@@ -55,18 +58,36 @@ def open_features(folder: Path, split: str):
     """(records, TokenSet) of a split. ValueError, by name, for what is missing, damaged or does not fit together."""
     from datasets import load_from_disk
 
-    folder = Path(folder) / split
+    about, folder = encoders_of(folder), Path(folder) / split
     images, captions = Features(folder / "images"), Features(folder / "captions")
-    records = load_from_disk(str(folder / "records"))
-    own = records["captions"]
+    try:
+        records = load_from_disk(str(folder / "records"))
+        own, ids = list(records["captions"]), list(records["image_id"])
+    except Exception as error:  # a damaged table fails in many ways
+        raise ValueError(f"{folder / 'records'} is missing or damaged ({error}); run extract again") from error
     owner = torch.tensor([row for row, some in enumerate(own) for _ in some])
-    if list(records["image_id"]) != images.items or len(owner) != len(captions):
-        raise ValueError(f"{folder} holds records that are not those of its features; extract them again")
     flat = tuple(caption for some in own for caption in some)
+    if ids != images.items or captions.key != _key(about["text"]["key"], flat):
+        raise ValueError(f"{folder} holds records that are not those of its features; extract them again")
+    if images.about.get("key") != about["vision"]["key"]:
+        raise ValueError(f"{folder} holds features of another encoder than encoders.json says; extract them again")
     return records, TokenSet(
         images.rows, images.array("boxes"), images.starts, images.array("whole"), StoredText.open(captions), owner,
         flat, tuple(images.items),
     )  # fmt: skip
+
+
+def _features_for(model, folder, split):
+    """`open_features`, for a model: ValueError if other encoders made them than those that it was trained with."""
+    about = encoders_of(folder)
+    for name, trained in (("vision", model.config.image_source), ("text", model.config.text_source)):
+        if not trained or trained["key"] != about[name]["key"]:
+            other = f"{trained['source']} {trained['key']}" if trained else "none"
+            raise ValueError(
+                f"{folder} holds features of the {name} encoder {about[name]['source']} {about[name]['key']}, but the "
+                f"model was trained on those of {other}; extract them with that one"
+            )
+    return open_features(folder, split)
 
 
 def encoders_of(folder: Path) -> dict:
@@ -84,7 +105,7 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
 
     sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too.
     """
-    about = encoders_of(features)
+    about, progress = encoders_of(features), progress and distributed.rank() == 0
     (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
     text = rebuild(TextBackbone, about["text"])
     image_top = None
@@ -93,7 +114,7 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
     torch.manual_seed(config.seed)
     model = TGDT(TGDTConfig.photos(
         image_features=train.features.shape[1], text_features=train.text.features.shape[1],
-        image_source=about["vision"], text_source=about["text"],
+        image_source=about["vision"], text_source=about["text"], most_tokens=about["text"]["most_tokens"],
         image_top=image_top and image_top.about, text_top=text.top and text.top.about, **sizes,
     ))  # fmt: skip
     for mine, pretrained in ((model.image_top, image_top), (model.text_top, text.top)):
@@ -104,7 +125,7 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
 
 def assess_on_photos(model: TGDT, features: Path, split: str = "test") -> dict:
     """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes."""
-    records, tokens = open_features(features, split)
+    records, tokens = _features_for(model, features, split)
     report = assess(model, tokens, choice_of(model))
     if {"boxes", "phrases"} <= set(records.column_names):
         report["pointing"] = pointing_game(*encode(model, tokens), tokens, records, model.tokenizer.pieces)
@@ -114,7 +135,7 @@ def assess_on_photos(model: TGDT, features: Path, split: str = "test") -> dict:
 
 def encode_split(model: TGDT, features: Path, split: str):
     """(Embedding of the images, their ids, Embedding of the captions, the captions) of a split."""
-    _, tokens = open_features(features, split)
+    _, tokens = _features_for(model, features, split)
     images, captions = encode(model, tokens)
     return images, list(tokens.image_ids), captions, list(tokens.captions)
 
@@ -176,7 +197,10 @@ def _pictures(records):
         if image["bytes"] is not None:
             content = hashlib.sha256(image["bytes"]).hexdigest()
         else:
-            stat = Path(image["path"]).stat()
+            try:
+                stat = Path(image["path"]).stat()
+            except OSError as error:
+                raise ValueError(f"image {record['image_id']} cannot be read: {error}") from None
             content = f"{stat.st_size} {stat.st_mtime_ns}"
         yield f"{record['image_id']} {content}"
 

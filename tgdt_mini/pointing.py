@@ -6,6 +6,8 @@ a phrase, the centre of the region with the best mean over its words. Beside the
 photographers favour, and a region drawn at random. A phrase without a box (a scene, say) has no place: it is left out.
 """
 
+import re
+
 import torch
 
 from tgdt_mini.data import TokenSet
@@ -51,17 +53,17 @@ def pointing_game(images: Embedding, captions: Embedding, tokens: TokenSet, reco
 
 
 def places_of(phrases: list[str], caption: str) -> list[tuple[int, int]]:
-    """(start, end) of each phrase in its caption, in characters; (0, 0) for one that is not there.
+    """(start, end) of each phrase in its caption, in characters; (0, 0) for one that is not there as whole words.
 
-    Phrases that occur twice are taken in turn. Example: "a man", "a man" in "a man by a man" -> (0, 5), (9, 14).
+    Phrases come in the caption's order, so that each is looked for after the one before it; one that is not there is
+    looked for from the start. Example: "a man", "a man" in "a man by a man" -> (0, 5), (9, 14).
     """
-    found, after = [], {}
+    found, after = [], 0
     for phrase in phrases:
-        start = caption.lower().find(phrase.lower(), after.get(phrase.lower(), 0))
-        if start < 0:
-            start = caption.lower().find(phrase.lower())
-        found.append((start, start + len(phrase)) if start >= 0 else (0, 0))
-        after[phrase.lower()] = start + len(phrase)
+        wanted = re.compile(rf"(?<!\w){re.escape(phrase)}(?!\w)", re.IGNORECASE)  # "man" is not in "woman"
+        place = wanted.search(caption, after) or wanted.search(caption)
+        found.append(place.span() if place else (0, 0))
+        after = place.end() if place else after
     return found
 
 

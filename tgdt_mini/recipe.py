@@ -4,10 +4,12 @@ No tensor is touched here; `training.py` follows the recipe.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, fields
 
 import torch
 
+FREE = ("chunk", "compile")  # settings that say how a step is computed and not what: a resumed run may change them
 INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge on all of them, InfoNCE (all of them)
 
 
@@ -39,9 +41,12 @@ class TrainingConfig:
     hide_words: float = 0.0  # share of a caption's words, likewise
     top_rate: float = 0.05  # learning rate of a pretrained encoder's last layers, as a share of learning_rate
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
+    validation_captions: int = 0  # of each image that validation reads after an epoch; 0 for all, fewer take less time
     local_weight: float = 1.0  # of the mixed score that validation judges by
     mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it
+    chunk: int = 0  # pairs that a process embeds at a time (see gradient_cache.py); 0: its whole share of the batch
+    compile: bool = False  # the forward pass by torch.compile: minutes before the first step, worth it on a GPU only
     seed: int = 0
 
     @classmethod
@@ -67,6 +72,10 @@ class TrainingConfig:
         for name in ("hide_regions", "hide_words"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+        if self.top_rate < 0:
+            raise ValueError(f"top_rate is {self.top_rate}; it is a share of learning_rate, 0 or more")
+        if self.chunk < 0:
+            raise ValueError(f"chunk is {self.chunk}; it must be 0 for none, or a number of pairs")
         if not (self.use_global or self.use_local):
             raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
 
@@ -93,9 +102,29 @@ class TrainingConfig:
         """The inter-modal loss of a model that gives every pair the same score: ln(batch), or twice the margin."""
         return math.log(self.batch) if inter == "info_nce" else 2 * self.margin
 
+    def collapse_warning(self, before: dict | None, row: dict) -> str:
+        """One sentence if a term stood for two epochs at the value that it has when all scores are equal, else "".
+
+        before, row: two epochs of the history. One is not enough: on its way down, a healthy InfoNCE passes ln(batch).
+        """
+        if before is None or (before["inter"], before["stage"]) != (row["inter"], row["stage"]):
+            return ""
+        flat = self.collapse_value(row["inter"])
+        for name in ("inter_global", "inter_local"):
+            if all(each[name] and abs(each[name] - flat) < 0.01 * flat for each in (before, row)):
+                return (
+                    f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model that gives every "
+                    "pair the same score: it has collapsed; begin with all negatives (--inter curriculum) or lower "
+                    "--learning-rate"
+                )
+        return ""
+
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name: auto is cuda where there is one, else cpu. ValueError for one that is not there."""
+    """The device of a name: auto is cuda where there is one, else cpu. ValueError for one that is not there.
+
+    mps is taken only when it is asked for, with a warning: no result of this project was checked on it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -104,6 +133,8 @@ def pick_device(name: str = "auto") -> torch.device:
         raise ValueError(
             f"device is {name!r}, which this machine cannot use ({str(error).splitlines()[0]}); try cpu"
         ) from error
+    if torch.device(name).type == "mps":
+        warnings.warn("device mps: results were not verified there; compare with --device cpu before you trust them")
     return torch.device(name)
 
 
@@ -114,4 +145,5 @@ def precision_of(name: str, device: torch.device) -> torch.dtype:
         return named[name]
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    has_it = torch.cuda.is_bf16_supported(including_emulation=False)  # an older card can, but slower than float32
+    return torch.bfloat16 if has_it else torch.float16

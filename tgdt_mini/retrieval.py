@@ -1,35 +1,29 @@
 """Two-stage search: a shortlist by global score, then the shortlist alone re-ordered by global + weight x local.
 
-    stage 1   one dot product with every item of the gallery, keep the top K
+    stage 1   one dot product with every item of the gallery, keep the top K (`stage_one.py`)
     stage 2   late interaction with those K only: K / G of the work of scoring everything
 
 `two_stage` does it for embeddings in memory, on any device, and returns scores for evaluation. `Gallery` is what an
 application keeps: items are encoded once, their tokens lie on disk, and a search reads the shortlist's tokens only.
-Stage 1 is exact, a dot product with all items: enough below a million. No approximate index, no appending, no deletion.
+More items can be appended; none can be deleted.
 
 Q queries, G gallery items, K shortlist, L local tokens of an item, D width. A gallery's local tokens lie end to end,
 (T, D) without padding, item g owning rows offsets[g] to offsets[g + 1].
 """
 
-import json
 import time
-import zlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from tgdt_mini import gallery_files
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.paths import whole_folder
-from tgdt_mini.similarity import at_least_float32, autocast_off, check_query_is, check_real, shortlist_similarity
+from tgdt_mini.local_tokens import LocalTokens, Segment
+from tgdt_mini.similarity import at_least_float32, check_query_is, check_real, paired_similarity, shortlist_similarity
+from tgdt_mini.stage_one import FLOATS, best_by_global, by_columns, check_index
 
-FLOATS = 2**22  # gathered tokens, or stage-one scores, held at once: 16 MB of float32
-CHECKED = 2**28  # bytes: files up to 256 MB are read through and compared with their checksum at every load
-HELD = ("image", "caption")
-FORMAT = "tgdt_mini gallery 1"
-ARRAYS = ("global_tokens", "local_tokens", "offsets")
+MEETINGS = 8  # shortlists that an image is in, on average, from which on going through the images pays
 
 
 def two_stage(
@@ -51,9 +45,23 @@ def two_stage(
         tokens = gallery.local_tokens.index_select(0, ids.flatten()).view(*ids.shape, length, width)  # (q, K, L, D)
         return tokens, gallery.mask[ids] if ragged else None
 
-    global_tokens = at_least_float32(gallery.global_token)
-    scores = global_tokens.new_full((len(queries), len(gallery)), -float("inf"))
-    for rows, ids, mixed, _ in _search(queries, global_tokens, fetch, length, shortlist, local_weight, query_is):
+    def by_query(some, ids):
+        return _by_query(some, ids, fetch, length, query_is)
+
+    def by_image(some, ids):
+        """Image by image: a token that many queries ask for is read and multiplied once for all of them."""
+        asked = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
+        if query_is == "image":
+            return paired_similarity(some, gallery, asked, ids.flatten()).view(ids.shape)  # (q, K)
+        images, order = ids.flatten().sort(stable=True)
+        local = paired_similarity(gallery, some, images, asked[order])  # (q*K,)
+        return torch.empty_like(local).scatter_(0, order, local).view(ids.shape)  # (q, K)
+
+    many = query_is == "image" or len(queries) * min(shortlist, len(gallery)) >= MEETINGS * len(gallery)
+    rerank = by_image if many else by_query
+    longest = max(length, queries.mask.shape[1])
+    scores = at_least_float32(queries.global_token[:0]).new_full((len(queries), len(gallery)), -float("inf"))
+    for rows, ids, mixed, _ in _search(queries, gallery.global_token, rerank, shortlist, local_weight, longest):
         scores[rows].scatter_(1, ids, mixed)
     return scores
 
@@ -72,57 +80,80 @@ class Hits:
 class Gallery:
     """Encoded items, to be searched by the other modality. On the CPU: it is the disk that a search waits for.
 
-    global_tokens (G, D) float32; local_tokens (T, D) float16, memory-mapped after `load`; offsets (G + 1,);
-    items: G JSON values that a hit returns; holds: "image" or "caption"; model: fingerprint of the encoder, or None.
+    global_tokens (G, D) float32 or float16, in memory; stored: the local tokens, on disk after `load`; items: G JSON
+    values that a hit returns; holds: "image" or "caption"; model: fingerprint of the encoder, or None.
     """
 
     global_tokens: torch.Tensor
-    local_tokens: torch.Tensor
-    offsets: torch.Tensor
+    stored: LocalTokens
     items: list
     holds: str
     model: str | None = None
 
     @classmethod
-    def build(cls, embedding: Embedding, items: list, holds: str = "image", model: str | None = None) -> "Gallery":
-        """A gallery of an embedding's real tokens; items[i], say a file name, is what a hit on row i returns."""
-        if holds not in HELD:
+    def build(
+        cls, embedding: Embedding, items: list, holds: str = "image", model: str | None = None,
+        local_precision: str = "float16", global_precision: str = "float32",
+    ) -> "Gallery":  # fmt: skip
+        """A gallery of an embedding's real tokens; items[i], say a file name, is what a hit on row i returns.
+
+        local_precision: "float16" or "int8", half of the bytes; global_precision: "float32" or "float16".
+        """
+        if holds not in gallery_files.HELD:
             raise ValueError(f'holds is {holds!r}; it must be "image" or "caption"')
+        for name, value, known in (
+            ("local_precision", local_precision, ("float16", "int8")),
+            ("global_precision", global_precision, ("float32", "float16")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be {' or '.join(known)}")
         if len(items) != len(embedding):
             raise ValueError(f"{len(items)} items for {len(embedding)} embedded {holds}s; give one item for each")
         counts = check_real(embedding, names=(holds,))[0]  # (G,)
         embedding = embedding.detach()
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (G + 1,)
-        local_tokens = embedding.local_tokens[embedding.mask].to(torch.float16).cpu()  # (T, D)
-        return cls(embedding.global_token.float().cpu(), local_tokens, offsets, list(items), holds, model)
+        segment = Segment.of(embedding.local_tokens[embedding.mask], counts, local_precision)
+        global_tokens = by_columns(embedding.global_token.to("cpu", getattr(torch, global_precision)))
+        return cls(global_tokens, LocalTokens((segment,)), list(items), holds, model)
 
     def __len__(self) -> int:
         return len(self.items)
 
-    @cached_property
-    def longest(self) -> int:
-        """The most local tokens that an item has."""
-        return int(self.offsets.diff().max())
+    @property
+    def offsets(self) -> torch.Tensor:
+        """(G + 1,) item g owns rows offsets[g] to offsets[g + 1] of the local tokens."""
+        return self.stored.offsets
+
+    @property
+    def local_tokens(self) -> torch.Tensor:
+        """(T, D) all local tokens as they are stored. If items were appended, this is a copy in memory."""
+        tokens = [segment.tokens for segment in self.stored.segments]
+        return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
 
     def search(
         self, query: Embedding, k: int = 10, shortlist: int = 100, local_weight: float = 1.0,
-        expect_model: str | None = None,
+        expect_model: str | None = None, index=None,
     ) -> Hits:  # fmt: skip
         """The k best items for each query (captions if the gallery holds images, and the other way round).
 
         The same scores as `two_stage` on the stored tokens. A k larger than the shortlist enlarges the shortlist, one
-        larger than the gallery returns the whole gallery. expect_model: see `load`.
+        larger than the gallery returns the whole gallery. expect_model: see `load`. index: makes the shortlist instead
+        of scoring all items, see `stage_one.faiss_index`. Raises ValueError if a score is NaN.
         """
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least 1 hit")
         self._check_model(expect_model)
         query_is = "caption" if self.holds == "image" else "image"
         check_real(query, names=(query_is,))
+        if index is not None:
+            check_index(index, *self.global_tokens.shape)
         shortlist = max(shortlist, k) if shortlist >= 1 else shortlist  # below 1 is an error, raised in _search
         query = query.detach().to("cpu", torch.float32)
         indices, scores, seconds = [], [], {"shortlist": 0.0, "rerank": 0.0}
-        parts = _search(query, self.global_tokens, self._fetch, self.longest, shortlist, local_weight, query_is)
-        for _, ids, mixed, took in parts:
+
+        def rerank(some, ids):
+            return _by_query(some, ids, self.stored.fetch, self.stored.longest, query_is)
+
+        for _, ids, mixed, took in _search(query, self.global_tokens, rerank, shortlist, local_weight, index=index):
             best = mixed.topk(min(k, len(self)))  # (q, k)
             indices.append(ids.gather(1, best.indices))
             scores.append(best.values)
@@ -131,57 +162,51 @@ class Gallery:
         items = [[self.items[row] for row in rows] for rows in indices.tolist()]
         return Hits(indices, torch.cat(scores), items, seconds)
 
-    def _fetch(self, ids):
-        """The stored tokens of items ids (q, K): (q, K, L, D), and which of them are real; None if all are."""
-        if len(self.local_tokens) == len(self) * self.longest:  # every item has the same number: gather whole items
-            tokens = self.local_tokens.unflatten(0, (len(self), self.longest)).index_select(0, ids.flatten())
-            return tokens.unflatten(0, ids.shape), None  # (q, K, L, D)
-        first, counts = self.offsets[ids], self.offsets[ids + 1] - self.offsets[ids]  # (q, K)
-        place = torch.arange(int(counts.max()))  # (L,)
-        mask = place < counts[..., None]  # (q, K, L)
-        rows = first[..., None] + torch.minimum(place, counts[..., None] - 1)  # a pad repeats the item's last token
-        return self.local_tokens.index_select(0, rows.flatten()).unflatten(0, rows.shape), mask  # (q, K, L, D)
-
     def save(self, folder: str | Path) -> None:
-        """Write the gallery to a folder: three .npy files that numpy can map, and gallery.json. No pickle.
+        """Write the gallery to a folder, see `gallery_files.py`.
 
         Whatever goes wrong, the folder holds the old gallery or the new one, never a part. A folder that holds
         something else is not touched: ValueError.
         """
-        about = {"format": FORMAT, "holds": self.holds, "model": self.model, "items": self.items, "files": {}}
-        try:
-            json.dumps(about)
-        except TypeError as error:
-            raise ValueError(f"items must be JSON values, such as file names: {error}") from None
-        with whole_folder(Path(folder), marker="gallery.json") as beside:
-            for name in ARRAYS:
-                path = beside / f"{name}.npy"
-                np.save(path, getattr(self, name).numpy(), allow_pickle=False)
-                about["files"][path.name] = {"bytes": path.stat().st_size, "crc32": _crc32(path)}
-            (beside / "gallery.json").write_text(json.dumps(about), encoding="utf-8")
+        gallery_files.write(Path(folder), self._arrays(), {"holds": self.holds, "model": self.model})
+
+    def append(self, folder: str | Path) -> None:
+        """Add this gallery's items to the one in a folder, whose files stay as they are.
+
+        Whatever goes wrong, the folder holds what it held, or all of it and these. ValueError if there is no gallery,
+        or one of another model, width, kind of item or precision of global tokens.
+        """
+        gallery_files.append(Path(folder), self._arrays(), {"holds": self.holds, "model": self.model})
+
+    def _arrays(self):
+        start, found = 0, []
+        for segment in self.stored.segments:
+            end = start + len(segment.offsets) - 1
+            arrays = {"global_tokens": self.global_tokens[start:end], "local_tokens": segment.tokens,
+                      "offsets": segment.offsets, "scales": segment.scales}  # fmt: skip
+            arrays = {name: array.numpy() for name, array in arrays.items() if array is not None}
+            found.append({"items": self.items[start:end], **arrays})
+            start = end
+        return found
 
     @classmethod
     def load(cls, folder: str | Path, expect_model: str | None = None, check_all: bool = False) -> "Gallery":
         """Open a saved gallery; the local tokens stay on disk until a search reads them.
 
         expect_model: the fingerprint of the model that will encode the queries; another one is a ValueError.
-        check_all: compare the checksum of large files too (always done up to 256 MB; sizes are always compared).
+        check_all: compare all checksums, not only those of the first 256 MB (sizes are always compared).
         Raises ValueError that names the file for whatever is missing, truncated or damaged.
         """
-        about, tensors = _read_about(Path(folder) / "gallery.json"), {}
-        for name in ARRAYS:
-            path = Path(folder) / f"{name}.npy"
-            expected = about["files"].get(path.name, {})
-            size = path.stat().st_size if path.is_file() else None
-            if size is None or size != expected.get("bytes"):
-                raise ValueError(f"{path} has {size} bytes instead of {expected.get('bytes')}; re-index")
-            if (check_all or size <= CHECKED) and _crc32(path) != expected.get("crc32"):
-                raise ValueError(f"{path} is damaged: its checksum differs from the one in gallery.json; re-index")
-            mode = "c" if name == "local_tokens" else None  # "c": torch wants writable memory, the file stays as it is
-            tensors[name] = torch.from_numpy(np.load(path, mmap_mode=mode, allow_pickle=False))
-        gallery = cls(items=about["items"], holds=about["holds"], model=about["model"], **tensors)
-        if not len(gallery) == len(gallery.global_tokens) == len(gallery.offsets) - 1:
-            raise ValueError(f"{folder} names {len(gallery)} items in gallery.json, its arrays differ; re-index")
+        about, stored = gallery_files.read(Path(folder), check_all)
+        segments, items, parts = [], [], []
+        for each in stored:
+            tensors = {name: torch.from_numpy(each[name]) for name in each if name != "items"}
+            segments.append(Segment(tensors["local_tokens"], tensors["offsets"], tensors.get("scales")))
+            parts.append(tensors["global_tokens"])
+            items += each["items"]
+        global_tokens = torch.empty(parts[0].shape[1], len(items), dtype=parts[0].dtype).T  # (G, D), see by_columns
+        torch.cat(parts, out=global_tokens)
+        gallery = cls(global_tokens, LocalTokens(tuple(segments)), items, about["holds"], about["model"])
         gallery._check_model(expect_model)
         return gallery
 
@@ -190,8 +215,11 @@ class Gallery:
             raise ValueError(f"the gallery was built by another model ({self.model}, not {expect_model}); re-index")
 
 
-def _search(queries, global_tokens, fetch, length, shortlist, local_weight, query_is):
-    """Both stages, some queries at a time: yields (rows, ids (q, K), mixed scores (q, K), seconds of each stage)."""
+def _search(queries, global_tokens, rerank, shortlist, local_weight, longest=1, index=None):
+    """Both stages, some queries at a time: yields (rows, ids (q, K), mixed scores (q, K), seconds of each stage).
+
+    rerank: (some queries, their shortlists (q, K)) -> (q, K) local scores, with `longest` numbers held for each.
+    """
     if shortlist < 1:
         raise ValueError(f"shortlist is {shortlist}; it must be at least 1, and about 100 to lose little")
     size, width = global_tokens.shape
@@ -200,32 +228,25 @@ def _search(queries, global_tokens, fetch, length, shortlist, local_weight, quer
             f"queries are {queries.global_token.shape[1]} wide, the gallery {width}: built by another model; re-index"
         )
     shortlist = min(shortlist, size)
-    step, substep = max(1, FLOATS // size), max(1, FLOATS // (shortlist * length * width))
+    step = max(1, FLOATS // max(size, shortlist * longest))
     for start in range(0, len(queries), step):
         some = queries[start : start + step]
         begin = time.perf_counter()
-        with autocast_off(global_tokens):
-            scores = at_least_float32(some.global_token) @ global_tokens.T  # (q, G)
-        ids = scores.topk(shortlist).indices.sort(1).values  # (q, K), ascending: a disk reads forward
+        scores, ids = best_by_global(some.global_token, global_tokens, shortlist, index)  # (q, K)
         middle = time.perf_counter()
-        blocks = [slice(i, i + substep) for i in range(0, len(some), substep)]
-        local = torch.cat([shortlist_similarity(some[rows], *fetch(ids[rows]), query_is) for rows in blocks])  # (q, K)
-        mixed = scores.gather(1, ids) + local_weight * local  # (q, K)
+        mixed = scores + local_weight * rerank(some, ids)  # (q, K)
+        if mixed.isnan().any():
+            row, place = mixed.isnan().nonzero()[0].tolist()
+            raise ValueError(
+                f"query {start + row} scores NaN with item {int(ids[row, place])}; a ranking among NaN means nothing, "
+                "so find where the model made it"
+            )
         seconds = {"shortlist": middle - begin, "rerank": time.perf_counter() - middle}
         yield slice(start, start + step), ids, mixed, seconds
 
 
-def _read_about(path):
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        if about["format"] != FORMAT or not isinstance(about["items"], list) or about["holds"] not in HELD:
-            raise KeyError(f"format {about['format']!r}")
-        return {"model": about["model"], "files": dict(about["files"])} | about
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; build the gallery first") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); re-index") from None
-
-
-def _crc32(path):
-    return zlib.crc32(np.memmap(path, np.uint8, "r"))
+def _by_query(queries, ids, fetch, length, query_is):
+    """(q, K) local scores, some queries at a time: each query's candidates are gathered by `fetch`."""
+    step = max(1, FLOATS // (ids.shape[1] * length * queries.local_tokens.shape[2]))
+    blocks = [slice(start, start + step) for start in range(0, len(queries), step)]
+    return torch.cat([shortlist_similarity(queries[rows], *fetch(ids[rows]), query_is) for rows in blocks])

@@ -9,6 +9,7 @@ Scores are in float32 even under autocast: in bfloat16 near ties change which ne
 are worth comparing is for whoever made the mask; no word is weighted more than another.
 """
 
+from contextlib import nullcontext
 from math import isqrt
 
 import torch
@@ -17,6 +18,7 @@ from tgdt_mini.embedding import Embedding
 
 INFINITY = float("inf")
 CHUNK = 2**22  # products held at once: 16 MB of float32, small enough for a CPU's caches to help
+WORDS = 2**10  # gathered at once for one image's regions: with D = 256, 1 MB that stays in the cache
 
 
 def global_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
@@ -35,20 +37,23 @@ def local_similarity(images: Embedding, captions: Embedding, chunk: int = CHUNK)
     chunk: word-region products held at once. It bounds the memory (4 bytes each); the scores do not depend on it.
     Source: late interaction as in ColBERT (arXiv 2004.12832); the released TGDT code has its sum over words.
     Example: words (1, 0) and (0, 1) against regions (1, 0) and (0.6, 0.8) -> (1.0 + 0.8) / 2 = 0.9.
-    Raises ValueError for a caption without a real word or an image without a real region.
+    Raises ValueError for a caption without a real word or an image without a real region; in training on a GPU, where
+    looking would keep it waiting at every step, its scores are not finite instead.
     """
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; it must be at least 1 product (the default is {CHUNK})")
     _check_width(images.global_token, captions.global_token)
-    word_counts, region_counts = check_real(captions, images, names=("caption", "image"))
     regions, most_regions, most_words = images.local_tokens, images.mask.shape[1], captions.mask.shape[1]
-    pad = None if bool((region_counts == most_regions).all()) else ~images.mask  # (I, R)
+    known = regions.device.type == "cpu" or not (regions.requires_grad or captions.local_tokens.requires_grad)
+    if known:
+        word_counts, region_counts = check_real(captions, images, names=("caption", "image"))
+    pad = None if known and bool((region_counts == most_regions).all()) else ~images.mask  # (I, R)
     caption_step = max(1, isqrt(chunk) // most_words)  # about as many words as regions at a time
     scores = []
     with autocast_off(regions):
         for first in range(0, len(captions), caption_step):
             some = slice(first, first + caption_step)
-            words, average = _pack(captions[some], int(word_counts[some].sum()))  # (P, D), (c, P)
+            words, average = _pack(captions[some], int(word_counts[some].sum()) if known else None)  # (P, D), (c, P)
             image_step = max(1, chunk // (len(words) * most_regions))
             rows = [slice(start, start + image_step) for start in range(0, len(images), image_step)]
             best = [average @ _best_region(words, regions[i], None if pad is None else pad[i]) for i in rows]
@@ -87,6 +92,37 @@ def shortlist_similarity(
         return best.masked_fill(~real_word, 0).sum(2) / real_word.sum(2)  # (Q, K)
 
 
+def paired_similarity(
+    images: Embedding, captions: Embedding, image: torch.Tensor, caption: torch.Tensor
+) -> torch.Tensor:
+    """(P,) local similarity of image[p] with caption[p]: what a shortlist for many queries at once needs.
+
+    image (P,), ascending, and caption (P,) are row numbers. Goes through the images, gathers the words of each one's
+    captions and multiplies them with its regions: nothing is padded, and the gathering costs little when an image meets
+    several captions. With few captions an image `shortlist_similarity` is the faster way.
+    Every image and every caption must have a real token; the caller has checked that.
+    """
+    width, longest = captions.local_tokens.shape[2], captions.mask.shape[1]
+    with autocast_off(captions.local_tokens):
+        real = captions.mask.index_select(0, caption)  # (P, W)
+        words = (caption[:, None] * longest + torch.arange(longest, device=caption.device))[real]  # (all words,)
+        regions = images.mask.flatten().nonzero()[:, 0]  # (all regions,)
+        pairs = torch.bincount(image, minlength=len(images)).cumsum(0)  # (I,) pairs up to and with each image
+        last_word = torch.cat([real.new_zeros(1, dtype=torch.long), real.sum(1).cumsum(0)])[pairs]
+        ends = torch.stack([images.mask.sum(1).cumsum(0), last_word]).T.tolist()  # the only wait for a GPU
+        (start, first), best = (0, 0), []
+        all_regions, all_words = images.local_tokens.reshape(-1, width), captions.local_tokens.reshape(-1, width)
+        for end, last in ends:
+            if last > first:
+                mine = at_least_float32(all_regions.index_select(0, regions[start:end]))  # (R, D)
+            for here in range(first, last, WORDS):
+                some = all_words.index_select(0, words[here : min(here + WORDS, last)])  # (w, D)
+                best.append((mine @ at_least_float32(some).T).amax(0))  # (w,)
+            start, first = end, last
+        scores = all_words.new_zeros(real.shape, dtype=best[0].dtype).masked_scatter(real, torch.cat(best))  # (P, W)
+        return scores.sum(1) / real.sum(1)
+
+
 def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:
     """For each embedding, how many real tokens each item has, (B,) on the CPU. An item without any is a ValueError."""
     counts = torch.cat([embedding.mask.sum(1) for embedding in embeddings]).cpu()  # the only wait for a GPU
@@ -113,13 +149,22 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def autocast_off(tensor: torch.Tensor) -> torch.autocast:
-    return torch.autocast(tensor.device.type, enabled=False)
+def autocast_off(tensor: torch.Tensor):
+    """A context without autocast on the tensor's device; some devices have none to begin with."""
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def _pack(captions, count):
-    """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption."""
+    """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption.
+
+    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight.
+    """
     mask = captions.mask  # (C, W)
+    if count is None:
+        words = at_least_float32(captions.local_tokens).masked_fill(~mask[..., None], 0).flatten(0, 1)  # (C*W, D)
+        is_mine = torch.eye(len(mask), dtype=torch.bool, device=mask.device)[..., None] & mask  # (C, C, W)
+        return words, is_mine.flatten(1).to(words.dtype) / mask.sum(1, keepdim=True)
     positions = torch.nonzero_static(mask.flatten(), size=count)[:, 0]  # (P,); with the size given no GPU has to wait
     words = at_least_float32(captions.local_tokens.flatten(0, 1).index_select(0, positions))  # (P, D)
     is_mine = torch.arange(len(mask), device=mask.device)[:, None] == positions // mask.shape[1]  # (C, P)

@@ -2,7 +2,8 @@
 
 The recipe is AdamW with warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The
 inter-modal terms begin with all negatives and move to the hardest one: hardest from the start can collapse (every score
-equal, the loss at twice the margin), which the loop watches for. It draws no figure.
+equal, the loss at twice the margin), which the loop watches for. The same loop runs in one process and in many
+(`distributed.py`), on whole batches and chunk by chunk (`gradient_cache.py`). It draws no figure.
 """
 
 import signal
@@ -14,14 +15,17 @@ from pathlib import Path
 
 import torch
 
+from tgdt_mini import distributed
 from tgdt_mini.augmentation import augmented
-from tgdt_mini.checkpoint import load_state, save_model, save_state
+from tgdt_mini.batches import Batches
+from tgdt_mini.checkpoint import load_state, random_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
+from tgdt_mini.gradient_cache import embed_in_chunks
 from tgdt_mini.losses import cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
-from tgdt_mini.recipe import TrainingConfig, precision_of
+from tgdt_mini.recipe import FREE, TrainingConfig, precision_of
 from tgdt_mini.similarity import global_similarity, local_similarity
 
 
@@ -38,20 +42,23 @@ class Trainer:
     """A run: model, optimizer and place in the schedule. `run` goes on from that place to the end.
 
     out: folder for `last/` (everything needed to go on) and `best/` (the model with the best validation rsum).
+    Inside `distributed.joined` all processes build the same trainer and run it; batch counts the pairs of all together.
     """
 
     def __init__(self, model: TGDT, train: TokenSet, validation: TokenSet, config: TrainingConfig, out: Path,
                  device: torch.device | str = "cpu", tokenizer=None, progress: bool = True):  # fmt: skip
         self.device, self.config, self.out, self.progress = torch.device(device), config, Path(out), progress
         self.model, self.tokenizer = model.to(self.device), tokenizer
+        if config.validation_captions:
+            validation = validation.thinned(config.validation_captions)
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)
-        self.captions_of = _captions_of(train)  # (I, most captions), on the CPU
-        self.lengths = train.text.mask.sum(dim=1).cpu()  # (C,) tokens
-        if config.batch > train.image_count:
-            raise ValueError(
-                f"batch is {config.batch}, but there are {train.image_count} images; choose a smaller batch"
-            )
-        self.steps_an_epoch = train.image_count // config.batch
+        self.batches = Batches(train, config.batch, config.seed, config.mix_lengths)
+        self.steps_an_epoch = len(self.batches)
+        if config.batch < distributed.size():
+            raise ValueError(f"batch is {config.batch}; {distributed.size()} processes need one pair each at least")
+        distributed.same_start(self.model)
+        if config.compile:
+            self.model.compile(dynamic=True)  # dynamic: each batch is padded to a length of its own
         self.optimizer = torch.optim.AdamW(
             _groups(model, config), lr=config.learning_rate, fused=self.device.type == "cuda"
         )
@@ -95,12 +102,12 @@ class Trainer:
         from tqdm import tqdm
 
         if self.step == 0:
-            torch.manual_seed(self.config.seed)
+            self._seed()
         last = self.total_steps if max_steps is None else min(self.total_steps, self.step + max_steps)
         began, before = time.perf_counter(), self.seconds
         bar = tqdm(total=self.total_steps, initial=self.step, desc="training", unit=" steps", disable=not self.progress)
         with bar, _interrupt_later() as interrupted:
-            while self.step < last and not self._waited_enough() and not interrupted:
+            while self.step < last and not self._waited_enough() and not distributed.any_of(bool(interrupted)):
                 self._step()
                 bar.update()
                 self.seconds = before + time.perf_counter() - began
@@ -111,9 +118,13 @@ class Trainer:
                     if shown["warning"]:
                         bar.write(shown["warning"])
             self.save()
-        if interrupted:
+        if distributed.any_of(bool(interrupted)):  # all processes stop after the same step, whichever was told to
             raise KeyboardInterrupt
         return self.history
+
+    def _seed(self):
+        """Of a process that has no random state yet; another in each, or all would draw the same dropout."""
+        torch.manual_seed(self.config.seed + 1_000_003 * distributed.rank())
 
     def _waited_enough(self):
         rsums = [row["rsum_mixed"] for row in self.history]
@@ -130,19 +141,18 @@ class Trainer:
             group["lr"] = rate * group["share"]
         self.model.train()
         some = self._with_hard_caption(captions)
-        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
-            stop = self.config.stage_at(epoch) == "global"
-            read = self.train_set.images(rows), self.train_set.text[captions]
-            images, texts = self.model(*augmented(*read, *self.augmentation), stop_gradient=stop)
-            hard = self.model.encode_captions(self.train_set.hard[captions[some]]) if len(some) else None
+        embeddings, carry_on = embed_in_chunks(self._embed, self._parts(rows, captions, captions[some]), self.device)
+        images, texts, hard = distributed.gather(*embeddings)
         loss = self.loss(images, texts, rows, epoch)
         total = loss.total
         binding = torch.zeros_like(total)
-        if hard is not None:
+        if len(some):
             binding = hard_caption_loss(images[some], texts[some], hard, self.config.temperature)
             total = total + self.config.hard_weight * binding
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
+        carry_on()
+        distributed.average_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
@@ -150,6 +160,23 @@ class Trainer:
         parts = (total, loss.inter_global, loss.inter_local, loss.intra, binding)
         self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
         self.step += 1
+
+    def _parts(self, rows, captions, hard):
+        """This process's share of a batch, in chunks: [(rows, captions, captions whose hard negative is wanted)]."""
+        rows, captions, hard = (each[distributed.share(len(each))] for each in (rows, captions, hard))
+        chunk = self.config.chunk or len(rows)
+        chunks = rows.split(chunk)
+        return list(zip(chunks, captions.split(chunk), hard.tensor_split(len(chunks))))
+
+    def _embed(self, part):
+        """Embeddings of a part's images and captions, and of its hard negatives, of which there may be none."""
+        rows, captions, hard = part
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
+            stop = self.config.stage_at(self.epoch) == "global"
+            read = self.train_set.images(rows), self.train_set.text[captions]
+            images, texts = self.model(*augmented(*read, *self.augmentation), stop_gradient=stop)
+            wrong = self.model.encode_captions(self.train_set.hard[hard]) if len(hard) else texts[:0]
+        return images, texts, wrong
 
     def _with_hard_caption(self, captions):
         """Places in the batch, the first share of those whose caption has a hard negative; none in the global stage."""
@@ -159,20 +186,7 @@ class Trainer:
         return self.has_hard[captions].nonzero()[: round(share * len(captions)), 0]
 
     def _order(self, epoch):
-        """The epoch's batches: (rows, captions) tensors, every image at most once with one of its captions."""
-        draw = torch.Generator().manual_seed(self.config.seed * 100_003 + epoch)
-        rows = torch.randperm(self.train_set.image_count, generator=draw)
-        count = (self.captions_of >= 0).sum(dim=1)
-        # captions of an image take turns over the epochs, from a random start, so that all are read equally often
-        start = torch.randint(0, 10_000, count.shape, generator=torch.Generator().manual_seed(self.config.seed))
-        captions = self.captions_of[torch.arange(len(count)), (start + epoch) % count][rows]
-        cut = self.steps_an_epoch * self.config.batch
-        rows, captions = rows[:cut], captions[:cut]
-        # captions of about one length share a batch, so that little of it is padding; the noise keeps batches varied
-        length = self.lengths[captions] + self.config.mix_lengths * torch.rand(cut, generator=draw)
-        by_length = length.argsort(stable=True).split(self.config.batch)
-        order = torch.randperm(self.steps_an_epoch, generator=draw).tolist()
-        return [(rows[by_length[i]].to(self.device), captions[by_length[i]].to(self.device)) for i in order]
+        return [(rows.to(self.device), captions.to(self.device)) for rows, captions in self.batches.of(epoch)]
 
     def _end_epoch(self):
         total, inter_global, inter_local, intra, binding, steps = self.sums.tolist()
@@ -185,47 +199,39 @@ class Trainer:
             "stage": self.config.stage_at(epoch), "learning_rate": self.optimizer.param_groups[0]["lr"],
             "seconds": round(self.seconds, 1),
         }  # fmt: skip
-        row |= validate(self.model, self.validation, self.config.local_weight)
-        row["warning"] = self._collapse(row)
+        row |= distributed.from_first(lambda: validate(self.model, self.validation, self.config.local_weight))
+        row["warning"] = self.config.collapse_warning(self.history[-1] if self.history else None, row)
         self.history.append(row)
         if row["rsum_mixed"] > self.best:
             self.best = row["rsum_mixed"]
-            save_model(self.model, self.out / "best", self.tokenizer, {"epoch": epoch + 1, "rsum": self.best})
+            if distributed.rank() == 0:
+                save_model(self.model, self.out / "best", self.tokenizer, {"epoch": epoch + 1, "rsum": self.best})
         self.save()
 
-    def _collapse(self, row) -> str:
-        """One sentence if a term stood for two epochs at the value that it has when all scores are equal, else ''.
-
-        One epoch is not enough: on its way down, a healthy InfoNCE passes ln(batch).
-        """
-        if not self.history or (self.history[-1]["inter"], self.history[-1]["stage"]) != (row["inter"], row["stage"]):
-            return ""
-        flat = self.config.collapse_value(row["inter"])
-        for name in ("inter_global", "inter_local"):
-            if all(each[name] and abs(each[name] - flat) < 0.01 * flat for each in (self.history[-1], row)):
-                return (
-                    f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model that gives every "
-                    "pair the same score: it has collapsed; begin with all negatives (--inter curriculum) or lower "
-                    "--learning-rate"
-                )
-        return ""
-
     def save(self):
-        """Write `last/`: model, optimizer, random state and place, whole or not at all."""
+        """Write `last/`: model, optimizer, random states and place, whole or not at all. All processes call it."""
         place = {
             "step": self.step, "history": self.history, "best": self.best, "seconds": self.seconds,
             "training": asdict(self.config), "data": self._data(), "sums": self.sums.tolist(),
         }  # fmt: skip
-        save_state(self.out / "last", self.model, self.tokenizer, self.optimizer, self.scaler, place)
+        randoms = distributed.from_all(random_state(self.device))
+        if distributed.rank() == 0:
+            save_state(self.out / "last", self.model, self.tokenizer, self.optimizer, self.scaler, place, randoms)
+        distributed.any_of(False)  # nobody leaves, and ends the run, while it is being written
 
     def _data(self):
         return {"images": self.train_set.image_count, "captions": len(self.train_set.captions)}
 
     def resume(self) -> "Trainer":
-        """Take up the run in `out/last`. ValueError when it was started with other settings."""
-        place = load_state(self.out / "last", self.model, self.optimizer, self.scaler)
-        if place["training"] != asdict(self.config):
-            changed = [name for name, value in asdict(self.config).items() if place["training"].get(name) != value]
+        """Take up the run in `out/last`, in any number of processes. ValueError when other settings started it.
+
+        Only FREE settings may differ: they change how a step is computed, and not what it computes.
+        """
+        self._seed()
+        place = load_state(self.out / "last", self.model, self.optimizer, self.scaler, distributed.rank())
+        before = asdict(TrainingConfig.from_dict(place["training"]))
+        changed = [name for name, value in asdict(self.config).items() if name not in FREE and before[name] != value]
+        if changed:
             raise ValueError(f"{self.out}/last was trained with another {changed[0]}; use the same, or another --out")
         if place["data"] != self._data():
             raise ValueError(f"{self.out}/last is of {place['data']}, not of {self._data()}; use another --out")
@@ -265,16 +271,3 @@ def _groups(model, config):
          "share": config.top_rate if pretrained else 1.0}
         for (pretrained, free), some in sorted(groups.items())
     ]  # fmt: skip
-
-
-def _captions_of(tokens: TokenSet) -> torch.Tensor:
-    """(I, most) int64: the rows of each image's captions, -1 where there are no more."""
-    owner = tokens.caption_image.cpu()
-    count = torch.bincount(owner, minlength=tokens.image_count)
-    if (count == 0).any():
-        raise ValueError(f"image {tokens.image_ids[int((count == 0).nonzero()[0])]!r} has no caption to train on")
-    order = torch.argsort(owner, stable=True)
-    table = torch.full((tokens.image_count, int(count.max())), -1)
-    place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner[order]]
-    table[owner[order], place] = order
-    return table

@@ -1,0 +1,261 @@
+"""Search in Qdrant finds what a search in memory finds, and no acknowledged image is lost when the process is killed.
+
+The client's own stand-in for a server checks the interface, the engine inside this process the results. No server ran.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from helpers import random_embedding
+
+from tgdt_mini import cli, scenes
+from tgdt_mini.qdrant import QdrantGallery
+from tgdt_mini.retrieval import Gallery
+
+WIDTH = 16
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")  # the stand-in has no index to leave out
+
+
+def lengths(count, most, seed=0):
+    return torch.randint(1, most + 1, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def embedded(seed, count, most, width=WIDTH):
+    return random_embedding(seed, count, lengths(count, most, seed), width, torch.float32)
+
+
+def gallery_of(holds="image", count=60, width=WIDTH, model="a model"):
+    items = [f"{holds} {i}" for i in range(count)]
+    return Gallery.build(embedded(1, count, 6, width), items, holds, model)
+
+
+@pytest.fixture(params=["client", "folder"])
+def where(request, tmp_path):
+    """Both engines: an empty place for collections."""
+    if request.param == "folder":
+        pytest.importorskip("qdrant_edge")
+        return tmp_path
+    return pytest.importorskip("qdrant_client").QdrantClient(":memory:")
+
+
+def upload(gallery, where, **options):
+    return QdrantGallery.upload(gallery, where, "things", progress=False, **options)
+
+
+def assert_same_hits(found, known, atol=1e-5):
+    assert found.items == known.items and torch.equal(found.indices, known.indices)
+    torch.testing.assert_close(found.scores, known.scores, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("holds", ["image", "caption"])
+def test_a_search_finds_what_a_search_in_memory_finds(where, holds):
+    gallery, queries = gallery_of(holds), embedded(2, 7, 9)
+    there = upload(gallery, where)
+    assert (len(there), there.width, there.holds, there.model) == (60, WIDTH, holds, "a model")
+    for k, shortlist, weight in ((5, 20, 2.0), (10, 60, 0.5), (3, 1000, 1.0), (8, 2, 1.5)):
+        assert_same_hits(there.search(queries, k, shortlist, weight), gallery.search(queries, k, shortlist, weight))
+    assert set(there.search(queries).seconds) == ({"engine"} if holds == "image" else {"engine", "rerank"})
+
+
+def test_words_of_padding_do_not_matter(where):
+    gallery, queries = gallery_of(), embedded(2, 7, 9)
+    there = upload(gallery, where)
+    short = queries[[1]]
+    longest = int(short.mask.sum())
+    bare = type(short)(short.global_token, short.local_tokens[:, :longest], short.mask[:, :longest])
+    assert longest < short.mask.shape[1] and there.search(short).scores.equal(there.search(bare).scores)
+
+
+def test_an_item_that_ties_is_scored_like_the_others(where):
+    """All global scores are equal, so the shortlist is any K; whatever is returned has both of its scores."""
+    images = embedded(1, 30, 4)
+    images.global_token[:] = images.global_token[0]
+    there = upload(Gallery.build(images, list(range(30))), where)
+    query = embedded(2, 1, 5)
+    found = there.search(query, 10, 10, 2.0)
+    known = Gallery.build(images, list(range(30))).search(query, 30, 30, 2.0)
+    scores = dict(zip(known.indices[0].tolist(), known.scores[0].tolist()))
+    assert len(set(found.indices[0].tolist())) == 10
+    for row, score in zip(found.indices[0].tolist(), found.scores[0].tolist()):
+        assert score == pytest.approx(scores[row], abs=1e-5)
+
+
+def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, monkeypatch):
+    from tgdt_mini import qdrant
+
+    gallery = gallery_of()
+    monkeypatch.setattr(qdrant, "FLOATS", 10 * gallery.stored.longest * WIDTH)  # ten items a batch
+    there, sent = upload(Gallery.build(embedded(1, 60, 6)[:1], ["image 0"], model="a model"), where), []
+    put = type(there.engine).put
+
+    def stopping(engine, points):
+        if len(sent) == 19:
+            raise KeyboardInterrupt
+        sent.extend(number for number, _, _ in points)
+        put(engine, points)
+
+    monkeypatch.setattr(type(there.engine), "put", stopping)
+    there.close()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        upload(gallery, where)
+    assert sent == list(range(1, 20)), "the first item was there already"
+    del caught  # it holds the frames, and they the folder
+    sent.clear()
+    finished = upload(gallery, where)
+    assert sent == list(range(20, 60)) and len(finished) == 60
+    finished.close()
+    sent.clear()
+    again = upload(gallery, where)
+    assert not sent and len(again) == 60
+
+
+def test_several_galleries_fill_one_collection(where):
+    images = embedded(1, 60, 6)
+    halves = [Gallery.build(images[rows], [f"image {i}" for i in range(60)][rows], "image", "a model")
+              for rows in (slice(0, 25), slice(25, 60))]  # fmt: skip
+    first = upload(halves[0], where)
+    first.close()
+    there = upload(halves[1], where, first=25)
+    queries = embedded(2, 5, 9)
+    assert_same_hits(there.search(queries, 5, 20, 2.0), gallery_of().search(queries, 5, 20, 2.0))
+
+
+def test_half_precision_changes_scores_by_little(where):
+    gallery, queries = gallery_of(), embedded(2, 5, 9)
+    exact = gallery.search(queries, 60, 60, 2.0)
+    found = upload(gallery, where, half=True).search(queries, 60, 60, 2.0)
+    for row in range(5):
+        known = dict(zip(exact.indices[row].tolist(), exact.scores[row].tolist()))
+        for number, score in zip(found.indices[row].tolist(), found.scores[row].tolist()):
+            assert score == pytest.approx(known[number], abs=2e-3)
+
+
+def test_what_does_not_fit_is_refused_in_one_line_that_names_it(where):
+    there = upload(gallery_of(), where)
+    with pytest.raises(ValueError, match="queries are 8 wide, the collection 16: built by another model"):
+        there.search(embedded(2, 3, 4, width=8))
+    with pytest.raises(ValueError, match="k is 0 and shortlist 100"):
+        there.search(embedded(2, 3, 4), 0)
+    with pytest.raises(ValueError, match=r"another model built the collection \(a model, not another\)"):
+        there.search(embedded(2, 3, 4), expect_model="another")
+    there.close()
+    with pytest.raises(ValueError, match="collection 'things' has width 16, the gallery 8; name another one"):
+        upload(gallery_of(width=8), where)
+    with pytest.raises(ValueError, match="collection 'things' has holds image, the gallery caption"):
+        upload(gallery_of("caption"), where)
+    with pytest.raises(ValueError, match="another model built the collection"):
+        upload(gallery_of(model="another"), where)
+    with pytest.raises(ValueError, match="another model built the collection"):
+        QdrantGallery.open(where, "things", expect_model="another")
+
+
+def test_a_collection_that_is_not_there_or_not_ours_is_an_error(where, tmp_path):
+    with pytest.raises(ValueError, match="collection.* upload"):
+        QdrantGallery.open(where, "nothing")
+    if where == tmp_path:
+        (tmp_path / "theirs").mkdir()
+        (tmp_path / "theirs" / "about.json").write_text(json.dumps({"width": 16}), encoding="utf-8")
+        with pytest.raises(ValueError, match="shards and replicas are for a server"):
+            upload(gallery_of(), where, shards=2)
+    else:
+        from qdrant_client.models import Distance, VectorParams
+
+        where.create_collection("theirs", vectors_config={"global": VectorParams(size=16, distance=Distance.DOT)})
+        with pytest.raises(ValueError, match="there is: theirs"):
+            QdrantGallery.open(where, "nothing")
+    with pytest.raises(ValueError, match="was not made by tgdt_mini"):
+        QdrantGallery.open(where, "theirs")
+
+
+def test_a_server_that_does_not_answer_is_named():
+    pytest.importorskip("qdrant_client")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for call in (lambda: QdrantGallery.open(address, "things"), lambda: upload(gallery_of(), address)):
+        with pytest.raises(ConnectionError, match=f"no Qdrant server answers at {address}") as caught:
+            call()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("package, where", [("qdrant_client", "http://localhost:6333"), ("qdrant_edge", "folder")])
+def test_a_missing_package_is_named_with_the_cure(monkeypatch, tmp_path, package, where):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"):
+        upload(gallery_of(), where)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_engine_agrees_with_memory_at_two_thousand_images(tmp_path):
+    pytest.importorskip("qdrant_edge")
+    gallery, queries = gallery_of(count=2500), embedded(2, 64, 11)
+    there = upload(gallery, tmp_path)
+    assert_same_hits(there.search(queries, 10, 100, 2.0), gallery.search(queries, 10, 100, 2.0))
+
+
+UPLOADING = """
+import sys
+sys.path[:0] = sys.argv[2:]
+import test_qdrant
+from tgdt_mini import qdrant
+from tgdt_mini.qdrant_engines import Embedded
+
+gallery = test_qdrant.gallery_of(count=2000)
+qdrant.FLOATS = 50 * gallery.stored.longest * test_qdrant.WIDTH
+put = Embedded.put
+def told(engine, points):
+    put(engine, points)
+    print(points[-1][0] + 1, flush=True)  # so many are acknowledged
+Embedded.put = told
+test_qdrant.upload(gallery, sys.argv[1])
+"""
+
+
+def test_no_acknowledged_image_is_lost_when_the_process_is_killed(tmp_path):
+    pytest.importorskip("qdrant_edge")
+    here = os.path.dirname(os.path.abspath(__file__))
+    program = subprocess.Popen([sys.executable, "-c", UPLOADING, str(tmp_path), here, os.path.dirname(here)],
+                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+    acknowledged = 0
+    for line in program.stdout:
+        acknowledged = int(line)
+        if acknowledged >= 500:
+            break
+    time.sleep(0.01)  # somewhere in a later batch
+    program.send_signal(signal.SIGKILL)
+    acknowledged = max([acknowledged, *map(int, program.stdout.read().split())])
+    assert program.wait() == -signal.SIGKILL and 500 <= acknowledged < 2000
+    opened = QdrantGallery.open(tmp_path, "things")
+    assert opened.engine.present(list(range(acknowledged))) == set(range(acknowledged))
+    opened.close()
+    gallery, queries = gallery_of(count=2000), embedded(2, 16, 11)
+    finished = upload(gallery, tmp_path)
+    assert len(finished) == 2000
+    assert_same_hits(finished.search(queries, 10, 100, 2.0), gallery.search(queries, 10, 100, 2.0))
+
+
+def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsys):
+    pytest.importorskip("qdrant_edge")
+    (tmp_path / "pictures").mkdir()
+    for i in range(3):
+        scenes.picture(f"test-000{i}").save(tmp_path / "pictures" / f"{i}.png")
+    place = ["--qdrant", str(tmp_path / "engine"), "--collection", "mine"]
+    index = ["index", "--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "gallery"), *place]
+    assert cli.main(index) == 0 and cli.main(index) == 0
+    caption = scenes.captions_of("test")[1][0]
+    found = []
+    for gallery in (place, ["--gallery", str(tmp_path / "gallery")]):
+        capsys.readouterr()
+        assert cli.main(["search", caption, "-k", "3", "--out", str(tmp_path / "search"), *gallery]) == 0
+        found.append([line for line in capsys.readouterr().out.splitlines() if ".png" in line and "drawn" not in line])
+    assert len(found[0]) == 3 and [line.split()[2] for line in found[0]] == [line.split()[2] for line in found[1]]
+    assert cli.main(["search", caption, *place[:2], "--collection", "other", "--out", str(tmp_path / "search")]) == 2
+    assert "holds no collection" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""The shortlist against sorting everything, whatever the precision or the index; what a shortlist misses, by hand."""
+
+import sys
+
+import pytest
+import torch
+from helpers import random_embedding
+
+from tgdt_mini import stage_one
+from tgdt_mini.stage_one import best_by_global, by_columns, faiss_index, missed
+
+
+def tokens(seed, items, width=8):
+    return random_embedding(seed, items, 1, width, torch.float32).global_token
+
+
+def best_by_sorting(queries, items, count):
+    """float64, one query at a time; ids ascending."""
+    found = [(items.double() @ query.double()).argsort(descending=True)[:count].sort().values for query in queries]
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, by_columns], ids=["rows", "columns"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("block", [1, 7, 2**11])
+def test_the_shortlist_is_that_of_sorting_everything(layout, dtype, block, monkeypatch):
+    monkeypatch.setattr(stage_one, "BLOCK", block)
+    queries, items = tokens(0, 4).to(torch.promote_types(dtype, torch.float32)), layout(tokens(1, 50).to(dtype))
+    for count in (1, 9, 50):
+        scores, ids = best_by_global(queries, items, count)
+        assert torch.equal(ids, best_by_sorting(queries, items, count))
+        expected = (queries.double() @ items.double().T).gather(1, ids)
+        torch.testing.assert_close(scores.double(), expected, atol=1e-6, rtol=0)
+        assert scores.dtype == torch.promote_types(dtype, torch.float32)
+
+
+def test_columns_are_the_same_numbers_laid_out_otherwise():
+    items = tokens(1, 50)
+    assert torch.equal(by_columns(items), items) and by_columns(items).stride() == (1, 50)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw"])
+def test_an_index_of_faiss_finds_what_it_promises(kind):
+    pytest.importorskip("faiss")
+    items, queries = tokens(1, 2000), tokens(0, 20)
+    exact, exact_ids = best_by_global(queries, items, 10)
+    scores, ids = best_by_global(queries, by_columns(items), 10, faiss_index(items, kind))
+    found = torch.stack([torch.isin(mine, others) for mine, others in zip(ids, exact_ids)])
+    if kind == "flat":
+        assert torch.equal(ids, exact_ids)
+        torch.testing.assert_close(scores, exact)
+    else:
+        assert found.float().mean() > 0.5, "approximate, but not at random (0.005)"
+        torch.testing.assert_close(scores, (queries @ items.T).gather(1, ids))
+    assert (ids.diff(dim=1) > 0).all()
+
+
+def test_a_query_for_which_the_index_finds_too_few_is_searched_exactly():
+    pytest.importorskip("faiss")
+    items, queries = tokens(1, 400), tokens(0, 5)
+    index = faiss_index(items, "ivf")
+    index.nprobe = 1  # one cluster of ten holds fewer than 150 items
+    assert (index.search(queries.numpy(), 150)[1] < 0).any()
+    _, ids = best_by_global(queries, items, 150, index)
+    assert torch.equal(ids, best_by_sorting(queries, items, 150))
+
+
+def test_an_unknown_index_and_a_missing_library_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ValueError, match="faiss is not installed; pip install faiss-cpu"):
+        faiss_index(tokens(1, 50))
+    monkeypatch.undo()
+    pytest.importorskip("faiss")
+    with pytest.raises(ValueError, match="kind is 'tree'"):
+        faiss_index(tokens(1, 50), "tree")
+
+
+def test_what_a_shortlist_misses_by_hand():
+    by_global = torch.tensor([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+    full = torch.tensor([[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 3.0, 2.0]])
+    # the best answers are items 3 and 2 for the first query, 0 and 2 for the second
+    assert missed(by_global, full, (1, 2, 3, 4), (1, 2)) == {
+        1: {1: 50.0, 2: 50.0, 3: 50.0, 4: 0.0},
+        2: {1: 75.0, 2: 75.0, 3: 25.0, 4: 0.0},
+    }
+    assert missed(by_global, by_global, (2,), (1, 2)) == {1: {2: 0.0}, 2: {2: 0.0}}
+    with pytest.raises(ValueError, match="NaN"):
+        missed(by_global, full.masked_fill(full == 4, float("nan")))
+
+
+def test_what_a_shortlist_misses_by_sets():
+    generator = torch.Generator().manual_seed(0)
+    by_global, full = torch.rand(30, 40, generator=generator), torch.rand(30, 40, generator=generator)
+    found = missed(by_global, full, (5, 20, 40), (1, 10))
+    for top in (1, 10):
+        for k in (5, 20, 40):
+            wanted = [set(row.topk(top).indices.tolist()) for row in full]
+            kept = [set(row.topk(k).indices.tolist()) for row in by_global]
+            lost = sum(len(best - some) for best, some in zip(wanted, kept)) / (30 * top)
+            assert found[top][k] == pytest.approx(100 * lost)

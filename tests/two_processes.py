@@ -1,0 +1,214 @@
+"""What two gloo processes do in the tests of `distributed.py`: `everything` runs in both and returns what each saw."""
+
+import os
+import signal
+import socket
+from dataclasses import replace
+
+import torch
+from helpers import random_embedding, tiny_config, token_set, tokenizer
+
+from tgdt_mini import distributed
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.losses import cmc_loss
+from tgdt_mini.model import TGDT
+from tgdt_mini.recipe import TrainingConfig
+from tgdt_mini.scenes import grammar
+from tgdt_mini.training import Trainer
+
+STEPS = {  # settings of a training step, and the epoch that it is taken from
+    "joint, hardest": (dict(inter="hardest"), 0),
+    "joint, all": (dict(inter="info_nce"), 0),
+    "staged, local": (dict(recipe="staged", inter="mean"), 0),
+    "staged, global": (dict(recipe="staged", inter="hardest"), 3),
+    "an odd batch": (dict(inter="hardest", batch=7), 0),
+    "hard captions": (dict(inter="info_nce", hard_captions=0.4), 0),
+    "fewer hard captions than processes": (dict(inter="info_nce", hard_captions=0.13), 0),
+    "chunks": (dict(inter="hardest", chunk=3), 0),
+    "chunks of hard captions": (dict(inter="hardest", chunk=3, hard_captions=0.4), 0),
+}
+
+
+def start(work, *arguments):
+    """[what work(*arguments) returned in process 0, in process 1]: two new processes, joined by gloo.
+
+    An error of one of them is raised here.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = torch.multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    given = (port, results, work, arguments, data())
+    workers = [context.Process(target=_run, args=(rank, *given)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    found = dict(results.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    for each in found.values():
+        if isinstance(each, BaseException):
+            raise each
+    return [found[0], found[1]]
+
+
+def _run(rank, port, results, work, arguments, drawn):
+    DRAWN.append(drawn)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    torch.set_num_threads(1)
+    found = None
+    try:
+        with distributed.joined("cpu"):
+            found = work(*arguments)
+    except BaseException as error:
+        found = error
+    results.put((rank, found))
+
+
+DRAWN = []  # in a process that was started here: what `data` returned in the one that started it
+
+
+def data():
+    """Training set, validation set, tokenizer, and the model's configuration."""
+    if DRAWN:
+        return DRAWN[0]
+    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    return train, token_set("validation", 12), tokenizer(), tiny_config()
+
+
+def trainer_of(out, seed=0, dropout=0.0, **settings):
+    train, validation, words, sizes = data()
+    settings = {"epochs": 4, "batch": 8, "clip": 1e9, "staged_share": 0.5} | settings
+    torch.manual_seed(seed)
+    model = TGDT(replace(sizes, dropout=dropout))
+    return Trainer(model, train, validation, TrainingConfig(**settings), out, "cpu", words, progress=False)
+
+
+def step(out, name):
+    """(losses, {parameter: gradient or None}) of one step."""
+    settings, epoch = STEPS[name]
+    trainer = trainer_of(out, **settings)
+    trainer.step = epoch * trainer.steps_an_epoch
+    trainer._step()
+    gradients = {name: part.grad for name, part in trainer.model.named_parameters()}
+    return trainer.sums.tolist(), gradients
+
+
+def every_step(out):
+    """What `step` returns for each of STEPS, as arrays: tensors cannot outlive the process that made them."""
+    found = {}
+    for name in STEPS:
+        losses, gradients = step(out, name)
+        found[name] = losses, {key: None if part is None else part.numpy() for key, part in gradients.items()}
+    return found
+
+
+def pairs():
+    """Twelve image and caption embeddings in float64, of ragged lengths; some pairs show the same image."""
+    images = random_embedding(1, 12, [3, 1, 4, 2, 5, 3, 2, 2, 6, 1, 3, 4])
+    captions = random_embedding(2, 12, [2, 7, 3, 3, 1, 4, 5, 2, 2, 6, 8, 1])
+    return images, captions, torch.tensor([0, 1, 2, 3, 0, 5, 6, 1, 8, 9, 2, 11])
+
+
+def part_of(embedding, rows):
+    """Rows of an embedding, without the padding that they do not need, as leaves."""
+    longest = int(embedding.mask[rows].sum(1).max())
+    return Embedding(
+        embedding.global_token[rows].clone().requires_grad_(),
+        embedding.local_tokens[rows, :longest].clone().requires_grad_(),
+        embedding.mask[rows, :longest],
+    )
+
+
+def gathered():
+    """Ragged shares of 5 and 7 pairs: what each process gathered, its loss, and its leaves' gradients."""
+    images, captions, ids = pairs()
+    mine = slice(0, 5) if distributed.rank() == 0 else slice(5, 12)
+    leaves = [part_of(images, mine), part_of(captions, mine)]
+    all_images, all_captions = distributed.gather(*leaves)
+    total = cmc_loss(all_images, all_captions, ids).total
+    total.backward()
+    return {
+        "images": [part.tolist() for part in (all_images.global_token, all_images.local_tokens, all_images.mask)],
+        "total": total.item(),
+        "gradients": [[part.grad.tolist() for part in (leaf.global_token, leaf.local_tokens)] for leaf in leaves],
+    }
+
+
+def common_trick():
+    """(gradient of a weight by our gather, the same by detached copies with one's own rows put back), averaged."""
+    images, captions, _ = pairs()
+    mine, found = distributed.share(12), []
+    for ours in (True, False):
+        weight = torch.eye(8, dtype=torch.float64, requires_grad=True)
+        own = Embedding(images.global_token[mine] @ weight, images.local_tokens[mine] @ weight, images.mask[mine])
+        if ours:
+            whole = distributed.gather(own)[0]
+        else:
+            copies = distributed.from_all([part.tolist() for part in (own.global_token, own.local_tokens)])
+            parts = [[torch.tensor(part, dtype=torch.float64) for part in copy] for copy in copies]
+            parts[distributed.rank()] = [own.global_token, own.local_tokens]
+            whole = Embedding(*(torch.cat(same) for same in zip(*parts)), images.mask)
+        cmc_loss(whole, captions).total.backward()
+        distributed.average_gradients([weight])
+        found.append(weight.grad.tolist())
+    return found
+
+
+def a_run(out, max_steps=None, resume=False, **settings):
+    """What a run in two processes leaves: history, image rows of each batch, weights, next random numbers."""
+    trainer = trainer_of(out, seed=distributed.rank(), **settings)  # other weights: the first process's count
+    if resume:
+        trainer.resume()
+    seen, loss = [], trainer.loss
+
+    def spy(images, captions, rows, epoch):
+        seen.append(rows.tolist())
+        return loss(images, captions, rows, epoch)
+
+    trainer.loss = spy
+    history = trainer.run(max_steps)
+    weights = {name: part.numpy() for name, part in trainer.model.state_dict().items()}
+    return {"history": history, "rows": seen, "weights": weights, "random": torch.rand(3).tolist()}
+
+
+def stopped(out):
+    """Where each process stopped when the second one alone was told to, in the fifth step."""
+    trainer = trainer_of(out)
+    one_step = trainer._step
+
+    def stepping():
+        if distributed.rank() == 1 and trainer.step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        one_step()
+
+    trainer._step = stepping
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        return trainer.step
+    return "was not stopped"
+
+
+def everything(out):
+    """All of the above, one after the other: to start two processes takes longer than what they do."""
+    return {
+        "steps": every_step(out / "steps"),
+        "gathered": gathered(),
+        "trick": common_trick(),
+        "whole": a_run(out / "whole"),
+        "first half": a_run(out / "half", 4),
+        "second half": a_run(out / "begun by one", 2, resume=True),
+        "start": a_run(out / "start", 0),
+        "dropout": a_run(out / "dropout", 5, dropout=0.2),
+        "stopped": stopped(out / "stopped"),
+        "too few": _error(lambda: trainer_of(out / "few", batch=1)),
+    }
+
+
+def _error(call):
+    try:
+        call()
+    except ValueError as error:
+        return str(error)

@@ -1,6 +1,10 @@
-"""Shared by the tests: random embeddings, small models and small sets of scenes."""
+"""Shared by the tests: random embeddings, small models, small sets of scenes, small pretrained encoders."""
 
+import json
+import os
 from functools import cache
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test needs the hub
 
 import torch
 from torch.nn.functional import normalize
@@ -59,3 +63,41 @@ def tiny_model(seed=0, **changes):
     """A TGDT of `tiny_config`, the same for the same seed, in training mode."""
     torch.manual_seed(seed)
     return TGDT(tiny_config(**changes))
+
+
+def text_encoder(kind="Bert", seed=0, **changes):
+    """A text model of transformers, random, with 3 layers of 16 numbers and the ids of `tokenizer`.
+
+    Its weights are large, so that attention tells tokens apart and what is left out of it shows.
+    """
+    import transformers
+
+    sizes = dict(vocab_size=tokenizer().vocabulary, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+                 intermediate_size=32, max_position_embeddings=64, initializer_range=0.5, pad_token_id=0)  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**(sizes | changes))
+    torch.manual_seed(seed)
+    return getattr(transformers, f"{kind}Model")(config).eval()
+
+
+def vision_encoder(kind="ViT", seed=0, name="Model", **changes):
+    """A vision model of transformers, random, with 3 layers of 16 numbers; pictures of 32 x 32 make 4 x 4 patches."""
+    import transformers
+
+    sizes = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32,
+                 patch_size=8, initializer_range=0.5)  # fmt: skip
+    config = getattr(transformers, f"{kind}Config")(**(sizes | changes))
+    torch.manual_seed(seed)
+    return getattr(transformers, f"{kind}{name}")(config).eval()
+
+
+def save_encoder(model, folder, words=None, pictures=None):
+    """The folder, as str, of a saved model; with `words`, a TextTokenizer, or `pictures`, a processor's settings."""
+    from transformers import PreTrainedTokenizerFast
+
+    model.save_pretrained(folder)
+    if words is not None:
+        names = dict(unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]")
+        PreTrainedTokenizerFast(tokenizer_object=words.engine, **names).save_pretrained(folder)
+    if pictures is not None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
+    return str(folder)

@@ -1,4 +1,4 @@
-"""The sizes and the work that the formulas give are those of a gallery on disk and of the products that a search makes."""
+"""Sizes and work that the formulas give are those of a gallery on disk and of the products that a search makes."""
 
 from pathlib import Path
 

@@ -190,8 +190,9 @@ def test_search_by_a_picture_finds_captions(made, monkeypatch, tmp_path, capsys)
 
 def test_search_finds_what_scoring_everything_finds(made, tmp_path, capsys):
     from tgdt_mini.assessment import choice_of
-    from tgdt_mini.data import ImageTokens, open_image
+    from tgdt_mini.data import ImageTokens
     from tgdt_mini.encoding import encode_texts
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.similarity import mixed_similarity
 
     query = "a tiny purple moon left of a big green square"

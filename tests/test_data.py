@@ -1,12 +1,11 @@
-"""Images as tokens: padding and masks, precomputed features, whole splits, the cache, and broken files."""
+"""Images as tokens: padding and masks, precomputed features, whole splits and the cache."""
 
 import pytest
 import torch
 from helpers import some_scenes, token_set, tokenizer
-from PIL import Image
 
 from tgdt_mini import data, image_tokens, scenes
-from tgdt_mini.data import ImageTokens, TokenSet, open_image, scene_tokens
+from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
 
 SIZES = (3, 1, 4)
 
@@ -181,29 +180,3 @@ def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         TokenSet.build(some_scenes().select(range(2)), tokenizer(), key="two")
     assert not list(tmp_path.iterdir())
-
-
-def test_a_picture_is_opened_as_rgb(tmp_path):
-    Image.new("RGBA", (9, 7), (10, 20, 30, 128)).save(tmp_path / "a picture.png")
-    picture = open_image(tmp_path / "a picture.png")
-    assert picture.mode == "RGB" and picture.size == (9, 7) and picture.getpixel((0, 0)) == (10, 20, 30)
-
-
-def test_a_missing_picture_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"^image .*nowhere\.png does not exist$"):
-        open_image(tmp_path / "nowhere.png")
-
-
-@pytest.mark.parametrize("spoil", ["text", "empty", "truncated", "folder"])
-def test_a_file_that_is_no_picture_is_named(spoil, tmp_path):
-    path = tmp_path / "picture.png"
-    if spoil == "folder":
-        path.mkdir()
-    elif spoil == "truncated":
-        scenes.picture("test-0000").save(path)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    else:
-        path.write_text("no picture" if spoil == "text" else "", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^image .*picture\.png cannot be read: ") as caught:
-        open_image(path)
-    assert len(str(caught.value).splitlines()) == 1

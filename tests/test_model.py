@@ -14,7 +14,7 @@ from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.model import TGDT, DropItems, TGDTConfig, TokenBranch
+from tgdt_mini.model import TGDT, DropItems, Layers, TGDTConfig, TokenBranch
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -358,3 +358,13 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
 def test_a_share_of_lonely_items_that_is_no_share_is_an_error():
     with pytest.raises(ValueError, match="alone is 1.5"):
         TGDTConfig(alone=1.5)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_the_global_token_alone_is_slot_0_of_all_slots(count, norm_first):
+    torch.manual_seed(0)
+    layers = Layers(count, 32, 4, 64, TGDTConfig(norm_first=norm_first)).double()
+    tokens, sizes = torch.randn(5, 7, 32, dtype=torch.float64), torch.tensor([7, 3, 1, 4, 2])
+    mask = torch.arange(7) < sizes[:, None]
+    torch.testing.assert_close(layers.first_slot(tokens, mask), layers(tokens, mask)[:, 0])

@@ -30,6 +30,7 @@ def test_importing_the_package_loads_nothing_heavy():
     loaded = "json.dumps(sorted({name.split('.')[0] for name in sys.modules}))"
     assert not HEAVY & set(python(f"import json, sys, tgdt_mini; print({loaded})"))
     modules = "model, similarity, losses, evaluation, retrieval, training, checkpoint, data, text_tokens, scenes, cli"
+    modules += ", pictures, records, sources, entities, detections"
     assert not HEAVY & set(python(f"import json, sys; from tgdt_mini import {modules}; print({loaded})"))
 
 
@@ -54,6 +55,9 @@ def test_imports_point_one_way():
         "image_tokens": {"text_tokens", "model", "training"},
         "text_tokens": {"image_tokens", "model", "training"},
         "embedding": {"model", "data", "training"},
+        "pictures": {"data", "records", "model"},
+        "records": {"sources", "data", "model", "training"},
+        "sources": {"data", "model", "training"},
         "data": {"losses", "model", "training"},
         "model": {"losses", "training", "scenes", "retrieval"},
         "similarity": {"training", "model", "data"},

@@ -27,22 +27,37 @@ RECIPES = {  # name: (what is otherwise than in the default, image tokens, what 
 }
 
 
-def settings(name: str, seed: int = 0, epochs: int = EPOCHS) -> TrainingConfig:
-    """The training settings of a recipe. ValueError for an unknown name."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe is {name!r}; it must be one of {', '.join(RECIPES)}")
-    return TrainingConfig(**({"hard_captions": 1.0, "epochs": epochs, "seed": seed} | RECIPES[name][0]))
+SCENES_ONLY = ("no hard captions", "patches")  # photographs have neither lexicon nor regions found in their pixels
+
+
+def names_for(features: Path | None = None) -> list[str]:
+    """The recipes that make sense: all of them on the scenes, some on photographs (a folder of features)."""
+    return [name for name in RECIPES if not (features and name in SCENES_ONLY)]
+
+
+def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = False) -> TrainingConfig:
+    """The training settings of a recipe. ValueError for an unknown name, or one that photographs do not have."""
+    known = names_for(photos)
+    if name not in known:
+        raise ValueError(f"recipe is {name!r}; it must be one of {', '.join(known)}")
+    base = {"hard_captions": 1.0}
+    if photos:
+        from tgdt_mini.photos import RECIPE as base
+    changes = RECIPES[name][0] | ({"hard_captions": 0.0} if photos else {})
+    return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
 
 def run(out: Path, names=tuple(RECIPES), seeds=SEEDS, epochs: int = EPOCHS, device: str = "auto",
-        first: int | None = None, other: int | None = None, progress: bool = True) -> None:  # fmt: skip
+        first: int | None = None, other: int | None = None, progress: bool = True,
+        features: Path | None = None) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
 
-    first, other: only so many scenes to train on, and to validate and judge on. Stopped, it goes on where it was.
+    first, other: only so many scenes to train on, and to validate and judge on. features: photographs instead of
+    scenes, as extract wrote them. Stopped, it goes on where it was.
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 
-    every = [(name, seed, settings(name, seed, epochs)) for seed in seeds for name in names]
+    every = [(name, seed, settings(name, seed, epochs, bool(features))) for seed in seeds for name in names]
     for place, (name, seed, config) in enumerate(every, start=1):
         report = path_of(out, name, seed)
         if report.is_file():
@@ -51,8 +66,14 @@ def run(out: Path, names=tuple(RECIPES), seeds=SEEDS, epochs: int = EPOCHS, devi
             print(f"{place} of {len(every)}: {name}, seed {seed}", flush=True)
         folder = Path(out) / "runs" / report.stem
         begun = (folder / "last" / "state.json").is_file()
-        model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
-        found, _, _ = assess_on_scenes(model, "test", other, progress)
+        if features:
+            from tgdt_mini import photos
+
+            model = photos.train_on_photos(features, config, folder, device, begun, progress)
+            found = photos.assess_on_photos(model, features)
+        else:
+            model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
+            found, _, _ = assess_on_scenes(model, "test", other, progress)
         found["history"] = [{key: row[key] for key in HISTORY} for row in model.notes["history"]]
         write_whole(report, json.dumps(found, indent=1) + "\n")
 
@@ -82,6 +103,13 @@ COLUMNS = {  # heading: how it is read from a report
     "rsum": lambda report, way: report["rows"][way]["rsum"],
     "hard pairs": lambda report, way: report["hard_pairs"][way],
     "grounding": lambda report, way: report["grounding"]["right"] if way == "local" else None,
+    "pointing": lambda report, way: report["pointing"]["words"] if way == "local" else None,
+}
+NEEDS = {
+    "share of oracle": "share_of_oracle",
+    "hard pairs": "hard_pairs",
+    "grounding": "grounding",
+    "pointing": "pointing",
 }
 
 
@@ -94,9 +122,11 @@ def table(found: dict[str, list[dict]], ways=("global", "local", "two-stage")) -
             return ""
         return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
-    lines = [f"| recipe | scored by | {' | '.join(COLUMNS)} | seeds |", "|---" * (len(COLUMNS) + 3) + "|"]
+    first = next(iter(found.values()))[0]
+    columns = {name: read_one for name, read_one in COLUMNS.items() if NEEDS.get(name, "rows") in first}
+    lines = [f"| recipe | scored by | {' | '.join(columns)} | seeds |", "|---" * (len(columns) + 3) + "|"]
     for recipe, reports in found.items():
         for way in ways:
-            cells = " | ".join(cell(reports, way, read_one) for read_one in COLUMNS.values())
+            cells = " | ".join(cell(reports, way, read_one) for read_one in columns.values())
             lines.append(f"| {recipe if way == ways[0] else ''} | {way} | {cells} | {len(reports)} |")
     return "\n".join(lines)

@@ -235,6 +235,11 @@ def table(report: dict) -> str:
         ground = report["grounding"]
         lines.append(f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
                      f"at random {ground['chance']:.1f}%")  # fmt: skip
+    if "pointing" in report:
+        game = report["pointing"]
+        counted = f"{game['word pieces']} word pieces, {game['phrases with a box']} phrases with a box"
+        lines.append(f"pointing game ({counted}): words {game['words']:.1f}%, phrases {game['phrases']:.1f}%, "
+                     f"the picture's centre {game['centre']:.1f}%, at random {game['random']:.1f}%")  # fmt: skip
     times = ", ".join(f"{name} {value:.2f}" for name, value in report["milliseconds"].items())
     lines.append(f"milliseconds: {times}")
     return "\n".join(lines)

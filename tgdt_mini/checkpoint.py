@@ -95,6 +95,10 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
     folder = Path(folder)
     config, about = _read_json(folder / "config.json"), _read_json(folder / "state.json")
     _load_weights(model, folder / "model.safetensors", config)
+    before = TGDTConfig.from_dict(config["model"])
+    changed = [name for name, value in vars(model.config).items() if getattr(before, name) != value]
+    if changed:  # such as another encoder, whose features have the same width
+        raise ValueError(f"{folder} is of a model with another {changed[0]}; use the same, or another folder")
     _check(folder / "state.safetensors", about)
     tensors = load_file(folder / "state.safetensors")
     state = {}

@@ -69,13 +69,17 @@ def parser() -> argparse.ArgumentParser:
     def add_model(one):
         one.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: the shipped one)")
 
+    def add_features(one):
+        one.add_argument("--features", type=Path, metavar="FOLDER", help="photographs, as extract wrote them")
+        one.add_argument("--split", default="test", choices=("test", "validation"), help="default test")
+
     def add_qdrant(one, use):
         one.add_argument("--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}")
         one.add_argument("--collection", default="pictures", metavar="NAME", help="there (default pictures)")
 
     def add_training(one, epochs):
         one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
-        one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs}")
+        one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs or 'what the recipe says'}")
         one.add_argument("--batch", type=int, help="pairs in a step")
         one.add_argument("--learning-rate", type=float)
         one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
@@ -97,19 +101,35 @@ def parser() -> argparse.ArgumentParser:
                    Path("runs/demo"), resumable=True)  # fmt: skip
     add_training(demo, DEMO_EPOCHS)
     train = command("train", run_train, "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
-    add_training(train, FULL_EPOCHS)
+    add_training(train, None)
+    train.add_argument("--features", type=Path, metavar="FOLDER", help="train on photographs, as extract wrote them")
+    extract = command("extract", run_extract, "Run pretrained encoders over photographs and captions, once, for train.",
+                      Path("runs/features"))  # fmt: skip
+    extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
+                         "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
+    extract.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie")
+    extract.add_argument(
+        "--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo captions=text id=name"
+    )
+    extract.add_argument("--vision", default=LITE, metavar="ENCODER", help=f"{LITE}, or a folder or hub name")
+    extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")
+    extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
+    extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
+    extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")
     evaluate = command("evaluate", run_evaluate, "Judge a model on the test scenes.", Path("runs/evaluate"))
     add_model(evaluate)
-    evaluate.add_argument("--split", default="test", choices=("test", "validation"))
+    add_features(evaluate)
     ablate = command("ablate", run_ablate, "Train and judge the recipe without each of its parts, over several seeds.",
                      Path("runs/ablations"))  # fmt: skip
     ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
     ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
     ablate.add_argument("--epochs", type=int, help="default 8")
+    ablate.add_argument("--features", type=Path, metavar="FOLDER", help="on photographs, as extract wrote them")
     ablate.add_argument("--quick", action="store_true", help="a quarter of the data, one seed, 2 epochs: does it run?")
     index = command("index", run_index, "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
+    add_features(index)
     add_qdrant(index, "put the gallery into Qdrant too")
     search = command(
         "search", run_search, "Search pictures by a caption, or captions by a picture.", Path("runs/search")
@@ -118,6 +138,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("caption", nargs="?", help='such as "a red star above a blue circle"')
     search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
     search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
+    add_features(search)
     add_qdrant(search, "search there instead")
     search.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
     search.add_argument(
@@ -126,12 +147,30 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-DEMO_EPOCHS, FULL_EPOCHS, QUICK = 16, 30, dict(epochs=6, train=1500, other=250)
+DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
+LITE, MINILM = "efficientnet-lite0", "minilm"  # see backbones.py, which takes torch to read
+
+
+def run_extract(args):
+    from tgdt_mini import photos
+    from tgdt_mini.backbones import TextBackbone, VisionBackbone
+    from tgdt_mini.recipe import pick_device
+
+    device, source = pick_device(args.device), {"data": args.data, "images": args.images and str(args.images)}
+    source["columns"] = dict(pair.split("=", 1) for pair in args.columns or () if "=" in pair)
+    data = photos.open_pictures(source)
+    vision = VisionBackbone(args.vision, args.vision_layers, device=device)
+    text = TextBackbone(args.text, args.text_layers, device=device)
+    photos.extract(data, vision, text, args.out, args.precision, source)
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
+    print(f"features of {sizes} pictures are in {args.out}/")
+    print(f"next: python -m tgdt_mini train --features {args.out} --out runs/photos")
 
 
 def run_train(args):
     if _train(args) is not None:
-        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model")
+        features = f" --features {args.features}" if args.features else ""
+        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
 
 
 def run_demo(args):
@@ -162,7 +201,12 @@ def run_evaluate(args):
     from tgdt_mini.assessment import table
     from tgdt_mini.paths import write_whole
 
-    report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
+    if args.features:
+        from tgdt_mini import photos
+
+        report = photos.assess_on_photos(_load(args), args.features, args.split)
+    else:
+        report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
     write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
     print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
 
@@ -170,39 +214,39 @@ def run_evaluate(args):
 def run_ablate(args):
     from tgdt_mini import ablations
 
-    names = args.recipes or list(ablations.RECIPES)
+    names = args.recipes or ablations.names_for(args.features)
     seeds, epochs = args.seeds or ablations.SEEDS, args.epochs or ablations.EPOCHS
     part = (None, None)
     if args.quick:
         seeds, epochs, part = args.seeds or [args.seed], args.epochs or 2, (QUICK["train"], QUICK["other"])
-    ablations.run(args.out, names, seeds, epochs, args.device, *part)
+    ablations.run(args.out, names, seeds, epochs, args.device, *part, features=args.features)
     print(ablations.table(ablations.read(args.out)))
     print(f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are trained")
 
 
 def run_index(args):
     from tgdt_mini import scenes
-    from tgdt_mini.data import ImageTokens, open_image
     from tgdt_mini.embedding import Embedding
+    from tgdt_mini.experiments import encode_pictures
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     model = _load(args)
-    if args.images is None:
-        names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
-        pictures = (scenes.picture(name) for name in names)
+    if args.features:
+        from tgdt_mini import photos
+
+        found, names = photos.encode_split(model, args.features, args.split)[:2]
     else:
-        if not args.images.is_dir():
-            raise ValueError(f"--images {args.images} is not a folder")
-        names = sorted(str(p) for p in args.images.iterdir() if p.suffix.lower() in PICTURES)
-        if not names:
-            raise ValueError(f"--images {args.images} holds no picture ({', '.join(PICTURES)})")
-        pictures = (open_image(name) for name in names)
-    parts = []
-    with _no_gradient():
-        for group in _grouped(_shown(pictures, len(names), "encoding"), 100):
-            tokens = ImageTokens.of([_fit(picture) for picture in group], model.config.image_tokens)
-            parts.append(model.encode_images(tokens.to(next(model.parameters()).device)))
-    gallery = Gallery.build(Embedding.cat(parts), names, "image", model.fingerprint)
+        _attach(model)
+        if args.images is None:
+            names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
+            pictures = (scenes.picture(name) for name in names)
+        else:
+            names = _names_of(args.images)
+            pictures = (open_image(name) for name in names)
+        groups = _grouped(_shown(pictures, len(names), "encoding"), 100)
+        found = Embedding.cat([encode_pictures(model, group) for group in groups])
+    gallery = Gallery.build(found, names, "image", model.fingerprint)
     gallery.save(args.out)
     if args.qdrant:
         from tgdt_mini.qdrant import QdrantGallery
@@ -214,40 +258,50 @@ def run_index(args):
 def run_search(args):
     from tgdt_mini import plots, scenes
     from tgdt_mini.assessment import choice_of
-    from tgdt_mini.data import ImageTokens, open_image
     from tgdt_mini.encoding import encode_texts
+    from tgdt_mini.experiments import encode_pictures
     from tgdt_mini.paths import shipped
+    from tgdt_mini.pictures import open_image
     from tgdt_mini.retrieval import Gallery
 
     if (args.caption is None) == (args.image is None):
         raise ValueError("give a caption or --image FILE, one of the two")
     if args.k < 1:
         raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
+    if args.image is not None and (args.gallery or args.qdrant):
+        raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
+    shown = args.caption if args.image is None else open_image(args.image)
     model = _load(args)
-    device, chosen = next(model.parameters()).device, choice_of(model)
+    _attach(model)
+    chosen, picture_of = choice_of(model), _picture
+    if args.features:
+        from tgdt_mini import photos
+
+        images, names, captions, texts = photos.encode_split(model, args.features, args.split)
+        picture_of = photos.finder(args.features, args.split)
     if args.caption is not None:
         if args.qdrant:
             from tgdt_mini.qdrant import QdrantGallery
 
             gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
+        elif args.features and not args.gallery:
+            gallery = Gallery.build(images, names, "image", model.fingerprint)
         else:
             gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
-        query, shown = encode_texts(model, [args.caption]), args.caption
+        query = encode_texts(model, [args.caption])
     else:
-        if args.gallery or args.qdrant:
-            raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
-        shown = open_image(args.image)
-        captions = [caption for own in scenes.captions_of("test") for caption in own]
-        gallery = Gallery.build(encode_texts(model, captions), captions, "caption", model.fingerprint)
-        with _no_gradient():
-            query = model.encode_images(ImageTokens.of([_fit(shown)], model.config.image_tokens).to(device))
+        if not args.features:
+            texts = [caption for own in scenes.captions_of("test") for caption in own]
+            captions = encode_texts(model, texts)
+        gallery = Gallery.build(captions, texts, "caption", model.fingerprint)
+        query = encode_pictures(model, [shown])
     side = "caption" if args.caption is not None else "image"
     shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
     hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
     print(f"{'rank':>4}  {'score':>6}  {'image' if side == 'caption' else 'caption'}")
     for place, (score, item) in enumerate(zip(hits.scores[0].tolist(), hits.items[0]), start=1):
         print(f"{place:4}  {score:6.3f}  {item}")
-    found = [_picture(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
+    found = [picture_of(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
     plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
     print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
@@ -269,10 +323,16 @@ def _train(args):
     part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
     if args.quick:
         asked["epochs"] = QUICK["epochs"]
+    features = getattr(args, "features", None)
+    if features:
+        from tgdt_mini import photos
+
+        asked = photos.RECIPE | asked | {"hard_captions": 0.0}
+    config = TrainingConfig(**asked)
     with distributed.joined(args.device) as device:
-        return experiments.train_on_scenes(
-            TrainingConfig(**asked), args.out, device, args.image_tokens, *part, resume=args.resume
-        )
+        if features:
+            return photos.train_on_photos(features, config, args.out, device, args.resume)
+        return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 
 def _check_out(out):
@@ -296,24 +356,28 @@ def _load(args):
     return model
 
 
-def _fit(picture):
-    """A picture at the size that the drawn scenes have: what the mini model was trained on."""
-    from tgdt_mini.scenes.world import SIDE
+def _attach(model):
+    """The encoders that the model reads features of, if it does."""
+    if model.config.image_source or model.config.text_source:
+        from tgdt_mini.backbones import attach
 
-    return picture if picture.size == (SIDE, SIDE) else picture.resize((SIDE, SIDE))
+        attach(model)
+
+
+def _names_of(folder):
+    if not folder.is_dir():
+        raise ValueError(f"--images {folder} is not a folder")
+    names = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    if not names:
+        raise ValueError(f"--images {folder} holds no picture ({', '.join(PICTURES)})")
+    return names
 
 
 def _picture(item):
     from tgdt_mini import scenes
-    from tgdt_mini.data import open_image
+    from tgdt_mini.pictures import open_image
 
     return open_image(item) if Path(item).suffix else scenes.picture(item)
-
-
-def _no_gradient():
-    import torch
-
-    return torch.no_grad()
 
 
 def _shown(things, total, name):

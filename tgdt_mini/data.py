@@ -15,6 +15,7 @@ import torch
 from tgdt_mini import image_tokens
 from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.paths import cache, whole_folder
+from tgdt_mini.pictures import pictures
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 
@@ -146,6 +147,15 @@ class TokenSet:
             self.captions[:captions], self.image_ids[:images], self.hard and self.hard[slice(captions)],
         )  # fmt: skip
 
+    def thinned(self, captions: int) -> "TokenSet":
+        """The same images with at most so many captions each, their first ones."""
+        order = torch.argsort(self.caption_image, stable=True)
+        owner = self.caption_image[order]
+        place = torch.arange(len(owner)) - torch.searchsorted(owner, owner)  # of each caption among its image's
+        keep = order[place < captions].sort().values
+        return replace(self, text=self.text[keep], caption_image=self.caption_image[keep], hard=None,
+                       captions=tuple(self.captions[row] for row in keep.tolist()))  # fmt: skip
+
     @classmethod
     def build(cls, dataset, tokenizer: TextTokenizer, kind: str = "regions", key: str = "", progress: bool = False):
         """The TokenSet of a dataset with columns image, image_id and captions (see `scenes.load`).
@@ -182,28 +192,16 @@ def scene_tokens(split: str, tokenizer: TextTokenizer, kind: str = "regions", fi
     return dataset, TokenSet.build(dataset, tokenizer, kind, key, progress)
 
 
-def open_image(path: Path | str):
-    """A picture from a file, as PIL RGB. ValueError names a file that is missing or is not a picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"image {path} does not exist") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"image {path} cannot be read: {error}") from None
-
-
 def _cut_all(dataset, kind, progress):
     from tqdm import tqdm
 
     cut, features, boxes, whole = getattr(image_tokens, kind), [], [], []
-    for record in tqdm(dataset.select_columns(["image"]), f"finding {kind}", unit=" images", disable=not progress):
-        found, where = cut(record["image"])
+    bar = tqdm(pictures(dataset), f"finding {kind}", len(dataset), unit=" images", disable=not progress)
+    for picture in bar:
+        found, where = cut(picture)
         features.append(found)
         boxes.append(where)
-        whole.append(image_tokens.whole(record["image"], patches=kind == "patches"))
+        whole.append(image_tokens.whole(picture, patches=kind == "patches"))
     starts = np.cumsum([0] + [len(each) for each in features])
     return {"features": np.concatenate(features), "boxes": np.concatenate(boxes), "starts": starts,
             "whole": np.stack(whole)}  # fmt: skip

@@ -24,6 +24,9 @@ def encode(model: TGDT, tokens: TokenSet, batch: int = 250) -> tuple[Embedding, 
 @torch.no_grad()
 def encode_texts(model: TGDT, captions: list[str], batch: int = 250) -> Embedding:
     """Embedding of captions given as words; the model must have a tokenizer and be in eval mode."""
+    if model.config.text_features:  # a pretrained encoder reads them first: some at a time, too
+        parts = [captions[start : start + batch] for start in range(0, len(captions) or 1, batch)]
+        return Embedding.cat([_encode_text(model, model.tokenizer(part), batch) for part in parts])
     return _encode_text(model, model.tokenizer(captions), batch)
 
 

@@ -10,13 +10,15 @@ import torch
 from tgdt_mini import distributed, plots, scenes
 from tgdt_mini.assessment import assess, choice_of, choose
 from tgdt_mini.checkpoint import load_model, save_model
-from tgdt_mini.data import TokenSet, scene_tokens
+from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
+from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.world import SIDE
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training import Trainer
 
@@ -42,6 +44,12 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
     torch.manual_seed(config.seed)
     width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
     model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind))
+    return fit(model, train, validation, tokenizer, config, out, device, resume, progress)
+
+
+def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextTokenizer, config: TrainingConfig, out: Path,
+        device: torch.device, resume: bool = False, progress: bool = True) -> TGDT:  # fmt: skip
+    """Train a model; the best one by validation rsum, returned and written to out/model with its notes."""
     trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
     if resume:
         trainer.resume()
@@ -56,12 +64,26 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
     choice = choose(*encode(model, validation), validation.caption_image.to(device))
     notes = {
         "training": vars(config), "choice": {"local_weight": choice.local_weight, "shortlist": choice.shortlist},
-        "validation_rsum": trainer.best, "history": history, "device": str(device), "seconds": round(trainer.seconds),
+        "validation_rsum": choice.rsums[choice.local_weight], "history": history, "device": str(device),
+        "seconds": round(trainer.seconds),
     }  # fmt: skip
     save_model(model, out / "model", model.tokenizer, notes)
     if progress:
-        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum {trainer.best:.1f}")
+        print(f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum "
+              f"{notes['validation_rsum']:.1f}")  # fmt: skip
     return load_model(out / "model", device)
+
+
+@torch.no_grad()
+def encode_pictures(model: TGDT, pictures: list) -> Embedding:
+    """Embedding of PIL pictures, cut as the model was trained; its encoder, if it has one, must be attached."""
+    if model.config.image_source:
+        tokens = model.vision(pictures)
+    else:  # a mini model knows pictures of one size only
+        size = (SIDE, SIDE)
+        pictures = [picture if picture.size == size else picture.resize(size) for picture in pictures]
+        tokens = ImageTokens.of(pictures, model.config.image_tokens)
+    return model.encode_images(tokens.to(next(model.parameters()).device))
 
 
 def assess_on_scenes(model: TGDT, split: str = "test", first: int | None = None, progress: bool = True):

@@ -46,9 +46,10 @@ class TGDTConfig:
     dropout: float = 0.0
     norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
     image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
-    image_source: str = ""  # the pretrained encoder that makes image features (see backbones.py), with "features"
-    text_source: str = ""  # the pretrained encoder of captions; "": words of the model's own
-    text_features: int = 0  # numbers that text_source gives each token; 0: words of the model's own
+    image_source: dict | None = None  # what describes the pretrained encoder of pictures (see backbones.py), if any
+    text_source: dict | None = None  # the same for captions
+    text_slot: str = "start"  # slot 0 of a caption with features: those of its start token, or the "mean" of its words
+    text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
     image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
     text_top: dict | None = None  # the same of text_source
     feature_dropout: float = 0.0  # of the numbers that tokens come with
@@ -61,6 +62,15 @@ class TGDTConfig:
         they are compared with words, and half of the captions of a batch leave out attention before their local tokens.
         """
         return cls(**(dict(image_local_layers=0, global_layers=2, alone=0.5) | changes))
+
+    @classmethod
+    def photos(cls, **changes) -> "TGDTConfig":
+        """For features of pretrained encoders, image_features and text_features of them; sizes chosen on Flickr8k."""
+        sizes = dict(
+            width=256, feedforward=512, image_hidden=256, image_width=256, text_width=256, text_window=0,
+            image_tokens="features", dropout=0.1, feature_dropout=0.1,
+        )  # fmt: skip
+        return cls(**(sizes | changes))
 
     @classmethod
     def paper(cls, **changes) -> "TGDTConfig":
@@ -94,7 +104,11 @@ class TGDTConfig:
                 )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
-        for name, choices in (("image_slot", ("whole", "zero")), ("image_tokens", ("regions", "patches", "features"))):
+        for name, choices in (
+            ("image_slot", ("whole", "zero")),
+            ("text_slot", ("start", "mean")),
+            ("image_tokens", ("regions", "patches", "features")),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
 
@@ -116,6 +130,29 @@ class Layers(nn.Module):
         for layer in self.layers:
             tokens = layer(tokens, src_key_padding_mask=~mask)
         return self.norm(tokens)
+
+    def first_slot(self, tokens, mask):
+        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other slots."""
+        if not self.layers:
+            return tokens[:, 0]
+        for layer in self.layers[:-1]:
+            tokens = layer(tokens, src_key_padding_mask=~mask)
+        last, slot = self.layers[-1], tokens[:, :1]  # (B, 1, width)
+
+        def attend(query, keys):
+            return last.dropout1(last.self_attn(query, keys, keys, ~mask, need_weights=False)[0])
+
+        def feed(each):
+            return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(each)))))
+
+        if last.norm_first:
+            keys = last.norm1(tokens)
+            slot = slot + attend(keys[:, :1], keys)
+            slot = slot + feed(last.norm2(slot))
+        else:
+            slot = last.norm1(slot + attend(slot, tokens))
+            slot = last.norm2(slot + feed(slot))
+        return self.norm(slot)[:, 0]
 
 
 class DropItems(nn.Module):
@@ -161,9 +198,9 @@ class TokenBranch(nn.Module):
         """
         tokens = self.project(self.own(tokens, mask))  # (B, 1 + L, D)
         local = self.local_layers(tokens, mask)
-        top = self.global_layers(local.detach() if stop_gradient else local, mask)
+        top = self.global_layers.first_slot(local.detach() if stop_gradient else local, mask)  # (B, D)
         return Embedding(
-            normalize(top[:, 0].float(), dim=-1),  # (B, D)
+            normalize(top.float(), dim=-1),  # (B, D)
             normalize(local[:, 1:].float(), dim=-1),  # (B, L, D)
             local_mask[:, 1:],
         )
@@ -208,6 +245,10 @@ class TGDT(nn.Module):
                 self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
         self.feature_dropout = nn.Dropout(config.feature_dropout)
+        # pretrained features come at any scale; from numbers of size one the branches learn several times faster
+        pretrained = config.image_tokens == "features" and config.norm_first
+        self.image_norm = nn.LayerNorm(config.image_features) if pretrained else nn.Identity()
+        self.text_norm = nn.LayerNorm(config.text_features) if config.text_features else nn.Identity()
         self.image_top, self.text_top = (_top(about) for about in (config.image_top, config.text_top))
         c = config
         self.image_branch = TokenBranch(c, c.image_width, c.image_layers, c.image_heads, c.image_feedforward,
@@ -227,7 +268,7 @@ class TGDT(nn.Module):
             seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only
             found = self.image_top(seen, mask[:, 1 - self.image_top.first :])
             features = found if self.image_top.first else torch.cat([_mean(found, batch.mask), found], dim=1)
-        features = self.feature_dropout(features)
+        features = self.feature_dropout(self.image_norm(features))
         boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
         if self.config.image_slot == "whole":
             boxes[:, 0, 2:] = 1
@@ -267,13 +308,15 @@ class TGDT(nn.Module):
         if batch.features is None or batch.features.shape[2] != self.config.text_features:
             found = "none" if batch.features is None else batch.features.shape[2]
             raise ValueError(
-                f"captions have {found} features; this model was made for the {self.config.text_features} of "
-                f"{self.config.text_source or 'an encoder'}"
+                f"captions have {found} features; this model was made for {self.config.text_features}: take them from "
+                "a folder made by extract, or load its encoders with tgdt_mini.backbones.attach"
             )
         features = batch.features.float()
         if self.text_top is not None:
             features = self.text_top(features, batch.mask)
-        return self.text_dropout(self.read_word(self.feature_dropout(features)))
+        if self.config.text_slot == "mean":
+            features = torch.cat([_mean(features[:, 1:], batch.words[:, 1:]), features[:, 1:]], dim=1)
+        return self.text_dropout(self.read_word(self.feature_dropout(self.text_norm(features))))
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""
@@ -283,7 +326,7 @@ class TGDT(nn.Module):
 def _top(about):
     if about is None:
         return None
-    from tgdt_mini.backbones import TopLayers
+    from tgdt_mini.cutting import TopLayers
 
     return TopLayers.rebuild(about)
 

@@ -36,7 +36,12 @@ class TrainingConfig:
     use_intra: bool = True
     hard_captions: float = 0.0  # share of each batch whose captions also meet a hard negative (see hard_captions.py)
     hard_weight: float = 1.0  # of that term
+    mirror: bool = False  # half of the pictures left to right (see augmentation.py)
+    hide_regions: float = 0.0  # share of a picture's regions that a training step does not see
+    hide_words: float = 0.0  # share of a caption's words, likewise
+    top_rate: float = 0.05  # learning rate of a pretrained encoder's last layers, as a share of learning_rate
     patience: int = 0  # epochs without a better validation rsum before an early stop; 0 never stops early
+    validation_captions: int = 0  # of each image that validation reads after an epoch; 0 for all, fewer take less time
     local_weight: float = 1.0  # of the mixed score that validation judges by
     mix_lengths: float = 4.0  # tokens of noise when captions are sorted into batches of about one length
     precision: str = "auto"  # "fp32", "bf16", "fp16"; auto is fp32 on a CPU and bf16 on a GPU that has it
@@ -64,6 +69,11 @@ class TrainingConfig:
         for name in ("epochs", "batch", "learning_rate", "clip"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("hide_regions", "hide_words"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
+        if self.top_rate < 0:
+            raise ValueError(f"top_rate is {self.top_rate}; it is a share of learning_rate, 0 or more")
         if self.chunk < 0:
             raise ValueError(f"chunk is {self.chunk}; it must be 0 for none, or a number of pairs")
         if not (self.use_global or self.use_local):

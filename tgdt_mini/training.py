@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from tgdt_mini import distributed
+from tgdt_mini.augmentation import augmented
 from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_state, random_state, save_model, save_state
 from tgdt_mini.data import TokenSet
@@ -48,6 +49,8 @@ class Trainer:
                  device: torch.device | str = "cpu", tokenizer=None, progress: bool = True):  # fmt: skip
         self.device, self.config, self.out, self.progress = torch.device(device), config, Path(out), progress
         self.model, self.tokenizer = model.to(self.device), tokenizer
+        if config.validation_captions:
+            validation = validation.thinned(config.validation_captions)
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)
         self.batches = Batches(train, config.batch, config.seed, config.mix_lengths)
         self.steps_an_epoch = len(self.batches)
@@ -56,11 +59,10 @@ class Trainer:
         distributed.same_start(self.model)
         if config.compile:
             self.model.compile(dynamic=True)  # dynamic: each batch is padded to a length of its own
-        decay, free = [], []
-        for parameter in model.parameters():
-            (decay if parameter.dim() > 1 else free).append(parameter)
-        groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=self.device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(
+            _groups(model, config), lr=config.learning_rate, fused=self.device.type == "cuda"
+        )
+        self.augmentation = config.mirror, config.hide_regions, config.hide_words
         self.precision = precision_of(config.precision, self.device)
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
@@ -136,7 +138,7 @@ class Trainer:
         rows, captions = self.order[place]
         rate = self.config.rate_at(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         self.model.train()
         some = self._with_hard_caption(captions)
         embeddings, carry_on = embed_in_chunks(self._embed, self._parts(rows, captions, captions[some]), self.device)
@@ -171,7 +173,8 @@ class Trainer:
         rows, captions, hard = part
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             stop = self.config.stage_at(self.epoch) == "global"
-            images, texts = self.model(self.train_set.images(rows), self.train_set.text[captions], stop_gradient=stop)
+            read = self.train_set.images(rows), self.train_set.text[captions]
+            images, texts = self.model(*augmented(*read, *self.augmentation), stop_gradient=stop)
             wrong = self.model.encode_captions(self.train_set.hard[hard]) if len(hard) else texts[:0]
         return images, texts, wrong
 
@@ -255,3 +258,16 @@ def _interrupt_later():
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _groups(model, config):
+    """The optimizer's groups: weights decay, biases and norms do not; a pretrained encoder's layers learn slowly."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        key = (name.startswith(("image_top.", "text_top.")), parameter.dim() <= 1)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": some, "weight_decay": 0.0 if free else config.weight_decay,
+         "share": config.top_rate if pretrained else 1.0}
+        for (pretrained, free), some in sorted(groups.items())
+    ]  # fmt: skip

@@ -49,7 +49,7 @@ def load(split: str, progress: bool = False, first: int | None = None):
     "" where the caption allows none). boxes, links and foils are for evaluation: no model sees them in training.
     Raises ValueError for an unknown split, and RuntimeError when this machine draws other pixels than it should.
     """
-    datasets = _datasets()
+    datasets = import_datasets()
     known = published(split)
     if first is not None and not 1 <= first <= SPLITS[split][1]:
         raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
@@ -65,7 +65,7 @@ def load(split: str, progress: bool = False, first: int | None = None):
                 "comparable. Install the Pillow and numpy of constraints.txt, or report your versions"
             )
         drawn = datasets.Dataset.from_dict(columns, features=_features(datasets))
-        with whole_folder(folder) as beside, _quiet(datasets):
+        with whole_folder(folder) as beside, no_bars(datasets):
             drawn.save_to_disk(str(beside))
     dataset = datasets.load_from_disk(str(folder))
     return dataset if first is None else dataset.select(range(first))
@@ -144,7 +144,7 @@ def _foils(scene, meanings):
     return chosen
 
 
-def _datasets():
+def import_datasets():
     """The library, imported without its advice about widgets: in a notebook that would stand in the page."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -170,7 +170,7 @@ def _features(datasets):
     )
 
 
-class _quiet:
+class no_bars:
     """No progress bar of `datasets` inside."""
 
     def __init__(self, datasets):

@@ -1,0 +1,209 @@
+"""Whole runs on photographs: features extracted once by pretrained encoders, then trained and judged like drawn scenes.
+
+A folder of features holds, for each split, `images` and `captions` (see `features.py`) and `records`, the data set
+without its pictures; encoders.json names what made them. Nothing here needs the photographs again but drawing hits.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from tgdt_mini import distributed
+from tgdt_mini.assessment import assess, choice_of
+from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
+from tgdt_mini.data import TokenSet
+from tgdt_mini.encoding import encode
+from tgdt_mini.experiments import fit
+from tgdt_mini.features import Features, StoredText, write_features
+from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.paths import whole_folder, write_whole
+from tgdt_mini.pictures import pictures
+from tgdt_mini.pointing import pointing_game
+from tgdt_mini.recipe import TrainingConfig, pick_device
+
+BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
+RECIPE = dict(batch=128, learning_rate=5e-4, mirror=True, hide_regions=0.2, hide_words=0.1)  # chosen on Flickr8k's dev
+
+
+def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, precision: str = "float16",
+            source: dict | None = None, progress: bool = True) -> None:  # fmt: skip
+    """Write the features of every split of `data` (see `sources.open_source`); what was done before is kept.
+
+    source: JSON values that say where the data came from, for whoever looks for the pictures later.
+    Raises ValueError where `out` holds features of other encoders or other data.
+    """
+    out = Path(out)
+    about = {"vision": vision.about, "text": text.about, "source": source or {}, "splits": list(data)}
+    for split, records in data.items():
+        folder = out / split
+        captions = [caption for own in records["captions"] for caption in own]
+        cells = {"boxes": "grid cells"} | vision.about
+        write_features(folder / "images", _key(vision.about["key"], _pictures(records)), records["image_id"],
+                       lambda rows, records=records: _cells(vision, records, rows), cells, precision,
+                       progress=progress)  # fmt: skip
+        write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
+                       lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
+                       shard=5000, progress=progress)  # fmt: skip
+        with whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
+            records.remove_columns("image").save_to_disk(beside)
+    write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
+
+
+def open_features(folder: Path, split: str):
+    """(records, TokenSet) of a split. ValueError, by name, for what is missing, damaged or does not fit together."""
+    from datasets import load_from_disk
+
+    about, folder = encoders_of(folder), Path(folder) / split
+    images, captions = Features(folder / "images"), Features(folder / "captions")
+    try:
+        records = load_from_disk(str(folder / "records"))
+        own, ids = list(records["captions"]), list(records["image_id"])
+    except Exception as error:  # a damaged table fails in many ways
+        raise ValueError(f"{folder / 'records'} is missing or damaged ({error}); run extract again") from error
+    owner = torch.tensor([row for row, some in enumerate(own) for _ in some])
+    flat = tuple(caption for some in own for caption in some)
+    if ids != images.items or captions.key != _key(about["text"]["key"], flat):
+        raise ValueError(f"{folder} holds records that are not those of its features; extract them again")
+    if images.about.get("key") != about["vision"]["key"]:
+        raise ValueError(f"{folder} holds features of another encoder than encoders.json says; extract them again")
+    return records, TokenSet(
+        images.rows, images.array("boxes"), images.starts, images.array("whole"), StoredText.open(captions), owner,
+        flat, tuple(images.items),
+    )  # fmt: skip
+
+
+def _features_for(model, folder, split):
+    """`open_features`, for a model: ValueError if other encoders made them than those that it was trained with."""
+    about = encoders_of(folder)
+    for name, trained in (("vision", model.config.image_source), ("text", model.config.text_source)):
+        if not trained or trained["key"] != about[name]["key"]:
+            other = f"{trained['source']} {trained['key']}" if trained else "none"
+            raise ValueError(
+                f"{folder} holds features of the {name} encoder {about[name]['source']} {about[name]['key']}, but the "
+                f"model was trained on those of {other}; extract them with that one"
+            )
+    return open_features(folder, split)
+
+
+def encoders_of(folder: Path) -> dict:
+    """What encoders.json of a features folder says. ValueError if there is none."""
+    path = Path(folder) / "encoders.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
+
+
+def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: str = "auto", resume: bool = False,
+                    progress: bool = True, **sizes) -> TGDT:  # fmt: skip
+    """Train on a folder of features; the best model by validation rsum, returned and written to out/model.
+
+    sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too.
+    """
+    about, progress = encoders_of(features), progress and distributed.rank() == 0
+    (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
+    text = rebuild(TextBackbone, about["text"])
+    image_top = None
+    if about["vision"]["trained_layers"]:
+        image_top = rebuild(VisionBackbone, about["vision"]).top
+    torch.manual_seed(config.seed)
+    model = TGDT(TGDTConfig.photos(
+        image_features=train.features.shape[1], text_features=train.text.features.shape[1],
+        image_source=about["vision"], text_source=about["text"], most_tokens=about["text"]["most_tokens"],
+        image_top=image_top and image_top.about, text_top=text.top and text.top.about, **sizes,
+    ))  # fmt: skip
+    for mine, pretrained in ((model.image_top, image_top), (model.text_top, text.top)):
+        if mine is not None:
+            mine.load_state_dict(pretrained.state_dict())
+    return fit(model, train, validation, text.tokenizer, config, out, pick_device(device), resume, progress)
+
+
+def assess_on_photos(model: TGDT, features: Path, split: str = "test") -> dict:
+    """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes."""
+    records, tokens = _features_for(model, features, split)
+    report = assess(model, tokens, choice_of(model))
+    if {"boxes", "phrases"} <= set(records.column_names):
+        report["pointing"] = pointing_game(*encode(model, tokens), tokens, records, model.tokenizer.pieces)
+    trained = {name: value for name, value in model.notes.items() if name != "history"}
+    return report | {"split": split, "images": tokens.image_count, "trained": trained}
+
+
+def encode_split(model: TGDT, features: Path, split: str):
+    """(Embedding of the images, their ids, Embedding of the captions, the captions) of a split."""
+    _, tokens = _features_for(model, features, split)
+    images, captions = encode(model, tokens)
+    return images, list(tokens.image_ids), captions, list(tokens.captions)
+
+
+def open_pictures(source: dict) -> dict:
+    """The data set that `source` describes: data, images and columns, as `sources.open_source` takes them."""
+    from tgdt_mini.sources import open_source
+
+    return open_source(source["data"], images=source.get("images"), columns=source.get("columns") or None)
+
+
+def finder(features: Path, split: str):
+    """A function from an image's id to its picture, found where extract found it. ValueError if it is there no more."""
+    records = open_pictures(encoders_of(features)["source"])[split]
+    rows = {name: row for row, name in enumerate(records["image_id"])}
+
+    def find(name):
+        if name not in rows:
+            raise ValueError(f"image {name} is no longer in the data set that {features} was extracted from")
+        return next(pictures(records, [rows[name]]))
+
+    return find
+
+
+def _cells(vision, records, rows):
+    found = []
+    for start in range(rows.start, rows.stop, BATCH):
+        some = range(start, min(start + BATCH, rows.stop))
+        found.append(vision(list(pictures(records, some))))
+    return {
+        "features": torch.cat([each.features.flatten(0, 1) for each in found]).float().cpu().numpy(),
+        "boxes": torch.cat([each.boxes.flatten(0, 1) for each in found]).float().cpu().numpy(),
+        "whole": torch.cat([each.whole for each in found]).to(torch.float16).cpu().numpy(),
+        "counts": torch.cat([each.mask.sum(dim=1) for each in found]).cpu().numpy(),
+    }
+
+
+def _words(text, captions, rows):
+    by_length = sorted(rows, key=lambda row: len(captions[row]))
+    parts = {}
+    for start in range(0, len(by_length), 4 * BATCH):
+        some = by_length[start : start + 4 * BATCH]
+        tokens = text([captions[row] for row in some]).to("cpu")
+        for place, row in enumerate(some):
+            size = int(tokens.mask[place].sum())
+            parts[row] = tokens.features[place, :size], tokens.ids[place, :size], tokens.words[place, :size]
+    ordered = [parts[row] for row in rows]
+    features, ids, words = (torch.cat(column).numpy() for column in zip(*ordered))
+    return {"features": features, "ids": ids, "words": words, "counts": torch.tensor([len(i) for _, i, _ in ordered])}
+
+
+def _pictures(records):
+    """What identifies the pictures: ids, and each file's bytes, or its size and time of change where only a path is."""
+    from datasets import Image
+
+    raw = records.select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
+    for record in raw:
+        image = record["image"]
+        if image["bytes"] is not None:
+            content = hashlib.sha256(image["bytes"]).hexdigest()
+        else:
+            try:
+                stat = Path(image["path"]).stat()
+            except OSError as error:
+                raise ValueError(f"image {record['image_id']} cannot be read: {error}") from None
+            content = f"{stat.st_size} {stat.st_mtime_ns}"
+        yield f"{record['image_id']} {content}"
+
+
+def _key(encoder, data):
+    digest = hashlib.sha256(encoder.encode("utf-8"))
+    for each in data:
+        digest.update(f"{each}\n".encode())
+    return digest.hexdigest()[:16]

@@ -48,12 +48,12 @@ def test_what_is_read_is_what_is_stored():
     plan = Plan(WIDTH, TOKENS, "float16", "int8")
     work = plan.work(IMAGES, WORDS, SHORTLIST)
     assert work["stage one, bytes"] == IMAGES * 2 * WIDTH
-    assert work["stage two, bytes"] == SHORTLIST * (TOKENS * (WIDTH + 2) + 8)
+    assert work["stage two, bytes"] == SHORTLIST * (TOKENS * (WIDTH + 4) + 8)
     assert work["everything, bytes"] == IMAGES * plan.image_bytes == IMAGES * (plan.global_bytes + plan.local_bytes)
 
 
 def test_a_token_has_the_bytes_of_its_numbers():
-    assert [token_bytes(128, kind) for kind in BITS] == [512, 256, 130, 16]
+    assert [token_bytes(128, kind) for kind in BITS] == [512, 256, 132, 16]
     assert token_bytes(9, "1 bit") == 2
     for kind in ("float32", "float16"):
         assert token_bytes(WIDTH, kind) == torch.zeros(WIDTH, dtype=getattr(torch, kind)).nbytes

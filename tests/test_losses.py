@@ -8,7 +8,7 @@ from helpers import random_embedding
 
 from tgdt_mini import losses
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.losses import cmc_loss, consistency_loss, hinge_loss, info_nce_loss
+from tgdt_mini.losses import cmc_loss, consistency_loss, hard_caption_loss, hinge_loss, info_nce_loss
 from tgdt_mini.similarity import global_similarity, local_similarity
 
 B = 6
@@ -231,6 +231,8 @@ def test_float32_under_autocast():
     expected = cmc_loss(images, captions)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(cmc_loss(images, captions).total, expected.total)
+        confused = hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1)
+    assert torch.equal(confused, hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1))
     assert cmc_loss(images.to(torch.bfloat16), captions.to(torch.bfloat16)).total.dtype == torch.float32
     assert hinge_loss(random_scores().to(torch.bfloat16)).dtype == torch.float32
 

@@ -116,6 +116,15 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
     assert not sent and len(again) == 60
 
 
+def test_a_server_is_asked_to_acknowledge_every_batch(monkeypatch):
+    client, asked = pytest.importorskip("qdrant_client").QdrantClient(":memory:"), []
+    upsert = client.upsert
+    monkeypatch.setattr(client, "upsert", lambda *rest, **more: (asked.append(more["wait"]), upsert(*rest, **more))[1])
+    monkeypatch.setattr("tgdt_mini.qdrant.FLOATS", 1)  # an item a batch
+    upload(gallery_of(count=3), client)
+    assert asked == [True] * 3
+
+
 def test_several_galleries_fill_one_collection(where):
     images = embedded(1, 60, 6)
     halves = [Gallery.build(images[rows], [f"image {i}" for i in range(60)][rows], "image", "a model")

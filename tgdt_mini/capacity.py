@@ -20,12 +20,12 @@ READ = 10 * GIGABYTE  # bytes a second that one core reads from memory: an assum
 
 
 def token_bytes(width: int, kind: str = "float32") -> int:
-    """Bytes of one stored token: its numbers, and for int8 a step of 2 bytes. Example: 128 wide, float16 -> 256."""
+    """Bytes of one stored token: its numbers, and for int8 a scale of 4 bytes. Example: 128 wide, float16 -> 256."""
     if kind not in BITS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(BITS)}")
     if width < 1:
         raise ValueError(f"width is {width}; it must be at least 1")
-    return -(-width * BITS[kind] // 8) + (2 if kind == "int8" else 0)
+    return -(-width * BITS[kind] // 8) + (4 if kind == "int8" else 0)
 
 
 @dataclass(frozen=True)

@@ -216,6 +216,8 @@ def _pad(embedding, items, length):
 def _together(communicate, *arguments):
     try:
         return communicate(*arguments)
+    except Lost:  # told to end while waiting
+        raise
     except RuntimeError as error:
         why = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip())  # a line of gloo's source
         raise Lost(_ended(re.split(r"\. |\n", why)[0])) from error

@@ -56,10 +56,11 @@ def image_file(path):
     return str(path)
 
 
-def dataset(names, folder, **columns):
-    """A data set with pictures inside, as parquet files and the hub have them."""
-    given = {"image": [image_file(folder / name) for name in names], "image_id": names,
-             "captions": [captions_of(name) for name in names]} | columns  # fmt: skip
+def dataset(names, folder, inside=True, **columns):
+    """A data set with the pictures' bytes inside, as parquet files and the hub have them, or with their paths only."""
+    files = [Path(image_file(folder / name)) for name in names]
+    images = [{"bytes": file.read_bytes(), "path": file.name} if inside else str(file) for file in files]
+    given = {"image": images, "image_id": names, "captions": [captions_of(name) for name in names]} | columns
     made = datasets.Dataset.from_dict({name: each for name, each in given.items() if each is not None})
     return made.cast_column("image", datasets.Image())
 
@@ -244,10 +245,9 @@ def test_pictures_without_an_id_are_called_by_file_or_by_row(tmp_path):
     assert open_source({"test": made})["test"]["image_id"][:] == named("test", 2)
     twice = datasets.concatenate_datasets([made, made])
     assert open_source({"test": twice})["test"]["image_id"][:] == [f"test-{row:05d}" for row in range(4)]
-    inside = made.cast_column("image", datasets.Image(decode=False)).map(
-        lambda row: {"image": {"bytes": Path(row["image"]["path"]).read_bytes(), "path": None}}
-    )
-    assert open_source({"test": inside})["test"]["image_id"][:] == ["test-00000", "test-00001"]
+    nameless = [{"bytes": (tmp_path / name).read_bytes(), "path": None} for name in named("test", 2)]
+    made = made.remove_columns("image").add_column("image", nameless)
+    assert open_source({"test": made})["test"]["image_id"][:] == ["test-00000", "test-00001"]
 
 
 def test_captions_may_be_more_or_fewer_than_five(tmp_path):
@@ -436,30 +436,23 @@ def test_an_image_in_two_splits_is_an_error(tmp_path):
         open_source({"all": rows}, columns={"split": "split"})
 
 
-@pytest.mark.parametrize("stored", ["bytes", "paths"])
-def test_a_picture_under_two_names_in_two_splits_is_a_warning(stored, tmp_path):
-    sets = {
-        "train": dataset(named("train", 3), tmp_path / "train"),
-        "test": dataset(named("test", 2), tmp_path / "test"),
-    }
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_picture_under_two_names_in_two_splits_is_a_warning(inside, tmp_path):
+    sets = {split: dataset(named(split, 3), tmp_path / split, inside) for split in ("train", "test")}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_source(sets)
-    (tmp_path / "test" / "test-1.png").write_bytes((tmp_path / "train" / "train-2.png").read_bytes())
-    sets["test"] = dataset(["test-0.png"], tmp_path / "test").select([])
-    made = datasets.Dataset.from_dict({
-        "image": [str(tmp_path / "test" / name) for name in named("test", 2)], "image_id": named("test", 2),
-        "captions": [["a"], ["b"]],
-    }).cast_column("image", datasets.Image())  # fmt: skip
-    if stored == "bytes":
-        made.to_parquet(tmp_path / "test.parquet")
-        made = datasets.Dataset.from_parquet(str(tmp_path / "test.parquet"))
-    sets["test"] = made
+    copy = (tmp_path / "train" / "train-2.png").read_bytes()
+    (tmp_path / "test" / "test-1.png").write_bytes(copy)
+    if inside:
+        images = sets["test"].cast_column("image", datasets.Image(decode=False))["image"][:]
+        images[1]["bytes"] = copy
+        sets["test"] = sets["test"].remove_columns("image").add_column("image", images)
     with pytest.warns(
-        UserWarning, match="^1 pictures are in two splits .* train-2.png in train and test-1.png in test"
+        UserWarning, match="^1 pictures are in two splits .* train-2.png in train and test-1.png in te"
     ):
         found = open_source(sets)
-    assert [len(data) for data in found.values()] == [3, 2]
+    assert [len(data) for data in found.values()] == [3, 3]
 
 
 def test_pictures_of_one_size_that_differ_are_no_copies(tmp_path):
@@ -513,14 +506,29 @@ def test_files_of_no_known_split_are_listed(tmp_path):
         open_source({"test": dataset(named("test", 2), tmp_path)}, splits=["test", "gone"])
 
 
-def test_spoilt_files_are_named(tmp_path):
-    (tmp_path / "train.parquet").write_text("no parquet", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"train\.parquet cannot be read as parquet: Arrow\w+: ") as caught:
-        open_source(tmp_path)
+@pytest.mark.parametrize("spoil", ["text", "cut", "middle"])
+def test_a_spoilt_parquet_file_is_named_with_its_cause(spoil, tmp_path):
+    path = parquet_folder(tmp_path, {"train": 9}) / "train.parquet"
+    content = path.read_bytes()
+    middle = content[:200] + bytes([7]) * 3000 + content[3200:]
+    path.write_bytes({"text": b"no parquet", "cut": content[:-100], "middle": middle}[spoil])
+    with pytest.raises(ValueError, match=r"train\.parquet cannot be read as parquet: (Arrow\w+|OSError): ") as caught:
+        open_source(path.parent)
     assert len(str(caught.value).splitlines()) == 1
-    folder = image_folder(tmp_path, {"train": 2})
-    (folder / "train" / "metadata.jsonl").write_text('{"captions": ["a"]}', encoding="utf-8")
-    with pytest.raises(ValueError, match="cannot be read as an image folder with a metadata file: ") as caught:
+
+
+@pytest.mark.parametrize("metadata, message", [
+    ('{"captions": ["a"]}', "cannot be read as an image folder with a metadata file: ValueError: "),
+    ('{"file_name"', "cannot be read as an image folder with a metadata file: "),
+    ('{"file_name": "elsewhere.png", "captions": ["a"]}', r"elsewhere\.png|no captions"),
+    (None, "^train has no column 'captions' for captions; it has image"),
+])  # fmt: skip
+def test_metadata_that_does_not_fit_its_folder_is_named(metadata, message, tmp_path):
+    folder = image_folder(tmp_path, {"train": 1})
+    (folder / "train" / "metadata.jsonl").unlink()
+    if metadata:
+        (folder / "train" / "metadata.jsonl").write_text(metadata, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
         open_source(folder)
     assert len(str(caught.value).splitlines()) == 1
 

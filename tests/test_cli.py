@@ -89,7 +89,7 @@ def test_settings_of_the_command_line_reach_the_training(made, monkeypatch, tmp_
     assert (config.epochs, config.batch, config.seed, config.learning_rate) == (1, 16, 3, 0.01)
     assert (config.recipe, config.inter, config.patience, config.precision) == ("staged", "mean", 2, "fp32")
     assert not config.use_intra and config.use_global and config.use_local
-    assert rest[:5] == (tmp_path, "cpu", "patches", 80, 30)
+    assert rest[:5] == (tmp_path, torch.device("cpu"), "patches", 80, 30)
 
 
 def test_patches_can_be_trained_on_and_searched_with(made, monkeypatch, tmp_path, capsys):

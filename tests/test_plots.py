@@ -34,6 +34,13 @@ def report():
     }
 
 
+def curves():
+    def points(step):
+        return [{"shortlist": k, "ms": step * (2 + k / 100), "agreement": 60 + k / 10} for k in (10, 50, 200)]
+
+    return {"curves": {str(size): {"full": size / 10, "two-stage": points(size / 1000)} for size in (1000, 10_000)}}
+
+
 PICTURES = [scenes.picture(f"test-000{i}") for i in range(3)]
 FIGURES = {
     "loss_curve": lambda path: plots.loss_curve(history(), path),
@@ -43,6 +50,8 @@ FIGURES = {
     "comparison read back": lambda path: plots.comparison(json.loads(json.dumps(report())), path),
     "shortlist_curve read back": lambda path: plots.shortlist_curve(json.loads(json.dumps(report())), path),
     "comparison without oracle": lambda path: plots.comparison({"rows": report()["rows"]}, path),
+    "search_times": lambda path: plots.search_times(curves(), path),
+    "search_times read back": lambda path: plots.search_times(json.loads(json.dumps(curves())), path),
     "hits": lambda path: plots.hits(
         ["a star", "a long caption " * 4], [PICTURES, PICTURES[:2]], [[True, False, False], [False, True]], path=path
     ),

@@ -61,7 +61,7 @@ def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(query_is,
     assert (scores[~shortlist] == -float("inf")).all() and shortlist.sum() == 3 * len(queries)
 
 
-@pytest.mark.parametrize("meetings", [0, 10**9], ids=["image by image", "query by query"])
+@pytest.mark.parametrize("meetings", [0, 10**9], ids=["pair by pair", "query by query"])
 @pytest.mark.parametrize("floats", [1, 2**22])
 def test_both_ways_of_going_through_a_shortlist_give_the_same(meetings, floats, monkeypatch):
     monkeypatch.setattr(retrieval, "MEETINGS", meetings)

@@ -193,15 +193,18 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
     torch.testing.assert_close(shortlist_similarity(queries, gallery.local_tokens[ids], None, query_is), masked)
 
 
-@pytest.mark.parametrize("words", [1, 3, similarity.WORDS])
+@pytest.mark.parametrize("tokens", [1, 3, similarity.TOKENS])
 @pytest.mark.parametrize("filler", [0.0, float("nan")])
-def test_pairs_equal_the_full_matrix(words, filler, monkeypatch):
-    monkeypatch.setattr(similarity, "WORDS", words)  # the blocks must not show
-    images, captions = pair()
+@pytest.mark.parametrize("swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"])
+def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
+    monkeypatch.setattr(similarity, "TOKENS", tokens)  # the blocks must not show
+    images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
     images, captions = padded(images, 1, filler), padded(captions, 2, filler)
-    image = torch.tensor([0, 0, 0, 2, 2, 3])  # nobody asks for image 1
-    caption = torch.tensor([4, 1, 1, 0, 3, 2])
+    image = torch.tensor([2, 4, 2, 0, 2] if swapped else [0, 3, 0, 2, 2, 0])  # in any order; nobody asks for image 1
+    caption = torch.tensor([2, 2, 0, 2, 2] if swapped else [3, 2, 1, 0, 3, 1])
+    words, regions = captions.mask.sum(1)[caption].sum(), images.mask.sum(1)[image].sum()
+    assert (words > regions) == swapped, "both ways round are tried"
     torch.testing.assert_close(paired_similarity(images, captions, image, caption), full[image, caption])
 
 

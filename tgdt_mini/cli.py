@@ -1,4 +1,4 @@
-"""The command line: demo, train, evaluate, ablate, index, search. `python -m tgdt_mini COMMAND --help` explains each.
+"""The command line: demo, train, evaluate, ablate, index, search, bench. `tgdt-mini COMMAND --help` explains each.
 
 Only arguments, files and messages are handled here; each command is a few calls into the package. An error is one line
 on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
@@ -144,6 +144,11 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
     )
+    bench = command("bench", run_bench, "Measure what is fast, beside its peers, on this machine; always on the CPU.",
+                    Path("runs/bench"))  # fmt: skip
+    bench.add_argument("--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)")
+    bench.add_argument("--quick", action="store_true", help="the smallest size, few repeats: does it run?")
+    bench.add_argument("--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes")
     return top
 
 
@@ -305,6 +310,18 @@ def run_search(args):
     plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
     print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
+
+
+def run_bench(args):
+    from tgdt_mini import bench, plots
+    from tgdt_mini.bench.tables import table
+    from tgdt_mini.paths import write_whole
+
+    report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if args.million else None)
+    write_whole(args.out / "bench.json", json.dumps(report, indent=1) + "\n")
+    write_whole(args.out / "bench.md", table(report) + "\n")
+    plots.search_times(report, args.out / "search_times.png")
+    print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
 
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")

@@ -96,6 +96,29 @@ def shortlist_curve(report: dict, path: Path | str | None = None) -> None:
         ax.legend(frameon=True)
 
 
+def search_times(report: dict, path: Path | str | None = None) -> None:
+    """Agreement with full scoring against milliseconds a query: a line a size of gallery, a point a shortlist.
+
+    report: of `bench.run`, fresh or read back from JSON. A star stands where all of a gallery is scored.
+    """
+    shades = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7")
+    alt = "Agreement with full scoring against time: for each gallery a line that rises with K, and a star far right."
+    with figure(path, 7, 4, alt) as ax:
+        for shade, (size, curve) in zip(shades, report["curves"].items()):
+            points = curve["two-stage"]
+            times, found = ([point[name] for point in points] for name in ("ms", "agreement"))
+            ax.plot(times, found, color=shade, marker="o", label=f"{int(size):,} pictures")
+            ax.plot(curve["full"], 100, color=shade, marker="*", markersize=14)
+            ax.annotate(f"K {points[0]['shortlist']}", (times[0], found[0]), (0, -13), textcoords="offset points",
+                        fontsize=8, ha="center")  # fmt: skip
+            ax.annotate(f"K {points[-1]['shortlist']}", (times[-1], found[-1]), (0, 6), textcoords="offset points",
+                        fontsize=8, ha="center")  # fmt: skip
+        ax.plot([], [], color="grey", marker="*", markersize=12, linestyle="", label="everything scored")
+        ax.set(xscale="log", ylim=(None, 105), xlabel="CPU milliseconds a query", ylabel="ten best answers found (%)",
+               title="Nearly the same answers, much sooner")  # fmt: skip
+        ax.legend(frameon=True, loc="lower right")
+
+
 def comparison(report: dict, path: Path | str | None = None) -> None:
     """R@1 both ways of global, local and two-stage scoring, beside what a perfect reader would reach."""
     names = ("global", "local", "two-stage")

@@ -23,7 +23,7 @@ from tgdt_mini.local_tokens import LocalTokens, Segment
 from tgdt_mini.similarity import at_least_float32, check_query_is, check_real, paired_similarity, shortlist_similarity
 from tgdt_mini.stage_one import FLOATS, best_by_global, by_columns, check_index
 
-MEETINGS = 8  # shortlists that an image is in, on average, from which on going through the images pays
+MEETINGS = 8  # shortlists that an item is in, on average, from which on they are scored pair by pair, not padded
 
 
 def two_stage(
@@ -48,17 +48,14 @@ def two_stage(
     def by_query(some, ids):
         return _by_query(some, ids, fetch, length, query_is)
 
-    def by_image(some, ids):
-        """Image by image: a token that many queries ask for is read and multiplied once for all of them."""
+    def by_pairs(some, ids):
         asked = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
         if query_is == "image":
             return paired_similarity(some, gallery, asked, ids.flatten()).view(ids.shape)  # (q, K)
-        images, order = ids.flatten().sort(stable=True)
-        local = paired_similarity(gallery, some, images, asked[order])  # (q*K,)
-        return torch.empty_like(local).scatter_(0, order, local).view(ids.shape)  # (q, K)
+        return paired_similarity(gallery, some, ids.flatten(), asked).view(ids.shape)  # (q, K)
 
     many = query_is == "image" or len(queries) * min(shortlist, len(gallery)) >= MEETINGS * len(gallery)
-    rerank = by_image if many else by_query
+    rerank = by_pairs if many else by_query
     longest = max(length, queries.mask.shape[1])
     scores = at_least_float32(queries.global_token[:0]).new_full((len(queries), len(gallery)), -float("inf"))
     for rows, ids, mixed, _ in _search(queries, gallery.global_token, rerank, shortlist, local_weight, longest):
@@ -111,7 +108,8 @@ class Gallery:
             raise ValueError(f"{len(items)} items for {len(embedding)} embedded {holds}s; give one item for each")
         counts = check_real(embedding, names=(holds,))[0]  # (G,)
         embedding = embedding.detach()
-        segment = Segment.of(embedding.local_tokens[embedding.mask], counts, local_precision)
+        tokens, real = embedding.local_tokens.flatten(0, 1), embedding.mask.flatten()
+        segment = Segment.of(tokens if bool(real.all()) else tokens[real], counts, local_precision)
         global_tokens = by_columns(embedding.global_token.to("cpu", getattr(torch, global_precision)))
         return cls(global_tokens, LocalTokens((segment,)), list(items), holds, model)
 

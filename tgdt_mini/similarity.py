@@ -18,7 +18,7 @@ from tgdt_mini.embedding import Embedding
 
 INFINITY = float("inf")
 CHUNK = 2**22  # products held at once: 16 MB of float32, small enough for a CPU's caches to help
-WORDS = 2**10  # gathered at once for one image's regions: with D = 256, 1 MB that stays in the cache
+TOKENS = 2**10  # gathered at once for one image or caption: with D = 256, 1 MB that stays in the cache
 
 
 def global_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
@@ -95,32 +95,39 @@ def shortlist_similarity(
 def paired_similarity(
     images: Embedding, captions: Embedding, image: torch.Tensor, caption: torch.Tensor
 ) -> torch.Tensor:
-    """(P,) local similarity of image[p] with caption[p]: what a shortlist for many queries at once needs.
+    """(P,) local similarity of image[p] with caption[p]: what the shortlists of many queries at once need.
 
-    image (P,), ascending, and caption (P,) are row numbers. Goes through the images, gathers the words of each one's
-    captions and multiplies them with its regions: nothing is padded, and the gathering costs little when an image meets
-    several captions. With few captions an image `shortlist_similarity` is the faster way.
+    image and caption (P,) are row numbers. Goes through the images or the captions, gathers the tokens of each one's
+    partners and multiplies them with its own: nothing is padded. Takes whichever way round gathers fewer tokens. With
+    few partners each `shortlist_similarity` is faster.
     Every image and every caption must have a real token; the caller has checked that.
     """
-    width, longest = captions.local_tokens.shape[2], captions.mask.shape[1]
-    with autocast_off(captions.local_tokens):
-        real = captions.mask.index_select(0, caption)  # (P, W)
-        words = (caption[:, None] * longest + torch.arange(longest, device=caption.device))[real]  # (all words,)
-        regions = images.mask.flatten().nonzero()[:, 0]  # (all regions,)
-        pairs = torch.bincount(image, minlength=len(images)).cumsum(0)  # (I,) pairs up to and with each image
-        last_word = torch.cat([real.new_zeros(1, dtype=torch.long), real.sum(1).cumsum(0)])[pairs]
-        ends = torch.stack([images.mask.sum(1).cumsum(0), last_word]).T.tolist()  # the only wait for a GPU
-        (start, first), best = (0, 0), []
-        all_regions, all_words = images.local_tokens.reshape(-1, width), captions.local_tokens.reshape(-1, width)
-        for end, last in ends:
-            if last > first:
-                mine = at_least_float32(all_regions.index_select(0, regions[start:end]))  # (R, D)
-            for here in range(first, last, WORDS):
-                some = all_words.index_select(0, words[here : min(here + WORDS, last)])  # (w, D)
-                best.append((mine @ at_least_float32(some).T).amax(0))  # (w,)
-            start, first = end, last
-        scores = all_words.new_zeros(real.shape, dtype=best[0].dtype).masked_scatter(real, torch.cat(best))  # (P, W)
-        return scores.sum(1) / real.sum(1)
+    words, regions = captions.mask.sum(1), images.mask.sum(1)
+    if words[caption].sum() <= regions[image].sum():
+        lead, others, lead_rows, rows = images, captions, image, caption
+    else:
+        lead, others, lead_rows, rows = captions, images, caption, image
+    lead_rows, order = lead_rows.sort(stable=True)
+    real = others.mask.index_select(0, rows[order])  # (P, L)
+    length = torch.arange(real.shape[1], device=real.device)
+    wanted = (rows[order, None] * real.shape[1] + length)[real]  # (T,) rows of the others' tokens
+    own = lead.mask.flatten().nonzero()[:, 0]  # (all real tokens of the lead,)
+    pairs = torch.bincount(lead_rows, minlength=len(lead)).cumsum(0)  # (leads,) pairs up to and with each
+    tokens_of_pairs = torch.cat([real.new_zeros(1, dtype=torch.long), real.sum(1).cumsum(0)])  # (P + 1,)
+    ends = torch.stack([lead.mask.sum(1).cumsum(0), tokens_of_pairs[pairs]]).T.tolist()
+    with autocast_off(images.local_tokens):
+        if lead is images:
+            blocks = [products.amax(1) for products, _ in _products(lead, others, own, wanted, ends)]
+            best = blocks[0].new_zeros(real.shape).masked_scatter(real, torch.cat(blocks))  # (P, W)
+        else:
+            pair = torch.arange(len(real), device=real.device).repeat_interleave(real.sum(1))  # (T,)
+            best = at_least_float32(lead.local_tokens[:0, 0, 0]).new_full((len(real), lead.mask.shape[1]), -INFINITY)
+            for products, some in _products(lead, others, own, wanted, ends):
+                place = pair[some, None].expand_as(products)
+                best[:, : products.shape[1]].scatter_reduce_(0, place, products, "amax")
+            best = best.masked_fill(best == -INFINITY, 0)  # (P, W)
+        scores = best.sum(1) / words[caption[order]]
+        return torch.empty_like(scores).scatter_(0, order, scores)
 
 
 def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:
@@ -153,6 +160,19 @@ def autocast_off(tensor: torch.Tensor):
     """A context without autocast on the tensor's device; some devices have none to begin with."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _products(lead, others, own, wanted, ends):
+    """Lead by lead, TOKENS of its partners at a time: their products (t, own tokens), and their slice of `wanted`."""
+    width = lead.local_tokens.shape[2]
+    lead, others = lead.local_tokens.reshape(-1, width), others.local_tokens.reshape(-1, width)
+    start, first = 0, 0
+    for end, last in ends:
+        for here in range(first, last, TOKENS):
+            some = slice(here, min(here + TOKENS, last))
+            mine = at_least_float32(lead.index_select(0, own[start:end]))  # (l, D)
+            yield at_least_float32(others.index_select(0, wanted[some])) @ mine.T, some
+        start, first = end, last
 
 
 def _pack(captions, count):

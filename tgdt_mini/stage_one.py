@@ -96,7 +96,7 @@ def missed(
     place = by_global.sort(dim=1, descending=True, stable=True).indices.argsort(1)  # (Q, G) the place of each item
     best = full.sort(dim=1, descending=True, stable=True).indices[:, : max(tops)]  # (Q, top)
     place = place.gather(1, best)  # (Q, top)
-    return {top: {k: 100 * float((place[:, :top] >= k).float().mean()) for k in shortlists} for top in tops}
+    return {top: {k: 100 * float((place[:, :top] >= k).double().mean()) for k in shortlists} for top in tops}
 
 
 def _scores(queries, global_tokens):

@@ -1,0 +1,123 @@
+"""How the benchmark measures: processor time of one thread, alternately, and memory in a process of its own.
+
+A time is the CPU time of the whole process (all its threads), so that what else the machine does counts little; what is
+compared runs in turns in one process on the same arrays, and the median is taken. Times of two machines do not compare,
+ratios of one run nearly do.
+"""
+
+import os
+import platform
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from importlib import metadata
+from multiprocessing import get_context
+from statistics import median
+
+import torch
+
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+@contextmanager
+def one_thread():
+    """Everything inside runs on one thread, in this process and in those it starts."""
+    before, threads = {name: os.environ.get(name) for name in VARIABLES}, torch.get_num_threads()
+    os.environ.update({name: "1" for name in VARIABLES})
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def cpu_milliseconds(functions: dict, repeats: int = 5, least: float = 0.02) -> dict[str, float]:
+    """{name: median CPU milliseconds of a call}. The functions run in turns, `repeats` rounds after a warm-up.
+
+    least: seconds of CPU time that one sample lasts; a fast function is called often enough to fill them.
+    """
+    calls, samples = {}, {name: [] for name in functions}
+    for name, function in functions.items():
+        function()
+        began = time.process_time()
+        function()
+        calls[name] = max(1, int(least / max(time.process_time() - began, 1e-6)))
+    for _ in range(repeats):
+        for name, function in functions.items():
+            began = time.process_time()
+            for _ in range(calls[name]):
+                function()
+            samples[name].append(1000 * (time.process_time() - began) / calls[name])
+    return {name: median(values) for name, values in samples.items()}
+
+
+def in_fresh_process(function, *arguments):
+    """What a function of a module returns when a new process calls it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def megabytes_of(function) -> float | None:
+    """The most anonymous memory (what no file could give back) that a call adds to the process, in MB of 10^6 bytes.
+
+    Sampled each millisecond; to be called once, in a fresh process, or freed memory hides what is asked for again.
+    None where the system does not tell: it is read from Linux's /proc.
+    """
+    before = _anonymous()
+    if before is None:
+        return None
+    most, done = [before], threading.Event()
+
+    def watch():
+        while not done.wait(0.001):
+            most[0] = max(most[0], _anonymous())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        function()
+    finally:
+        done.set()
+        thread.join()
+    return (max(most[0], _anonymous()) - before) / 1e6
+
+
+def _anonymous():
+    try:
+        with open("/proc/self/status", encoding="utf-8") as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    except (OSError, StopIteration):
+        return None
+
+
+def version(package: str) -> str | None:
+    """An installed package's version, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def machine() -> dict:
+    """What was measured on: processor, system, versions."""
+    return {
+        "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__,
+        "faiss-cpu": version("faiss-cpu"), "maxsim-cpu": version("maxsim-cpu"),
+    }  # fmt: skip
+
+
+def _processor():
+    if sys.platform == "linux":
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers import save_encoder, text_encoder, tiny_config, token_set, tokenize
 
 from tgdt_mini.backbones import LITE, MINILM, TextBackbone, VisionBackbone, attach, grid_boxes, rebuild
 from tgdt_mini.encoding import encode_texts
-from tgdt_mini.model import TGDT
+from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.text_tokens import TextTokenizer
 
 CAPTIONS = ["a red star", "two moons", "there is a tiny golden circle to the left of a big blue heart"]
@@ -335,15 +336,16 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(tmp_path
 # together with a model
 
 
-def models(vision, text, **changes):
+SMALL = dict(width=32, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32, text_heads=2)
+
+
+def models(vision, text, config=lambda **about: tiny_config(text_window=0, **about)):
     """A TGDT on features of encoders cut in two, the tops as pretrained, and its twin on those of whole encoders."""
-    about = dict(
-        image_features=16, text_features=16, image_source=vision.about, text_source=text.about, text_window=0, **changes
-    )
+    about = dict(image_features=16, text_features=16, image_source=vision.about, text_source=text.about)
     torch.manual_seed(0)
     tops = dict(image_top=vision.top and vision.top.about, text_top=text.top and text.top.about)
-    cut = TGDT(tiny_config(**about, **tops))
-    whole = TGDT(tiny_config(**about))
+    cut = TGDT(config(**about, **tops))
+    whole = TGDT(config(**about))
     whole.load_state_dict({name: value for name, value in cut.state_dict().items() if "_top." not in name})
     for mine, pretrained in ((cut.image_top, vision.top), (cut.text_top, text.top)):
         mine.load_state_dict(pretrained.state_dict())
@@ -352,13 +354,15 @@ def models(vision, text, **changes):
 
 @pytest.mark.parametrize("trained", [1, 3])
 @pytest.mark.parametrize("kind", ["ViT", "Siglip"])
-def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(tmp_path, saved, kind, trained):
+@pytest.mark.parametrize("preset", ["mini", "photos"])
+def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(tmp_path, saved, kind, trained, preset):
     if kind == "Siglip":
         vision = save_encoder(vision_encoder("SiglipVision"), tmp_path, pictures=PICTURES)
     else:
         vision = saved["vision"]
     ends = VisionBackbone(vision, trained), TextBackbone(saved["text"], trained)
-    cut, whole = models(*ends)
+    photos = [lambda **about: TGDTConfig.photos(**SMALL, **about)] if preset == "photos" else []
+    cut, whole = models(*ends, *photos)
     with torch.no_grad():
         for found, wanted in (
             (cut.encode_images(ends[0](photographs())), whole.encode_images(VisionBackbone(vision)(photographs()))),
@@ -368,6 +372,38 @@ def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(t
             assert (found.local_tokens - wanted.local_tokens)[found.mask].abs().max() < 1e-5
         unread = whole.encode_images(ends[0](photographs()))  # the lower half alone is not enough
         assert (unread.global_token - cut.encode_images(ends[0](photographs())).global_token).abs().max() > 0.01
+
+
+def test_a_captions_slot_0_may_be_the_mean_of_its_words_alone(saved):
+    """Then the global token, without layers above it, does not read the start token, and padding changes nothing."""
+    tokens = TextBackbone(saved["text"])(CAPTIONS)
+    start = replace(tokens, features=torch.cat([tokens.features[:, :1].flip(2), tokens.features[:, 1:]], dim=1))
+    for slot in ("mean", "start"):
+        torch.manual_seed(0)
+        model = TGDT(TGDTConfig.photos(image_features=16, text_features=16, text_slot=slot, **SMALL)).eval()
+        with torch.no_grad():
+            found, other = model.encode_captions(tokens), model.encode_captions(start)
+            alone = model.encode_captions(TextBackbone(saved["text"])(CAPTIONS[:1]))
+            mean = tokens.features[0, tokens.words[0]].mean(dim=0)
+            by_hand = model.text_branch.project(model.read_word(model.text_norm(mean)))
+        assert bool((found.global_token - other.global_token).abs().max() > 0.01) == (slot == "start")
+        assert (found.global_token[0] - alone.global_token[0]).abs().max() < 1e-5
+        by_hand = torch.nn.functional.normalize(by_hand, dim=0)
+        assert bool((found.global_token[0] - by_hand).abs().max() < 1e-5) == (slot == "mean")
+
+
+def test_features_of_any_scale_give_the_same(saved):
+    images, captions = VisionBackbone(saved["vision"])(photographs()), TextBackbone(saved["text"])(CAPTIONS)
+    torch.manual_seed(0)
+    model = TGDT(TGDTConfig.photos(image_features=16, text_features=16, **SMALL)).eval()
+    with torch.no_grad():
+        for encode, batch, larger in (
+            (model.encode_images, images, replace(images, features=50 * images.features, whole=50 * images.whole)),
+            (model.encode_captions, captions, replace(captions, features=50 * captions.features)),
+        ):
+            found, other = encode(batch), encode(larger)
+            assert (found.global_token - other.global_token).abs().max() < 1e-3
+            assert (found.local_tokens - other.local_tokens)[found.mask].abs().max() < 1e-3
 
 
 def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):

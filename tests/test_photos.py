@@ -334,6 +334,17 @@ def test_the_top_learns_at_its_share_of_the_rate(features, tmp_path, share):
     assert largest == 0 if share == 0 else largest > 0.9 * share * QUICK["learning_rate"]
 
 
+def test_validation_may_read_the_first_captions_of_each_picture_only(features, tmp_path):
+    tokens = open_features(features, "validation")[1]
+    trainer = trainer_of(features, tmp_path, validation_captions=2)
+    keep = [row for row in range(60) if row % 5 < 2]
+    assert trainer.validation.captions == tuple(tokens.captions[row] for row in keep)
+    assert trainer.validation.caption_image.tolist() == [row // 5 for row in keep]
+    assert torch.equal(trainer.validation.text[[3, 0]].features, tokens.text[[keep[3], keep[0]]].features)
+    trainer.run(max_steps=3)
+    assert len(trainer.history) == 1 and trainer.history[0]["rsum_mixed"] > 0
+
+
 def test_a_share_below_zero_is_an_error():
     with pytest.raises(ValueError, match="top_rate is -0.1"):
         TrainingConfig(top_rate=-0.1)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tgdt_mini import cli, experiments, scenes
+from tgdt_mini import cli, commands, experiments, scenes
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.paths import shipped
 from tgdt_mini.training import Trainer
@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     """A trained model, a folder of pictures and a gallery of them."""
     home = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "QUICK", SMALL)
+        patch.setattr(commands, "QUICK", SMALL)
         assert cli.main([*TRAIN, "--out", str(home / "run")]) == 0
     (home / "pictures").mkdir()
     for i in range(7):
@@ -81,7 +81,7 @@ def test_training_writes_a_model_that_can_be_loaded_and_says_what_is_next(made):
 
 def test_settings_of_the_command_line_reach_the_training(made, monkeypatch, tmp_path, capsys):
     seen = []
-    monkeypatch.setattr(cli, "QUICK", SMALL)
+    monkeypatch.setattr(commands, "QUICK", SMALL)
     monkeypatch.setattr(experiments, "train_on_scenes", lambda config, *rest, **more: seen.append((config, rest)))
     call(capsys, *TRAIN, "--seed", 3, "--learning-rate", 0.01, "--recipe", "staged", "--inter", "mean", "--no-intra",
          "--patience", 2, "--precision", "fp32", "--image-tokens", "patches", "--out", tmp_path)  # fmt: skip
@@ -93,7 +93,7 @@ def test_settings_of_the_command_line_reach_the_training(made, monkeypatch, tmp_
 
 
 def test_patches_can_be_trained_on_and_searched_with(made, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "QUICK", SMALL)
+    monkeypatch.setattr(commands, "QUICK", SMALL)
     monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 6))
     assert call(capsys, *TRAIN, "--image-tokens", "patches", "--out", tmp_path)[0] == 0
     model = tmp_path / "model"
@@ -103,7 +103,7 @@ def test_patches_can_be_trained_on_and_searched_with(made, monkeypatch, tmp_path
 
 
 def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_going_on_ends_as_if_never_stopped(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "QUICK", SMALL | {"epochs": 2})
+    monkeypatch.setattr(commands, "QUICK", SMALL | {"epochs": 2})
     assert call(capsys, *TRAIN, "--out", tmp_path / "whole")[0] == 0
     loss, killed = Trainer.loss, []
 
@@ -125,7 +125,7 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_going_on_ends_as_if_never
 
 
 def test_the_demo_writes_everything_that_it_names(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "QUICK", SMALL | {"epochs": 2})
+    monkeypatch.setattr(commands, "QUICK", SMALL | {"epochs": 2})
     code, out, _ = call(capsys, "demo", "--quick", "--batch", 16, "--device", "cpu", "--out", tmp_path / "demo")
     assert code == 0
     folder = tmp_path / "demo"
@@ -236,7 +236,7 @@ BAD = {
         "the gallery was built by another model",
     ),
     "a missing gallery": (["search", "a star", "--gallery", "{tmp}/none"], r"none.gallery\.json does not exist"),
-    "a gallery for a picture": (["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"], "holds pictures"),
+    "a gallery for a picture": (["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"], "--gallery.*hold pictures"),
     "an --out that is a file": (["search", "a star", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "an --out in a file": (["search", "a star", "--out", "{home}/pictures/notes.txt/deep/er"], "notes.txt is a file"),
     "evaluate into a file": (["evaluate", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
@@ -303,7 +303,7 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(name, made
 
 
 def test_training_that_cannot_begin_says_why_in_its_last_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(cli, "QUICK", SMALL)
+    monkeypatch.setattr(commands, "QUICK", SMALL)
     for more, message in (
         (["--batch", 81], "batch is 81, but there are 80 images"),
         (["--resume"], r"last.config\.json is missing"),

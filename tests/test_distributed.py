@@ -14,7 +14,7 @@ import torch
 import two_processes
 from two_processes import STEPS, pairs, trainer_of
 
-from tgdt_mini import cli, distributed
+from tgdt_mini import cli, commands, distributed
 from tgdt_mini.checkpoint import load_state, random_state
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
@@ -177,7 +177,7 @@ def test_only_train_runs_on_several_processes(monkeypatch, tmp_path, capsys):
 
 RUN = """
 import os, signal, sys
-from tgdt_mini import cli, distributed
+from tgdt_mini import cli, commands, distributed
 from tgdt_mini.training import Trainer
 
 def step(trainer):
@@ -188,7 +188,7 @@ def step(trainer):
     one_step(trainer)
 
 one_step, Trainer._step = Trainer._step, step
-cli.QUICK = {"epochs": 2, "train": 40, "other": 12}
+commands.QUICK = {"epochs": 2, "train": 40, "other": 12}
 sys.exit(cli.main())
 """
 TRAIN = ["train", "--quick", "--batch", "8", "--device", "cpu", "--out"]
@@ -207,7 +207,7 @@ def torchrun(folder, rank=None, file=""):
 
 
 def go_on_alone(folder, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "QUICK", {"epochs": 2, "train": 40, "other": 12})
+    monkeypatch.setattr(commands, "QUICK", {"epochs": 2, "train": 40, "other": 12})
     assert cli.main([*TRAIN, str(folder / "out"), "--resume"]) == 0
     return capsys.readouterr().out
 

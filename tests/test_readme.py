@@ -12,6 +12,9 @@ from tgdt_mini.retrieval import Gallery
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
+RESULTS = TOP / "data" / "results"
+ON_SCENES = sorted([*RESULTS.glob("*-[0-9].json"), *(RESULTS / "ablations").glob("*.json")])
+ON_PHOTOGRAPHS = sorted((RESULTS / "photographs").rglob("*.json"))
 
 
 def between(start, end):
@@ -24,18 +27,24 @@ def test_the_table_of_results_is_the_one_that_the_stored_reports_give():
     )
 
 
+def test_the_page_on_photographs_has_the_table_that_the_stored_reports_give():
+    page = (TOP / "docs" / "photographs.md").read_text(encoding="utf-8")
+    table = page.split("<!-- photographs -->", 1)[1].split("<!-- end of photographs -->", 1)[0].strip()
+    assert table == ablations.table(ablations.read(RESULTS / "photographs" / "default"))
+
+
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():
-    reports = sorted((TOP / "data" / "results").rglob("*.json"))
-    assert reports
-    for path in reports:
+    assert ON_SCENES and ON_PHOTOGRAPHS
+    for path in ON_SCENES + ON_PHOTOGRAPHS:
         report = json.loads(path.read_text(encoding="utf-8"))
-        assert (report["split"], report["scenes"]) == ("test", scenes.SPLITS["test"][1]), path.name
+        size = report["images"] if path in ON_PHOTOGRAPHS else report["scenes"]
+        assert (report["split"], size) == ("test", 1000), path.name
         assert report["trained"]["training"]["seed"] == int(path.stem.rpartition("-")[2]), path.name
 
 
 def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
     oracle = scenes.oracle("test")
-    for path in (TOP / "data" / "results").rglob("*.json"):
+    for path in ON_SCENES:
         stored = json.loads(path.read_text(encoding="utf-8"))["oracle"]
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name

@@ -1,16 +1,18 @@
 """The command line: demo, train, evaluate, ablate, index, search, bench. `tgdt-mini COMMAND --help` explains each.
 
-Only arguments, files and messages are handled here; each command is a few calls into the package. An error is one line
-on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
+Only arguments and last words are handled here; what a command does is in `commands.py`. An error is one line on stderr
+and exit code 2; Ctrl-C says how to go on and exits with 130.
 """
 
 import argparse
-import json
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
+
+from tgdt_mini import commands
+
+LITE, MINILM = "efficientnet-lite0", "minilm"  # see backbones.py, which takes torch to read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
             _check_out(args.out)
-            if args.run is not run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            if args.run is not commands.run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
                 raise ValueError("only train runs on several processes; start this command without torchrun")
             args.run(args)
     except KeyboardInterrupt:
@@ -54,11 +56,11 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = Parser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    kinds = top.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name, run, about, out=None, resumable=False):
-        one = commands.add_parser(name, help=about, description=about)
-        one.set_defaults(run=run, resumable=resumable)
+    def command(name, about, out=None, resumable=False):
+        one = kinds.add_parser(name, help=about, description=about)
+        one.set_defaults(run=getattr(commands, f"run_{name}"), resumable=resumable)
         one.add_argument(
             "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: cuda, else cpu"
         )
@@ -97,13 +99,13 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU")
         one.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
-    demo = command("demo", run_demo, "Draw the data, train, evaluate, draw figures: the whole method in one go.",
+    demo = command("demo", "Draw the data, train, evaluate, draw figures: the whole method in one go.",
                    Path("runs/demo"), resumable=True)  # fmt: skip
-    add_training(demo, DEMO_EPOCHS)
-    train = command("train", run_train, "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
+    add_training(demo, commands.DEMO_EPOCHS)
+    train = command("train", "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
     add_training(train, None)
     train.add_argument("--features", type=Path, metavar="FOLDER", help="train on photographs, as extract wrote them")
-    extract = command("extract", run_extract, "Run pretrained encoders over photographs and captions, once, for train.",
+    extract = command("extract", "Run pretrained encoders over photographs and captions, once, for train.",
                       Path("runs/features"))  # fmt: skip
     extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
                          "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
@@ -116,24 +118,22 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")
-    evaluate = command("evaluate", run_evaluate, "Judge a model on the test scenes.", Path("runs/evaluate"))
+    evaluate = command("evaluate", "Judge a model on the test scenes.", Path("runs/evaluate"))
     add_model(evaluate)
     add_features(evaluate)
-    ablate = command("ablate", run_ablate, "Train and judge the recipe without each of its parts, over several seeds.",
+    ablate = command("ablate", "Train and judge the recipe without each of its parts, over several seeds.",
                      Path("runs/ablations"))  # fmt: skip
     ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
     ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
     ablate.add_argument("--epochs", type=int, help="default 8")
     ablate.add_argument("--features", type=Path, metavar="FOLDER", help="on photographs, as extract wrote them")
     ablate.add_argument("--quick", action="store_true", help="a quarter of the data, one seed, 2 epochs: does it run?")
-    index = command("index", run_index, "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
+    index = command("index", "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
     add_features(index)
     add_qdrant(index, "put the gallery into Qdrant too")
-    search = command(
-        "search", run_search, "Search pictures by a caption, or captions by a picture.", Path("runs/search")
-    )
+    search = command("search", "Search pictures by a caption, or captions by a picture.", Path("runs/search"))
     add_model(search)
     search.add_argument("caption", nargs="?", help='such as "a red star above a blue circle"')
     search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
@@ -144,212 +144,12 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument(
         "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
     )
-    bench = command("bench", run_bench, "Measure what is fast, beside its peers, on this machine; always on the CPU.",
+    bench = command("bench", "Measure what is fast, beside its peers, on this machine; always on the CPU.",
                     Path("runs/bench"))  # fmt: skip
     bench.add_argument("--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)")
     bench.add_argument("--quick", action="store_true", help="the smallest size, few repeats: does it run?")
     bench.add_argument("--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes")
     return top
-
-
-DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
-LITE, MINILM = "efficientnet-lite0", "minilm"  # see backbones.py, which takes torch to read
-
-
-def run_extract(args):
-    from tgdt_mini import photos
-    from tgdt_mini.backbones import TextBackbone, VisionBackbone
-    from tgdt_mini.recipe import pick_device
-
-    device, source = pick_device(args.device), {"data": args.data, "images": args.images and str(args.images)}
-    source["columns"] = dict(pair.split("=", 1) for pair in args.columns or () if "=" in pair)
-    data = photos.open_pictures(source)
-    vision = VisionBackbone(args.vision, args.vision_layers, device=device)
-    text = TextBackbone(args.text, args.text_layers, device=device)
-    photos.extract(data, vision, text, args.out, args.precision, source)
-    sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
-    print(f"features of {sizes} pictures are in {args.out}/")
-    print(f"next: python -m tgdt_mini train --features {args.out} --out runs/photos")
-
-
-def run_train(args):
-    if _train(args) is not None:
-        features = f" --features {args.features}" if args.features else ""
-        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
-
-
-def run_demo(args):
-    from tgdt_mini import experiments, plots
-    from tgdt_mini.assessment import table
-    from tgdt_mini.paths import write_whole
-
-    began = time.perf_counter()
-    model = _train(args)
-    report, dataset, tokens = experiments.assess_on_scenes(model, "test", QUICK["other"] if args.quick else None)
-    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
-    write_whole(args.out / "results.txt", table(report) + "\n")
-    plots.loss_curve(model.notes["history"], args.out / "loss_curve.png")
-    plots.shortlist_curve(report, args.out / "shortlist.png")
-    plots.comparison(report, args.out / "comparison.png")
-    experiments.draw_searches(model, dataset, tokens, args.out)
-    print(f"\n{table(report)}\n")
-    print(f"{time.perf_counter() - began:.0f} seconds in all, seed {args.seed}; everything is in {args.out}/")
-    figures = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
-    drawn = [f"{name}.png" for name in figures if (args.out / f"{name}.png").is_file()]  # there may be no miss to show
-    print(f"figures: {', '.join(drawn)}")
-    print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
-    print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
-
-
-def run_evaluate(args):
-    from tgdt_mini import experiments
-    from tgdt_mini.assessment import table
-    from tgdt_mini.paths import write_whole
-
-    if args.features:
-        from tgdt_mini import photos
-
-        report = photos.assess_on_photos(_load(args), args.features, args.split)
-    else:
-        report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
-    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
-    print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
-
-
-def run_ablate(args):
-    from tgdt_mini import ablations
-
-    names = args.recipes or ablations.names_for(args.features)
-    seeds, epochs = args.seeds or ablations.SEEDS, args.epochs or ablations.EPOCHS
-    part = (None, None)
-    if args.quick:
-        seeds, epochs, part = args.seeds or [args.seed], args.epochs or 2, (QUICK["train"], QUICK["other"])
-    ablations.run(args.out, names, seeds, epochs, args.device, *part, features=args.features)
-    print(ablations.table(ablations.read(args.out)))
-    print(f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are trained")
-
-
-def run_index(args):
-    from tgdt_mini import scenes
-    from tgdt_mini.embedding import Embedding
-    from tgdt_mini.experiments import encode_pictures
-    from tgdt_mini.pictures import open_image
-    from tgdt_mini.retrieval import Gallery
-
-    model = _load(args)
-    if args.features:
-        from tgdt_mini import photos
-
-        found, names = photos.encode_split(model, args.features, args.split)[:2]
-    else:
-        _attach(model)
-        if args.images is None:
-            names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
-            pictures = (scenes.picture(name) for name in names)
-        else:
-            names = _names_of(args.images)
-            pictures = (open_image(name) for name in names)
-        groups = _grouped(_shown(pictures, len(names), "encoding"), 100)
-        found = Embedding.cat([encode_pictures(model, group) for group in groups])
-    gallery = Gallery.build(found, names, "image", model.fingerprint)
-    gallery.save(args.out)
-    if args.qdrant:
-        from tgdt_mini.qdrant import QdrantGallery
-
-        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
-    print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
-
-
-def run_search(args):
-    from tgdt_mini import plots, scenes
-    from tgdt_mini.assessment import choice_of
-    from tgdt_mini.encoding import encode_texts
-    from tgdt_mini.experiments import encode_pictures
-    from tgdt_mini.paths import shipped
-    from tgdt_mini.pictures import open_image
-    from tgdt_mini.retrieval import Gallery
-
-    if (args.caption is None) == (args.image is None):
-        raise ValueError("give a caption or --image FILE, one of the two")
-    if args.k < 1:
-        raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
-    if args.image is not None and (args.gallery or args.qdrant):
-        raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
-    shown = args.caption if args.image is None else open_image(args.image)
-    model = _load(args)
-    _attach(model)
-    chosen, picture_of = choice_of(model), _picture
-    if args.features:
-        from tgdt_mini import photos
-
-        images, names, captions, texts = photos.encode_split(model, args.features, args.split)
-        picture_of = photos.finder(args.features, args.split)
-    if args.caption is not None:
-        if args.qdrant:
-            from tgdt_mini.qdrant import QdrantGallery
-
-            gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
-        elif args.features and not args.gallery:
-            gallery = Gallery.build(images, names, "image", model.fingerprint)
-        else:
-            gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
-        query = encode_texts(model, [args.caption])
-    else:
-        if not args.features:
-            texts = [caption for own in scenes.captions_of("test") for caption in own]
-            captions = encode_texts(model, texts)
-        gallery = Gallery.build(captions, texts, "caption", model.fingerprint)
-        query = encode_pictures(model, [shown])
-    side = "caption" if args.caption is not None else "image"
-    shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
-    hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
-    print(f"{'rank':>4}  {'score':>6}  {'image' if side == 'caption' else 'caption'}")
-    for place, (score, item) in enumerate(zip(hits.scores[0].tolist(), hits.items[0]), start=1):
-        print(f"{place:4}  {score:6.3f}  {item}")
-    found = [picture_of(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
-    plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
-    times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
-    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
-
-
-def run_bench(args):
-    from tgdt_mini import bench, plots
-    from tgdt_mini.bench.tables import table
-    from tgdt_mini.paths import write_whole
-
-    report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if args.million else None)
-    write_whole(args.out / "bench.json", json.dumps(report, indent=1) + "\n")
-    write_whole(args.out / "bench.md", table(report) + "\n")
-    plots.search_times(report, args.out / "search_times.png")
-    print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
-
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-
-
-def _train(args):
-    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None."""
-    from tgdt_mini import distributed, experiments
-    from tgdt_mini.recipe import TrainingConfig
-
-    args.out.mkdir(parents=True, exist_ok=True)
-    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed", "chunk", "compile")
-    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
-    asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
-    part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
-    if args.quick:
-        asked["epochs"] = QUICK["epochs"]
-    features = getattr(args, "features", None)
-    if features:
-        from tgdt_mini import photos
-
-        asked = photos.RECIPE | asked | {"hard_captions": 0.0}
-    config = TrainingConfig(**asked)
-    with distributed.joined(args.device) as device:
-        if features:
-            return photos.train_on_photos(features, config, args.out, device, args.resume)
-        return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 
 def _check_out(out):
@@ -359,56 +159,3 @@ def _check_out(out):
         raise ValueError(f"--out {out} cannot be a folder: {nearest} is a file")
     if not os.access(nearest, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: no permission in {nearest}")
-
-
-def _load(args):
-    from tgdt_mini.checkpoint import load_model
-    from tgdt_mini.paths import shipped
-    from tgdt_mini.recipe import pick_device
-
-    folder = args.model or shipped() / "weights"
-    model = load_model(folder, pick_device(args.device))
-    if model.tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
-    return model
-
-
-def _attach(model):
-    """The encoders that the model reads features of, if it does."""
-    if model.config.image_source or model.config.text_source:
-        from tgdt_mini.backbones import attach
-
-        attach(model)
-
-
-def _names_of(folder):
-    if not folder.is_dir():
-        raise ValueError(f"--images {folder} is not a folder")
-    names = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    if not names:
-        raise ValueError(f"--images {folder} holds no picture ({', '.join(PICTURES)})")
-    return names
-
-
-def _picture(item):
-    from tgdt_mini import scenes
-    from tgdt_mini.pictures import open_image
-
-    return open_image(item) if Path(item).suffix else scenes.picture(item)
-
-
-def _shown(things, total, name):
-    from tqdm import tqdm
-
-    return tqdm(things, name, total=total, unit=" images", disable=None)  # None: shown on a terminal only
-
-
-def _grouped(things, size):
-    group = []
-    for thing in things:
-        group.append(thing)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

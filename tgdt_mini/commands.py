@@ -1,0 +1,260 @@
+"""What each command does: arguments in, a few calls into the package, files and messages out.
+
+The command line itself, with its help and its errors, is in `cli.py`. Whatever takes long to import waits inside its
+command, so that help and errors come at once.
+"""
+
+import json
+import time
+from pathlib import Path
+
+DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
+
+
+def run_extract(args):
+    from tgdt_mini import photos
+    from tgdt_mini.backbones import TextBackbone, VisionBackbone
+    from tgdt_mini.recipe import pick_device
+
+    device, source = pick_device(args.device), {"data": args.data, "images": args.images and str(args.images)}
+    source["columns"] = dict(pair.split("=", 1) for pair in args.columns or () if "=" in pair)
+    data = photos.open_pictures(source)
+    vision = VisionBackbone(args.vision, args.vision_layers, device=device)
+    text = TextBackbone(args.text, args.text_layers, device=device)
+    photos.extract(data, vision, text, args.out, args.precision, source)
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
+    print(f"features of {sizes} pictures are in {args.out}/")
+    print(f"next: python -m tgdt_mini train --features {args.out} --out runs/photos")
+
+
+def run_train(args):
+    if _train(args) is not None:
+        features = f" --features {args.features}" if args.features else ""
+        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
+
+
+def run_demo(args):
+    from tgdt_mini import experiments, plots
+    from tgdt_mini.assessment import table
+    from tgdt_mini.paths import write_whole
+
+    began = time.perf_counter()
+    model = _train(args)
+    report, dataset, tokens = experiments.assess_on_scenes(model, "test", QUICK["other"] if args.quick else None)
+    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    write_whole(args.out / "results.txt", table(report) + "\n")
+    plots.loss_curve(model.notes["history"], args.out / "loss_curve.png")
+    plots.shortlist_curve(report, args.out / "shortlist.png")
+    plots.comparison(report, args.out / "comparison.png")
+    experiments.draw_searches(model, dataset, tokens, args.out)
+    print(f"\n{table(report)}\n")
+    print(f"{time.perf_counter() - began:.0f} seconds in all, seed {args.seed}; everything is in {args.out}/")
+    figures = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
+    drawn = [f"{name}.png" for name in figures if (args.out / f"{name}.png").is_file()]  # there may be no miss to show
+    print(f"figures: {', '.join(drawn)}")
+    print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
+    print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
+
+
+def run_evaluate(args):
+    from tgdt_mini import experiments
+    from tgdt_mini.assessment import table
+    from tgdt_mini.paths import write_whole
+
+    if args.features:
+        from tgdt_mini import photos
+
+        report = photos.assess_on_photos(_load(args), args.features, args.split)
+    else:
+        report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
+    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
+
+
+def run_ablate(args):
+    from tgdt_mini import ablations
+
+    names = args.recipes or ablations.names_for(args.features)
+    seeds, epochs = args.seeds or ablations.SEEDS, args.epochs or ablations.EPOCHS
+    part = (None, None)
+    if args.quick:
+        seeds, epochs, part = args.seeds or [args.seed], args.epochs or 2, (QUICK["train"], QUICK["other"])
+    ablations.run(args.out, names, seeds, epochs, args.device, *part, features=args.features)
+    print(ablations.table(ablations.read(args.out)))
+    print(f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are trained")
+
+
+def run_index(args):
+    from tgdt_mini import scenes
+    from tgdt_mini.embedding import Embedding
+    from tgdt_mini.experiments import encode_pictures
+    from tgdt_mini.pictures import open_image
+    from tgdt_mini.retrieval import Gallery
+
+    model = _load(args)
+    if args.features:
+        from tgdt_mini import photos
+
+        found, names = photos.encode_split(model, args.features, args.split)[:2]
+    else:
+        _attach(model)
+        if args.images is None:
+            names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
+            pictures = (scenes.picture(name) for name in names)
+        else:
+            names = _names_of(args.images)
+            pictures = (open_image(name) for name in names)
+        groups = _grouped(_shown(pictures, len(names), "encoding"), 100)
+        found = Embedding.cat([encode_pictures(model, group) for group in groups])
+    gallery = Gallery.build(found, names, "image", model.fingerprint)
+    gallery.save(args.out)
+    if args.qdrant:
+        from tgdt_mini.qdrant import QdrantGallery
+
+        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
+    print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
+
+
+def run_search(args):
+    from tgdt_mini import plots, scenes
+    from tgdt_mini.assessment import choice_of
+    from tgdt_mini.encoding import encode_texts
+    from tgdt_mini.experiments import encode_pictures
+    from tgdt_mini.paths import shipped
+    from tgdt_mini.pictures import open_image
+    from tgdt_mini.retrieval import Gallery
+
+    if (args.caption is None) == (args.image is None):
+        raise ValueError("give a caption or --image FILE, one of the two")
+    if args.k < 1:
+        raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
+    if args.image is not None and (args.gallery or args.qdrant):
+        raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
+    shown = args.caption if args.image is None else open_image(args.image)
+    model = _load(args)
+    _attach(model)
+    chosen, picture_of = choice_of(model), _picture
+    if args.features:
+        from tgdt_mini import photos
+
+        images, names, captions, texts = photos.encode_split(model, args.features, args.split)
+        picture_of = photos.finder(args.features, args.split)
+    if args.caption is not None:
+        if args.qdrant:
+            from tgdt_mini.qdrant import QdrantGallery
+
+            gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
+        elif args.features and not args.gallery:
+            gallery = Gallery.build(images, names, "image", model.fingerprint)
+        else:
+            gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
+        query = encode_texts(model, [args.caption])
+    else:
+        if not args.features:
+            texts = [caption for own in scenes.captions_of("test") for caption in own]
+            captions = encode_texts(model, texts)
+        gallery = Gallery.build(captions, texts, "caption", model.fingerprint)
+        query = encode_pictures(model, [shown])
+    side = "caption" if args.caption is not None else "image"
+    shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
+    hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
+    print(f"{'rank':>4}  {'score':>6}  {'image' if side == 'caption' else 'caption'}")
+    for place, (score, item) in enumerate(zip(hits.scores[0].tolist(), hits.items[0]), start=1):
+        print(f"{place:4}  {score:6.3f}  {item}")
+    found = [picture_of(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
+    plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
+    times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
+    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
+
+
+def run_bench(args):
+    from tgdt_mini import bench, plots
+    from tgdt_mini.bench.tables import table
+    from tgdt_mini.paths import write_whole
+
+    report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if args.million else None)
+    write_whole(args.out / "bench.json", json.dumps(report, indent=1) + "\n")
+    write_whole(args.out / "bench.md", table(report) + "\n")
+    plots.search_times(report, args.out / "search_times.png")
+    print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
+
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+
+
+def _train(args):
+    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None."""
+    from tgdt_mini import distributed, experiments
+    from tgdt_mini.recipe import TrainingConfig
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed", "chunk", "compile")
+    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
+    asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
+    part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
+    if args.quick:
+        asked["epochs"] = QUICK["epochs"]
+    features = getattr(args, "features", None)
+    if features:
+        from tgdt_mini import photos
+
+        asked = photos.RECIPE | asked | {"hard_captions": 0.0}
+    config = TrainingConfig(**asked)
+    with distributed.joined(args.device) as device:
+        if features:
+            return photos.train_on_photos(features, config, args.out, device, args.resume)
+        return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
+
+
+def _load(args):
+    from tgdt_mini.checkpoint import load_model
+    from tgdt_mini.paths import shipped
+    from tgdt_mini.recipe import pick_device
+
+    folder = args.model or shipped() / "weights"
+    model = load_model(folder, pick_device(args.device))
+    if model.tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
+    return model
+
+
+def _attach(model):
+    """The encoders that the model reads features of, if it does."""
+    if model.config.image_source or model.config.text_source:
+        from tgdt_mini.backbones import attach
+
+        attach(model)
+
+
+def _names_of(folder):
+    if not folder.is_dir():
+        raise ValueError(f"--images {folder} is not a folder")
+    names = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    if not names:
+        raise ValueError(f"--images {folder} holds no picture ({', '.join(PICTURES)})")
+    return names
+
+
+def _picture(item):
+    from tgdt_mini import scenes
+    from tgdt_mini.pictures import open_image
+
+    return open_image(item) if Path(item).suffix else scenes.picture(item)
+
+
+def _shown(things, total, name):
+    from tqdm import tqdm
+
+    return tqdm(things, name, total=total, unit=" images", disable=None)  # None: shown on a terminal only
+
+
+def _grouped(things, size):
+    group = []
+    for thing in things:
+        group.append(thing)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

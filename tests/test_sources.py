@@ -448,9 +448,7 @@ def test_a_picture_under_two_names_in_two_splits_is_a_warning(inside, tmp_path):
         images = sets["test"].cast_column("image", datasets.Image(decode=False))["image"][:]
         images[1]["bytes"] = copy
         sets["test"] = sets["test"].remove_columns("image").add_column("image", images)
-    with pytest.warns(
-        UserWarning, match="^1 pictures are in two splits .* train-2.png in train and test-1.png in te"
-    ):
+    with pytest.warns(UserWarning, match="^1 pictures are in two splits .* train-2.png in train and test-1.png in te"):
         found = open_source(sets)
     assert [len(data) for data in found.values()] == [3, 3]
 

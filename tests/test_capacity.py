@@ -20,11 +20,13 @@ def embedded(seed, count, tokens):
     return random_embedding(seed, count, tokens, WIDTH, torch.float32)
 
 
-def test_the_bytes_of_an_image_are_those_of_a_gallery_on_disk(tmp_path):
-    Gallery.build(embedded(0, IMAGES, TOKENS), list(range(IMAGES))).save(tmp_path / "gallery")
+@pytest.mark.parametrize("global_kind, local_kind", [("float32", "float16"), ("float16", "int8")])
+def test_the_bytes_of_an_image_are_those_of_a_gallery_on_disk(tmp_path, global_kind, local_kind):
+    kinds = {"global_precision": global_kind, "local_precision": local_kind}
+    Gallery.build(embedded(0, IMAGES, TOKENS), list(range(IMAGES)), **kinds).save(tmp_path / "gallery")
     header, last_offset = 128, 8
     stored = sum(path.stat().st_size - header for path in (tmp_path / "gallery").glob("*.npy")) - last_offset
-    assert stored == IMAGES * Plan(WIDTH, TOKENS).image_bytes
+    assert stored == IMAGES * Plan(WIDTH, TOKENS, global_kind, local_kind).image_bytes
 
 
 def multiply_adds(search):

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from tgdt_mini.capacity import BITS, table, token_bytes
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.local_tokens import Segment
 from tgdt_mini.similarity import INFINITY, at_least_float32
 
 HOWS = ("pool", "prune")
@@ -49,18 +50,17 @@ def keep_tokens(images: Embedding, most: int, how: str = "pool") -> Embedding:
 
 
 def rounded(images: Embedding, kind: str) -> Embedding:
-    """The same images with local tokens as they come back from storage: one of BITS.
+    """The same images with local tokens as they come back from storage, which holds them as one of BITS.
 
-    int8: 127 steps up to each token's largest number; 1 bit: the sign of each number, normalised.
+    float16 and int8 are those of a gallery (see `local_tokens.py`); 1 bit: the sign of each number, normalised.
     """
     local = images.local_tokens
     if kind not in BITS:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(BITS)}")
-    if kind == "float16":
-        local = local.half().to(local.dtype)
-    elif kind == "int8":
-        step = local.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 127
-        local = (local / step).round() * step
+    if kind in ("float16", "int8"):
+        flat = local.flatten(0, 1)  # (B * L, D)
+        segment = Segment.of(flat, torch.tensor([len(flat)]), kind)
+        local = segment.take(torch.arange(len(flat))).to(local).view_as(local)
     elif kind == "1 bit":
         local = normalize(torch.where(local >= 0, 1.0, -1.0).to(local.dtype), dim=-1)
     return Embedding(images.global_token, local, images.mask)

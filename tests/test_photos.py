@@ -148,6 +148,21 @@ def test_a_stopped_extraction_goes_on_where_it_was_and_ends_with_the_same_bytes(
     assert content(tmp_path) == content(features)
 
 
+def raw_pictures(dataset):
+    """The pictures as they are stored: {bytes, path} each."""
+    from datasets import Image
+
+    return dataset.cast_column("image", Image(decode=False))["image"][:]
+
+
+def with_pictures(dataset, changes):
+    """The same records, some pictures (by row) exchanged for others."""
+    from datasets import Dataset
+
+    pictures = [changes.get(row, picture) for row, picture in enumerate(raw_pictures(dataset))]
+    return Dataset.from_dict({**dataset.to_dict(), "image": pictures}, features=dataset.features)
+
+
 STALE = ["weights", "preprocessing", "layers", "text weights", "caption", "picture", "order"]
 
 
@@ -167,18 +182,30 @@ def test_stale_features_are_refused(tmp_path, sources, features, what):
         captions[3] = [*captions[3][:4], "a red star"]
         images["train"] = train.remove_columns("captions").add_column("captions", captions)
     elif what == "picture":
-        others = records("validation", 12)
-        images["train"] = train.select(range(23)).remove_columns("image_id")
-        last = others.select([0]).remove_columns("image_id")
-        from datasets import concatenate_datasets
-
-        images["train"] = concatenate_datasets([images["train"], last]).add_column("image_id", train["image_id"][:])
+        images["train"] = with_pictures(train, {3: raw_pictures(train)[4]})
     elif what == "order":
         images["train"] = train.select([1, 0, *range(2, 24)])
     before = content(out)
     with pytest.raises(ValueError, match="so its features are stale"):
         extract(images, *encoders((vision, text), 2 if what == "layers" else 1), out, progress=False)
     assert content(out) == before
+
+
+def test_pictures_are_known_by_their_bytes_or_by_their_files(tmp_path, sources, features, monkeypatch):
+    for part in ("_cells", "_words"):
+        monkeypatch.setattr(photos, part, stop)
+    copied = data() | {"train": with_pictures(records("train", 24), {})}
+    extract(
+        copied, *encoders(sources), shutil.copytree(features, tmp_path / "features"), progress=False
+    )  # all is there
+    monkeypatch.undo()
+    place = tmp_path / "picture.png"
+    place.write_bytes(raw_pictures(records("test", 12))[0]["bytes"])
+    four = with_pictures(records("test", 12).select(range(4)), {0: {"bytes": None, "path": str(place)}})
+    extract({"test": four}, *encoders(sources), tmp_path / "files", progress=False)
+    place.write_bytes(raw_pictures(records("test", 12))[5]["bytes"])
+    with pytest.raises(ValueError, match="so its features are stale"):
+        extract({"test": four}, *encoders(sources), tmp_path / "files", progress=False)
 
 
 def test_new_phrases_are_taken_over_without_extracting_again(tmp_path, sources, features, monkeypatch):

@@ -236,7 +236,10 @@ BAD = {
         "the gallery was built by another model",
     ),
     "a missing gallery": (["search", "a star", "--gallery", "{tmp}/none"], r"none.gallery\.json does not exist"),
-    "a gallery for a picture": (["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"], "--gallery.*hold pictures"),
+    "a gallery for a picture": (
+        ["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"],
+        "--gallery.*hold pictures",
+    ),
     "an --out that is a file": (["search", "a star", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "an --out in a file": (["search", "a star", "--out", "{home}/pictures/notes.txt/deep/er"], "notes.txt is a file"),
     "evaluate into a file": (["evaluate", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),

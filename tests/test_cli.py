@@ -58,7 +58,9 @@ def rows_of(out):
     return [line.split(maxsplit=2) for line in out.splitlines() if re.match(r" +\d+ +-?\d", line)]
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["train"], ["evaluate"], ["ablate"], ["index"], ["search"]])
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["train"], ["evaluate"], ["ablate"], ["index"], ["search"], ["bench"]]
+)
 def test_every_command_explains_itself(capsys, command):
     code, out, err = call(capsys, *command, "--help")
     assert code == 0 and not err and out.startswith("usage: tgdt-mini")
@@ -216,6 +218,28 @@ def test_a_caption_longer_than_the_limit_is_cut_with_one_line_of_warning(made, t
     assert err.startswith("warning: 1 of 1 captions are cut to") and len(err.strip().splitlines()) == 1
 
 
+def test_bench_writes_its_report_its_table_and_its_picture(monkeypatch, tmp_path, capsys):
+    from tgdt_mini import bench
+
+    asked = []
+    point = {"shortlist": 10, "ms": 1.0, "agreement": 90.0}
+    report = {
+        "machine": {name: "x" for name in ("processor", "cores", "system", "python", "torch")}, "quick": True,
+        "repeats": 3, "rows": [], "engines": [], "precisions": [], "missed": {"1000": {"1": {"10": 5.0}}},
+        "curves": {"1000": {"full": 20.0, "two-stage": [point]}},
+        "scenes": {"t2i": {"1": {"10": 1.0}}, "i2t": {"1": {"10": 2.0}}, "rsum": {"10": 0.25}, "enough": 10},
+    }  # fmt: skip
+    monkeypatch.setattr(bench, "run", lambda *arguments: asked.append(arguments) or report)
+    code, out, _ = call(capsys, "bench", "--quick", "--sizes", 2000, "--million", "--out", tmp_path)
+    assert code == 0 and asked == [([2000], True, tmp_path)]
+    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")) == report
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8").strip() in out and "K 10 is the smallest" in out
+    with Image.open(tmp_path / "search_times.png") as picture:
+        assert picture.format == "PNG"
+    call(capsys, "bench", "--out", tmp_path)
+    assert asked[1] == (bench.SIZES, False, None)
+
+
 BAD = {
     "a missing picture": (["search", "--image", "{tmp}/nowhere.png"], r"image .*nowhere\.png does not exist"),
     "an unreadable picture": (["search", "--image", "{home}/pictures/notes.txt"], r"image .*notes\.txt cannot be read"),
@@ -251,6 +275,8 @@ BAD = {
     "index a broken picture": (["index", "--images", "{tmp}/broken"], r"image .*b\.png cannot be read"),
     "train into a file": (["train", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "demo into a file": (["demo", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "bench into a file": (["bench", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "bench of too few": (["bench", "--sizes", "10"], "sizes holds 10; each must be at least 1,000"),
     "no epochs": (["train", "--epochs", "0"], "epochs is 0; it must be above 0"),
     "an empty batch": (["train", "--quick", "--batch", "0"], "batch is 0"),
     "no terms": (["train", "--quick", "--no-global", "--no-local"], "use_global and use_local are both off"),

@@ -198,6 +198,7 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
 @pytest.mark.parametrize("swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"])
 def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
     monkeypatch.setattr(similarity, "TOKENS", tokens)  # the blocks must not show
+    monkeypatch.setattr(similarity, "TURN", 0)
     images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
     images, captions = padded(images, 1, filler), padded(captions, 2, filler)

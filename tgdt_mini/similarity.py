@@ -19,6 +19,7 @@ from tgdt_mini.embedding import Embedding
 INFINITY = float("inf")
 CHUNK = 2**22  # products held at once: 16 MB of float32, small enough for a CPU's caches to help
 TOKENS = 2**10  # gathered at once for one image or caption: with D = 256, 1 MB that stays in the cache
+TURN = 2**9  # what turning to one image or caption costs besides, in gathered tokens
 
 
 def global_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
@@ -98,12 +99,13 @@ def paired_similarity(
     """(P,) local similarity of image[p] with caption[p]: what the shortlists of many queries at once need.
 
     image and caption (P,) are row numbers. Goes through the images or the captions, gathers the tokens of each one's
-    partners and multiplies them with its own: nothing is padded. Takes whichever way round gathers fewer tokens. With
-    few partners each `shortlist_similarity` is faster.
+    partners and multiplies them with its own: nothing is padded. Takes whichever way round is less work. With few
+    partners each `shortlist_similarity` is faster.
     Every image and every caption must have a real token; the caller has checked that.
     """
     words, regions = captions.mask.sum(1), images.mask.sum(1)
-    if words[caption].sum() <= regions[image].sum():
+    by_image, by_caption = (TURN * min(len(side), len(image)) for side in (images, captions))
+    if words[caption].sum() + by_image <= regions[image].sum() + by_caption:
         lead, others, lead_rows, rows = images, captions, image, caption
     else:
         lead, others, lead_rows, rows = captions, images, caption, image
@@ -164,14 +166,14 @@ def autocast_off(tensor: torch.Tensor):
 
 def _products(lead, others, own, wanted, ends):
     """Lead by lead, TOKENS of its partners at a time: their products (t, own tokens), and their slice of `wanted`."""
-    width = lead.local_tokens.shape[2]
+    width, dtype = lead.local_tokens.shape[2], at_least_float32(lead.local_tokens[:0]).dtype
     lead, others = lead.local_tokens.reshape(-1, width), others.local_tokens.reshape(-1, width)
     start, first = 0, 0
     for end, last in ends:
         for here in range(first, last, TOKENS):
             some = slice(here, min(here + TOKENS, last))
-            mine = at_least_float32(lead.index_select(0, own[start:end]))  # (l, D)
-            yield at_least_float32(others.index_select(0, wanted[some])) @ mine.T, some
+            mine = lead.index_select(0, own[start:end]).to(dtype)  # (l, D)
+            yield others.index_select(0, wanted[some]).to(dtype) @ mine.T, some
         start, first = end, last
 
 

@@ -38,7 +38,7 @@ def run(sizes=SIZES, quick: bool = False, million_in: Path | None = None, progre
         tell("a gallery on disk")
         rows += search.memory_rows(min(100_000, sizes[-1]), repeats)
         tell("the shipped model on scenes")
-        first = 200 if quick else None
+        first = 100 if quick else None
         *validation, choice = judged.embedded("validation", first)
         report["scenes"] = judged.shortlist_loss(*validation, choice.local_weight)
         *test, _ = judged.embedded("test", first)
@@ -47,7 +47,7 @@ def run(sizes=SIZES, quick: bool = False, million_in: Path | None = None, progre
         tell("training")
         rows += training.similarity_rows((64,) if quick else (64, 256), repeats)
         rows += training.step_rows(repeats)
-        rows.append(training.import_row(repeats))
+        rows.append(training.import_row(1 if quick else repeats))
         report["rows"] = [row.to_dict() for row in rows]
         if million_in:
             tell("a million pictures")

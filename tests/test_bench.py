@@ -1,0 +1,190 @@
+"""The benchmark measures what it says, against baselines that give the same results; no test looks at a time."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from helpers import random_embedding
+
+from tgdt_mini import bench
+from tgdt_mini.bench import generated, judged, measure, million, search, tables, training
+from tgdt_mini.bench.baselines import einsum_similarity, gathered_similarity, released_loop
+from tgdt_mini.bench.generated import Pictures
+from tgdt_mini.bench.rows import Row, markdown, number
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.evaluation import matches, ranks
+from tgdt_mini.retrieval import Gallery, two_stage
+from tgdt_mini.similarity import local_similarity
+
+
+def test_a_ratio_is_told_as_its_floor_is_meant():
+    share = Row.share("t", "ours", 3.0, "peer", 4.0, at_most=0.8)
+    speedup = Row.speedup("t", "ours", 2.0, "slow", 30.0, at_least=20)
+    alone = Row("t", "memory", 120.0, "MB", at_most=100)
+    absent = Row.share("t", "ours", 3.0, "peer", None, at_most=0.8)
+    assert (share.ratio, share.reached()) == (0.75, True)
+    assert (speedup.ratio, speedup.reached()) == (15.0, False)
+    assert (alone.reached(), absent.reached()) == (False, None)
+    assert Row("t", "nothing asked", 1.0, "MB").reached() is None
+    lines = markdown([share, speedup, alone, absent]).splitlines()[2:]
+    assert lines[0] == "| ours | 3.00 ms | peer 4.00 ms | 0.750 | at most 0.8 | reached |"
+    assert lines[1] == "| ours | 2.00 ms | slow 30.0 ms | 15.0 | at least 20 | not reached |"
+    assert lines[2] == "| memory | 120 MB |  |  | at most 100 | not reached |"
+    assert lines[3] == "| ours | 3.00 ms | peer not installed |  | at most 0.8 |  |"
+    assert [number(value) for value in (1304.7, 12.42, 0.0873, None)] == ["1,305", "12.4", "0.087", ""]
+
+
+def test_what_is_compared_runs_in_turns_and_the_median_is_told(monkeypatch):
+    order, clock = [], iter(range(10_000))
+    monkeypatch.setattr(measure.time, "process_time", lambda: next(clock))
+    times = measure.cpu_milliseconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "a", "b", "b"] + ["a", "b"] * 3
+    assert times == {"a": 1000.0, "b": 1000.0}
+
+
+def test_one_thread_is_given_back():
+    before, environment = torch.get_num_threads(), dict(os.environ)
+    with measure.one_thread():
+        assert torch.get_num_threads() == 1 and os.environ["RAYON_NUM_THREADS"] == "1"
+    assert torch.get_num_threads() == before and dict(os.environ) == environment
+
+
+def test_memory_is_what_a_call_adds():
+    if measure._anonymous() is None:
+        pytest.skip("this system does not tell")
+    kept = []
+    assert 90 < measure.megabytes_of(lambda: kept.append(np.ones(100_000_000, np.uint8))) < 130
+    assert measure.megabytes_of(lambda: None) < 20
+
+
+def test_generated_rows_can_be_made_alone_and_are_unit_vectors(monkeypatch):
+    pictures = Pictures(500, 6, 16)
+    whole = pictures.images()
+    monkeypatch.setattr(generated, "BLOCK", 7)
+    part = pictures.images(120, 150)
+    torch.testing.assert_close(part.local_tokens, whole.local_tokens[120:150])
+    torch.testing.assert_close(part.global_token, whole.global_token[120:150])
+    captions = pictures.captions(torch.tensor([3, 400]), 5)
+    torch.testing.assert_close(captions.local_tokens[1], pictures.captions(torch.tensor([400]), 5).local_tokens[0])
+    for side in (whole, captions):
+        for tokens in (side.local_tokens, side.global_token):
+            torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(tokens.shape[:-1]))
+    other = pictures.captions(torch.tensor([3, 400]), 5, torch.tensor([1, 1]))
+    assert not torch.isclose(other.local_tokens, captions.local_tokens).all(2).any(), "another caption, other words"
+
+
+def test_generated_captions_find_their_picture_better_by_local_than_by_global_tokens():
+    pictures = Pictures(1000, 12, 64)
+    images, rows = pictures.images(), torch.arange(0, 1000, 20)
+    captions = pictures.captions(rows, 10)
+    by_global = (captions.global_token @ images.global_token.T).argmax(1) == rows
+    by_local = local_similarity(images, captions).argmax(0) == rows
+    assert 0.2 < by_global.double().mean() < by_local.double().mean(), "chance is 0.001"
+
+
+def test_the_baselines_score_as_the_package_does():
+    images, captions = random_embedding(0, 5, (3, 1, 5, 2, 4)), random_embedding(1, 6, (4, 1, 2, 6, 3, 2))
+    torch.testing.assert_close(einsum_similarity(images, captions), local_similarity(images, captions))
+    images = random_embedding(0, 5, 4)
+    ids = torch.tensor([4, 1, 2])
+    words = captions.local_tokens[3]
+    expected = local_similarity(images, captions)[ids, 3]
+    torch.testing.assert_close(gathered_similarity(words, images.local_tokens, ids), expected)
+
+
+@pytest.mark.parametrize("longest", [(5, 6), (9, 11)])
+def test_the_loop_ranks_as_the_package_does(longest):
+    images = random_embedding(0, 6, (3, 1, 5, 2, 4, 5), dtype=torch.float32)
+    captions = random_embedding(1, 30, [1 + i % 6 for i in range(30)], dtype=torch.float32)
+    i2t, t2i = released_loop(images, captions, 0.7, (20, 4), longest, (6, 30))
+    right = matches(torch.arange(30) // 5, 6)
+    assert i2t.tolist() == ranks(two_stage(images, captions, 20, 0.7, "image"), right).tolist()
+    assert t2i.tolist() == ranks(two_stage(captions, images, 4, 0.7, "caption"), right.T).tolist()
+    assert np.isinf(t2i).any() and (t2i < 4).any(), "misses and hits"
+
+
+def small(monkeypatch):
+    """Everything in miniature, and no process of its own for memory."""
+    for module in (search, million):
+        monkeypatch.setattr(module, "REGIONS", 3)
+        monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(search, "WIDTH", 8)
+    monkeypatch.setattr(training, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    images, captions = random_embedding(0, 40, 3, dtype=torch.float32), random_embedding(1, 200, 4, dtype=torch.float32)
+    choice = judged.choice_of(judged.load_model(judged.shipped() / "weights"))
+    monkeypatch.setattr(judged, "embedded", lambda *_: (images, captions, torch.arange(200) // 5, choice))
+    monkeypatch.setattr(training, "step_rows", lambda repeats: [])
+    monkeypatch.setattr(training, "import_row", lambda repeats: Row("Training", "import", 1.0, "ms"))
+    monkeypatch.setattr(training, "similarity_rows", lambda batches, repeats: [])
+    monkeypatch.setattr(judged, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions})
+    monkeypatch.setattr(search, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions})
+
+
+def test_a_report_holds_what_its_table_shows_and_goes_through_json(monkeypatch, tmp_path, capsys):
+    small(monkeypatch)
+    monkeypatch.setattr(million, "SIZE", 300)
+    monkeypatch.setattr(bench.million.million, "__defaults__", (300, 8, "int8"))
+    report = bench.run((1000,), million_in=tmp_path)
+    assert not list(tmp_path.iterdir()), "the gallery is deleted"
+    again = json.loads(json.dumps(report))
+    assert tables.table(again) == tables.table(report)
+    text = tables.table(report)
+    for part in ("1,000 images, two stages from disk", "released code's loop", "% of top 10 missed", "int8 | float16",
+                 "300 generated pictures (3 regions x 8, int8)", "points of rsum"):  # fmt: skip
+        assert part in text, part
+    assert report["million"]["segments"] == 1 and report["million"]["found_among_ten"] <= report["million"]["asked"]
+    assert [point["shortlist"] for point in report["curves"]["1000"]["two-stage"]] == list(search.SHORTLISTS)
+    lost = report["missed"]["1000"][10]
+    assert list(lost.values()) == sorted(lost.values(), reverse=True), "a longer shortlist misses no more"
+
+
+def test_peers_that_are_not_installed_are_told_so(monkeypatch):
+    small(monkeypatch)
+    monkeypatch.setattr(search, "version", lambda package: None)
+    found = search.search_size(1000)
+    peers = {row.peer: row for row in found["rows"]}
+    for name in ("faiss IndexFlatIP", "maxsim-cpu"):
+        assert peers[name].theirs is None and peers[name].reached() is None
+        assert f"{name} not installed" in markdown([peers[name]])
+    assert [each["engine"] for each in found["engines"]] == ["none, exact"]
+
+
+def test_agreement_is_that_of_two_stages_with_full_scoring(monkeypatch):
+    small(monkeypatch)
+    monkeypatch.setattr(search, "SHORTLISTS", (10, 1000))
+    points = search.search_size(1000, engines=False)["curve"]["two-stage"]
+    assert points[0]["agreement"] < points[1]["agreement"] and points[1]["agreement"] > 95  # float16 swaps some
+
+
+def test_a_gallery_grown_block_by_block_is_the_one_built_at_once(tmp_path):
+    pictures = Pictures(50, 3, 8)
+    search.grow(tmp_path / "gallery", pictures, block=20)
+    grown, whole = Gallery.load(tmp_path / "gallery"), Gallery.build(pictures.images(), list(range(50)))
+    assert len(grown.stored.segments) == 3 and len(grown) == 50
+    torch.testing.assert_close(grown.local_tokens, whole.local_tokens)
+    torch.testing.assert_close(grown.global_tokens, whole.global_tokens)
+
+
+def test_a_million_does_not_begin_on_a_disk_that_is_too_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(million.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 1e9}))
+    with pytest.raises(ValueError, match="has 1 GB free; a gallery of 9 GB needs twice that"):
+        million.million(tmp_path)
+    with pytest.raises(ValueError, match="sizes holds 10; each must be at least 1,000"):
+        bench.run((10,))
+
+
+def test_what_stored_precision_costs_is_measured_on_what_is_stored():
+    images = random_embedding(0, 40, 3, 16, torch.float32)
+    captions = Embedding(images.global_token, images.local_tokens, images.mask)
+    costs = judged.precision_costs(images, captions, torch.arange(40), 1.0)
+    assert [(each["locals"], each["globals"]) for each in costs][0] == ("float32", "float32")
+    assert costs[0]["rsum"] == 600 and min(each["rsum"] for each in costs) > 590
+
+
+def test_the_loss_of_a_shortlist_is_zero_when_it_holds_everything():
+    images, captions = random_embedding(0, 40, 3, dtype=torch.float32), random_embedding(1, 200, 4, dtype=torch.float32)
+    found = judged.shortlist_loss(images, captions, torch.arange(200) // 5, 5.0)
+    assert found["rsum"][200] == pytest.approx(0, abs=1e-9) and found["t2i"][10][50] == 0 and found["i2t"][1][200] == 0
+    assert found["i2t"][10][10] > found["i2t"][10][100] > 0

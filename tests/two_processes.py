@@ -37,22 +37,20 @@ def start(work, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
-    given = (port, results, work, arguments, data())
-    workers = [context.Process(target=_run, args=(rank, *given)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    found = dict(results.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    for each in found.values():
+    context, given, answers = torch.multiprocessing.get_context("spawn"), data(), []
+    for rank in range(2):
+        answer, place = context.Pipe(duplex=False)
+        context.Process(target=_run, args=(rank, port, place, work, arguments, given), daemon=True).start()
+        place.close()  # here, so that either side notices when the other has died
+        answers.append(answer)
+    found = [answer.recv() for answer in answers]
+    for each in found:
         if isinstance(each, BaseException):
             raise each
-    return [found[0], found[1]]
+    return found
 
 
-def _run(rank, port, results, work, arguments, drawn):
+def _run(rank, port, place, work, arguments, drawn):
     DRAWN.append(drawn)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
@@ -63,7 +61,7 @@ def _run(rank, port, results, work, arguments, drawn):
             found = work(*arguments)
     except BaseException as error:
         found = error
-    results.put((rank, found))
+    place.send(found)
 
 
 DRAWN = []  # in a process that was started here: what `data` returned in the one that started it

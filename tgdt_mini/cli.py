@@ -111,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
                          "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
     extract.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie")
     extract.add_argument(
-        "--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo captions=text id=name"
+        "--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo captions=text image_id=name"
     )
     extract.add_argument("--vision", default=LITE, metavar="ENCODER", help=f"{LITE}, or a folder or hub name")
     extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")

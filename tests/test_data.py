@@ -134,6 +134,10 @@ def test_the_first_images_of_a_set_are_a_set_of_the_first_images():
     assert torch.equal(cut.caption_image, known.caption_image) and torch.equal(cut.text.ids, known.text.ids)
     for name, part in parts(cut.images(rows)).items():
         assert torch.equal(part, parts(known.images(rows))[name]), name
+    assert len(cut.features) == len(cut.boxes) == int(cut.starts[-1])
+    for images in (0, 41, -1):
+        with pytest.raises(ValueError, match=f"images is {images}; this set has 40, so use 1 to 40"):
+            token_set().first(images)
 
 
 @pytest.mark.parametrize("kind", ["regions", "patches"])

@@ -104,7 +104,11 @@ def test_captions_from_the_disk_are_those_in_memory_for_any_choice_of_them(tmp_p
         one, other = stored[rows], memory[rows]
         for name in ("ids", "mask", "words", "features"):
             assert torch.equal(getattr(one, name), getattr(other, name)), (rows, name)
+        part, again = stored.part(rows), range(len(one))
+        assert part.features is stored.features and len(part) == len(one)  # nothing was read
+        assert torch.equal(part[again].features, one.features) and torch.equal(part[again].ids, one.ids)
     assert torch.equal(stored.to("cpu")[[4, 2]].features, memory[[4, 2]].features)
+    assert torch.equal(stored.part([6, 0, 3]).part([2, 1])[[1, 0]].features, memory[[0, 3]].features)
 
 
 def test_rows_of_any_shards_are_those_of_one_array():
@@ -113,6 +117,15 @@ def test_rows_of_any_shards_are_those_of_one_array():
     take = torch.from_numpy(draw.integers(0, 15, 40))
     found = MappedRows(parts).index_select(0, take)
     assert torch.equal(found, torch.from_numpy(np.concatenate(parts))[take])
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_slice_of_rows_stays_on_the_disk(tmp_path, precision):
+    rows = Features(written(tmp_path / "a", precision=precision)).rows
+    for some in (slice(9), slice(0), slice(5, 20), slice(8, 16), slice(-3, None)):
+        part, places = rows[some], torch.arange(22)[some]
+        assert len(part) == len(places) and all(isinstance(each, np.memmap) for each in part.parts)
+        assert torch.equal(part.index_select(0, torch.arange(len(places))), rows.index_select(0, places))
 
 
 # a run that was stopped

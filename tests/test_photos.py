@@ -6,11 +6,12 @@ import shutil
 import signal
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
 
-from tgdt_mini import photos
+from tgdt_mini import assessment, photos
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, attach
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.cutting import layers_of
@@ -110,6 +111,18 @@ def test_features_on_disk_are_those_of_the_encoders(tmp_path, sources, trained):
     assert [tokens.captions[row] for row in some] == [
         records("test", 12)["captions"][row // 5][row % 5] for row in some
     ]
+
+
+def test_the_first_pictures_of_stored_features_are_read_from_the_disk_too(features):
+    _, tokens = open_features(features, "train")
+    cut, rows = tokens.first(7), torch.tensor([6, 0, 3])
+    assert cut.image_count == 7 and cut.image_ids == tokens.image_ids[:7] and cut.captions == tokens.captions[:35]
+    assert cut.text.features is tokens.text.features and all(isinstance(part, np.memmap) for part in cut.features.parts)
+    for name, part in vars(cut.images(rows)).items():
+        assert torch.equal(part, getattr(tokens.images(rows), name)), name
+    assert torch.equal(cut.text[[34, 5]].features, tokens.text[[34, 5]].features)
+    with pytest.raises(ValueError, match="images is 25; this set has 24"):
+        tokens.first(25)
 
 
 def test_int8_features_take_half_the_room_and_give_about_the_same(tmp_path, sources, features):
@@ -291,6 +304,13 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     assert game["phrases with a box"] == sum(len(phrases) for phrases in found["phrases"])
     assert 0 < game["random"] < 100 and 0 <= game["words"] <= 100
     json.dumps(report)
+
+
+def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):
+    calls, encode_all = [], assessment.encode
+    monkeypatch.setattr(assessment, "encode", lambda *every: calls.append(every) or encode_all(*every))
+    monkeypatch.setattr(photos, "encode", lambda *every: pytest.fail("encoded again"))
+    assert "pointing" in assess_on_photos(run[1], features) and len(calls) == 1
 
 
 def test_features_on_the_fly_give_what_features_from_disk_give(features, run):

@@ -12,8 +12,9 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode, encode_texts
-from tgdt_mini.evaluation import both_ways, matches, shortlist_recall
+from tgdt_mini.evaluation import both_ways, folds_of, matches, mean_of, shortlist_recall
 from tgdt_mini.grounding import grounding
+from tgdt_mini.pointing import has_places, pointing_game
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
 
@@ -70,28 +71,20 @@ def choose(images: Embedding, captions: Embedding, owner: torch.Tensor, weights=
     return Choice(weight, chosen, rsums, losses)
 
 
-def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None, true_of=None) -> dict:
+def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None, true_of=None, records=None,
+           folds: int = 0) -> dict:  # fmt: skip
     """Everything that can be said of a model on a split, as JSON values; `table` prints it.
 
     dataset: the split's records, for hard pairs (foils) and grounding (boxes, links). oracle: see `scenes.oracle`;
-    true_of: see `grounding`.
+    true_of: see `grounding`. records: of photographs, for the pointing game where their phrases have boxes. folds: also
+    the mean of so many parts, each searched alone, as COCO 1K is 5 of COCO 5K.
     Raises ValueError if the set has no caption.
     """
     began = time.perf_counter()
     images, captions = encode(model, tokens)
     encoding = time.perf_counter() - began
-    owner = tokens.caption_image.to(images.mask.device)
-    weight, rows = choice.local_weight, {}
-    by_global = global_similarity(images, captions)
-    full = {"global": by_global, "local": local_similarity(images, captions)}
-    full["full mixed"] = full["global"] + weight * full["local"]
-    for name, scores in full.items():
-        rows[name] = both_ways(scores, owner)
-    began = time.perf_counter()
-    i2t = two_stage(images, captions, choice.shortlist["image"], weight, query_is="image")
-    t2i = two_stage(captions, images, choice.shortlist["caption"], weight, query_is="caption")
-    searching = time.perf_counter() - began
-    rows["two-stage"] = both_ways(i2t, owner, t2i_scores=t2i)
+    owner, weight = tokens.caption_image.to(images.mask.device), choice.local_weight
+    rows, by_global, searching = _rows(images, captions, owner, choice)
     positives = matches(owner, len(images))
     report = {
         "rows": {name: vars(row) for name, row in rows.items()},
@@ -107,13 +100,34 @@ def assess(model, tokens: TokenSet, choice: Choice, dataset=None, oracle=None, t
         }
         | _stage_times(images, captions, choice),
     }
+    if folds:
+        parts = [
+            _rows(images[part], captions[mine], owner[mine] - part.start, choice)[0]
+            for part, mine in folds_of(owner, len(images), folds)
+        ]
+        means = {name: mean_of([part[name] for part in parts]) for name in rows}
+        report["mean_of_folds"] = {"folds": folds, "rows": {name: vars(row) for name, row in means.items()}}
     if oracle:
         report["oracle"] = oracle
         report["share_of_oracle"] = {name: 100 * row.t2i[1] / oracle["t2i"][1] for name, row in rows.items()}
     if dataset is not None:
         report["hard_pairs"] = hard_pairs(model, images, captions, tokens, dataset["foils"], weight)
         report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
+    if records is not None and has_places(records):
+        report["pointing"] = pointing_game(images, captions, tokens, records, model.tokenizer.pieces)
     return report
+
+
+def _rows(images, captions, owner, choice):
+    """({way of scoring: BothWays}, global scores (I, C), seconds of two-stage search)."""
+    by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
+    full = {"global": by_global, "local": by_local, "full mixed": by_global + choice.local_weight * by_local}
+    rows = {name: both_ways(scores, owner) for name, scores in full.items()}
+    began = time.perf_counter()
+    i2t = two_stage(images, captions, choice.shortlist["image"], choice.local_weight, query_is="image")
+    t2i = two_stage(captions, images, choice.shortlist["caption"], choice.local_weight, query_is="caption")
+    searching = time.perf_counter() - began
+    return rows | {"two-stage": both_ways(i2t, owner, t2i_scores=t2i)}, by_global, searching
 
 
 def _curve(images, captions, owner, weight):
@@ -172,16 +186,19 @@ def table(report: dict) -> str:
     """The report as text: a line for each way of scoring, then what stands beside it."""
     lines = [f"{'':12}{'image -> text':^24}{'text -> image':^24}{'rsum':>7}"]
     lines.append(f"{'':12}" + "".join(f"{name:>8}" for name in ("R@1", "R@5", "R@10") * 2))
-    for name, row in report["rows"].items():
-        figures = [*row["i2t"].values(), *row["t2i"].values()]
-        lines.append(f"{name:12}" + "".join(f"{value:8.1f}" for value in figures) + f"{row['rsum']:8.1f}")
+    lines += _lines(report["rows"])
     if "oracle" in report:
         figures = [*report["oracle"]["i2t"].values(), *report["oracle"]["t2i"].values()]
         lines.append(f"{'oracle':12}" + "".join(f"{value:8.1f}" for value in figures) + f"{sum(figures):8.1f}")
+    if "mean_of_folds" in report:
+        folds = report["mean_of_folds"]
+        lines += ["", f"the mean of {folds['folds']} folds, in order, each searched alone:", *_lines(folds["rows"])]
     choice = report["choice"]
     k = choice["shortlist"]
     lines += ["", f"shortlists {k['caption']} images for a caption, {k['image']} captions for an image, local weight "
               f"{choice['local_weight']:g}: chosen on validation data"]  # fmt: skip
+    if "captions_each" in report:
+        lines.append(_protocol(report["captions_each"]))
     kept = report["shortlist_recall"]["t2i"]
     lines.append(
         "text -> image recall of stage one: "
@@ -208,3 +225,22 @@ def table(report: dict) -> str:
     times = ", ".join(f"{name} {value:.2f}" for name, value in report["milliseconds"].items())
     lines.append(f"milliseconds: {times}")
     return "\n".join(lines)
+
+
+def _lines(rows):
+    figures = {name: [*row["i2t"].values(), *row["t2i"].values()] for name, row in rows.items()}
+    return [
+        f"{name:12}" + "".join(f"{value:8.1f}" for value in figures[name]) + f"{row['rsum']:8.1f}"
+        for name, row in rows.items()
+    ]
+
+
+def _protocol(each):
+    """One line on what was counted. each: {captions of an image: how many images have so many}."""
+    each = dict(sorted((int(count), images) for count, images in each.items()))
+    images, captions = sum(each.values()), sum(count * images for count, images in each.items())
+    told = f"{images:,} images and {captions:,} captions, each a query; an image is found by any of its own"
+    if list(each) == [5]:
+        return f"{told}, which are 5"
+    counts = ", ".join(f"{count} for {images:,}" for count, images in each.items())
+    return f"{told}, which are not 5 for all ({counts}): no figure to compare with those over 5"

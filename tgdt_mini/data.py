@@ -138,13 +138,18 @@ class TokenSet:
         return replace(self, hard=replace(tokens, words=tokens.words & real))
 
     def first(self, images: int) -> "TokenSet":
-        """The same set cut to its first images."""
-        captions = int((self.caption_image < images).sum())
-        end = int(self.starts[images])
-        return TokenSet(
-            self.features[:end], self.boxes[:end], self.starts[: images + 1], self.whole[:images],
-            self.text[slice(captions)], self.caption_image[:captions],
-            self.captions[:captions], self.image_ids[:images], self.hard and self.hard[slice(captions)],
+        """The same set cut to its first images, with all of their captions; features on the disk stay there.
+
+        ValueError for more images than there are, or none.
+        """
+        if not 0 < images <= self.image_count:
+            raise ValueError(f"images is {images}; this set has {self.image_count}, so use 1 to {self.image_count}")
+        keep, end = (self.caption_image < images).nonzero()[:, 0], int(self.starts[images])
+        return replace(
+            self, features=self.features[:end], boxes=self.boxes[:end], starts=self.starts[: images + 1],
+            whole=self.whole[:images], text=self.text.part(keep), caption_image=self.caption_image[keep],
+            captions=tuple(self.captions[row] for row in keep.tolist()), image_ids=self.image_ids[:images],
+            hard=self.hard and self.hard.part(keep),
         )  # fmt: skip
 
     def thinned(self, captions: int) -> "TokenSet":
@@ -153,7 +158,7 @@ class TokenSet:
         owner = self.caption_image[order]
         place = torch.arange(len(owner)) - torch.searchsorted(owner, owner)  # of each caption among its image's
         keep = order[place < captions].sort().values
-        return replace(self, text=self.text[keep], caption_image=self.caption_image[keep], hard=None,
+        return replace(self, text=self.text.part(keep), caption_image=self.caption_image[keep], hard=None,
                        captions=tuple(self.captions[row] for row in keep.tolist()))  # fmt: skip
 
     @classmethod

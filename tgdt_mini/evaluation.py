@@ -126,17 +126,25 @@ def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int 
     scores (I, C) must be full: a shortlist made from all images is not the one that a fold alone would give.
     rsum is the mean of the folds' rsums, so at most 600 (the released code prints it times 6).
     """
-    if not 1 <= folds <= len(scores):
-        raise ValueError(f"folds is {folds}; with {len(scores)} images it must be from 1 to {len(scores)}")
-    results = []
-    for rows in torch.arange(len(scores), device=scores.device).tensor_split(folds):
-        first, last = int(rows[0]), int(rows[-1])
-        mine = (caption_image >= first) & (caption_image <= last)  # (C,)
-        fold = scores[first : last + 1][:, mine.to(scores.device)]
-        results.append(both_ways(fold, caption_image[mine] - first))
+    return mean_of([
+        both_ways(scores[rows][:, mine.to(scores.device)], caption_image[mine] - rows.start)
+        for rows, mine in folds_of(caption_image, len(scores), folds)
+    ])  # fmt: skip
+
+
+def folds_of(caption_image: torch.Tensor, images: int, folds: int = 5):
+    """[(slice of the images, (C,) bool of their captions)] of each fold; ValueError for more folds than images."""
+    if not 1 <= folds <= images:
+        raise ValueError(f"folds is {folds}; with {images} images it must be from 1 to {images}")
+    parts = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in torch.arange(images).tensor_split(folds)]
+    return [(rows, (caption_image >= rows.start) & (caption_image < rows.stop)) for rows in parts]
+
+
+def mean_of(results: list[BothWays]) -> BothWays:
+    """The mean of each figure."""
 
     def mean(values):
-        return sum(values) / folds
+        return sum(values) / len(values)
 
     return BothWays(
         {k: mean([result.i2t[k] for result in results]) for k in KS},

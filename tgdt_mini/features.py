@@ -157,7 +157,7 @@ class Features:
 class StoredText(TextTokens):
     """Tokenized captions whose features stay on disk: (all real tokens, F), read for the captions that are asked for.
 
-    starts (C + 1,): caption c owns rows starts[c] to starts[c + 1].
+    starts (C,): the row of each caption's first token; the others follow it.
     """
 
     starts: torch.Tensor | None = None
@@ -169,14 +169,18 @@ class StoredText(TextTokens):
         mask = torch.arange(int(counts.max())) < counts[:, None]  # (C, T)
         ids = torch.zeros(mask.shape, dtype=torch.int64).masked_scatter_(mask, stored.array("ids"))
         words = torch.zeros_like(mask).masked_scatter_(mask, stored.array("words"))
-        return cls(ids, mask, words, stored.rows, stored.starts)
+        return cls(ids, mask, words, stored.rows, stored.starts[:-1])
 
     def __getitem__(self, rows) -> TextTokens:
         some = TextTokens(self.ids, self.mask, self.words)[rows]
-        first = self.starts[:-1][rows][:, None]  # (c, 1)
+        first = self.starts[rows][:, None]  # (c, 1)
         places = torch.where(some.mask, first + torch.arange(some.mask.shape[1], device=first.device), first)  # (c, T)
         features = self.features.index_select(0, places.flatten()).unflatten(0, places.shape)  # (c, T, F)
         return TextTokens(some.ids, some.mask, some.words, features * some.mask[..., None])
+
+    def part(self, rows) -> "StoredText":
+        some = TextTokens(self.ids, self.mask, self.words)[rows]
+        return StoredText(some.ids, some.mask, some.words, self.features, self.starts[rows])
 
     def to(self, device) -> "StoredText":
         moved = (part.to(device) for part in (self.ids, self.mask, self.words, self.features, self.starts))
@@ -195,6 +199,13 @@ class MappedRows:
 
     def __len__(self):
         return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> "MappedRows":
+        """The rows of a slice without a step, still on the disk."""
+        start, stop, _ = rows.indices(len(self))
+        ends = [(max(0, start - first), max(0, stop - first)) for first in self.starts[:-1]]
+        parts = [part[first:last] for part, (first, last) in zip(self.parts, ends)]
+        return MappedRows(parts, None if self.scale is None else self.scale[start:stop], self.device)
 
     def to(self, device) -> "MappedRows":
         return MappedRows(self.parts, self.scale, device)

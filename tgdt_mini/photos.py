@@ -20,7 +20,6 @@ from tgdt_mini.features import Features, StoredText, write_features
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
-from tgdt_mini.pointing import pointing_game
 from tgdt_mini.recipe import TrainingConfig, pick_device
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
@@ -54,12 +53,19 @@ def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, p
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 
 
-def open_features(folder: Path, split: str):
-    """(records, TokenSet) of a split. ValueError, by name, for what is missing, damaged or does not fit together."""
+def open_features(folder: Path, split: str, check_all: bool = False):
+    """(records, TokenSet) of a split. ValueError, by name, for what is missing, damaged or does not fit together.
+
+    check_all: compare the checksums of all files, which reads them through; otherwise those of the features are not.
+    """
     from datasets import load_from_disk
 
     about, folder = encoders_of(folder), Path(folder) / split
-    images, captions = Features(folder / "images"), Features(folder / "captions")
+    if split not in about["splits"]:
+        raise ValueError(
+            f"{folder.parent} has no split {split}; it has {', '.join(about['splits'])}: extract that, too"
+        )
+    images, captions = (Features(folder / name, check_all=check_all) for name in ("images", "captions"))
     try:
         records = load_from_disk(str(folder / "records"))
         own, ids = list(records["captions"]), list(records["image_id"])
@@ -90,12 +96,19 @@ def _features_for(model, folder, split):
     return open_features(folder, split)
 
 
+def check_features(folder: Path) -> None:
+    """ValueError, by name, unless every file of every split is what was written: all are read through."""
+    for split in encoders_of(folder)["splits"]:
+        open_features(folder, split, check_all=True)
+
+
 def encoders_of(folder: Path) -> dict:
     """What encoders.json of a features folder says. ValueError if there is none."""
     path = Path(folder) / "encoders.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return about | {name: about[name] for name in ("vision", "text", "source", "splits")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
 
 
@@ -123,14 +136,17 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
     return fit(model, train, validation, text.tokenizer, config, out, pick_device(device), resume, progress)
 
 
-def assess_on_photos(model: TGDT, features: Path, split: str = "test") -> dict:
-    """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes."""
+def assess_on_photos(model: TGDT, features: Path, split: str = "test", folds: int = 0) -> dict:
+    """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes.
+
+    folds: also the mean of so many parts, as in `assess`. captions_each: {captions of an image: images with so many}.
+    """
     records, tokens = _features_for(model, features, split)
-    report = assess(model, tokens, choice_of(model))
-    if {"boxes", "phrases"} <= set(records.column_names):
-        report["pointing"] = pointing_game(*encode(model, tokens), tokens, records, model.tokenizer.pieces)
+    report = assess(model, tokens, choice_of(model), records=records, folds=folds)
     trained = {name: value for name, value in model.notes.items() if name != "history"}
-    return report | {"split": split, "images": tokens.image_count, "trained": trained}
+    counts = tokens.caption_image.bincount().bincount()
+    each = {count: images for count, images in enumerate(counts.tolist()) if images}
+    return report | {"split": split, "images": tokens.image_count, "captions_each": each, "trained": trained}
 
 
 def encode_split(model: TGDT, features: Path, split: str):

@@ -52,6 +52,14 @@ def pointing_game(images: Embedding, captions: Embedding, tokens: TokenSet, reco
     return shares | {"word pieces": words, "phrases with a box": phrases}
 
 
+def has_places(records) -> bool:
+    """Whether records have the columns boxes and phrases, and any phrase a box: else there is no game."""
+    if not {"boxes", "phrases"} <= set(records.column_names):
+        return False
+    rows = zip(records["boxes"][:], records["phrases"][:])
+    return any({box["region"] for box in boxes} & {phrase["region"] for phrase in own} for boxes, own in rows)
+
+
 def places_of(phrases: list[str], caption: str) -> list[tuple[int, int]]:
     """(start, end) of each phrase in its caption, in characters; (0, 0) for one that is not there as whole words.
 

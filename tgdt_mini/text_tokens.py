@@ -38,6 +38,10 @@ class TextTokens:
         features = None if self.features is None else self.features[rows][:, :longest]
         return TextTokens(ids[:, :longest], mask[:, :longest], words[:, :longest], features)
 
+    def part(self, rows) -> "TextTokens":
+        """The captions of `rows`, as a set of their own: where features lie on the disk, they stay there."""
+        return self[rows]
+
     def to(self, device) -> "TextTokens":
         features = None if self.features is None else self.features.to(device)
         return TextTokens(self.ids.to(device), self.mask.to(device), self.words.to(device), features)

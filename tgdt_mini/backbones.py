@@ -179,8 +179,21 @@ def attach(model) -> None:
     device = next(model.parameters()).device
     if model.config.text_source:
         model.tokenizer = rebuild(TextBackbone, model.config.text_source, device)
-    if model.config.image_source:
-        model.vision = rebuild(VisionBackbone, model.config.image_source, device)
+    source = model.config.image_source
+    if source:
+        model.vision = _refusal(source) if "regions" in source else rebuild(VisionBackbone, source, device)
+
+
+def _refusal(source):
+    """What stands for the encoder of a model that reads a detector's features: the detector is not here."""
+
+    def refuse(_):
+        raise ValueError(
+            f"the model reads regions that a detector ({source['source']}) found, and no detector is run here: "
+            "extract its files with --detections, and use --features"
+        )
+
+    return refuse
 
 
 def _inputs(tokens):

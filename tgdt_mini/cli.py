@@ -24,6 +24,8 @@ def main(argv: list[str] | None = None) -> int:
             _check_out(args.out)
             if args.run is not commands.run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
                 raise ValueError("only train runs on several processes; start this command without torchrun")
+            if getattr(args, "check_all", False):
+                _check_features(args.features)
             args.run(args)
     except KeyboardInterrupt:
         kept = getattr(args, "out", None)
@@ -71,9 +73,11 @@ def parser() -> argparse.ArgumentParser:
     def add_model(one):
         one.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: the shipped one)")
 
-    def add_features(one):
-        one.add_argument("--features", type=Path, metavar="FOLDER", help="photographs, as extract wrote them")
-        one.add_argument("--split", default="test", choices=("test", "validation"), help="default test")
+    def add_features(one, use="photographs", split=True):
+        one.add_argument("--features", type=Path, metavar="FOLDER", help=f"{use}, as extract wrote them")
+        one.add_argument("--check-all", action="store_true", help="compare all checksums of --features first")
+        if split:
+            one.add_argument("--split", default="test", choices=("test", "validation"), help="default test")
 
     def add_qdrant(one, use):
         one.add_argument("--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}")
@@ -104,29 +108,47 @@ def parser() -> argparse.ArgumentParser:
     add_training(demo, commands.DEMO_EPOCHS)
     train = command("train", "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
     add_training(train, None)
-    train.add_argument("--features", type=Path, metavar="FOLDER", help="train on photographs, as extract wrote them")
+    add_features(train, "train on photographs", split=False)
+    for name in ("vision", "text"):
+        train.add_argument(f"--{name}-layers", type=int, metavar="N", help=f"of the {name} encoder's layers that extract "
+                           "left to be trained, only the last N (default: all of them)")  # fmt: skip
     extract = command("extract", "Run pretrained encoders over photographs and captions, once, for train.",
                       Path("runs/features"))  # fmt: skip
     extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
                          "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
     extract.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie")
-    extract.add_argument(
-        "--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo captions=text image_id=name"
-    )
-    extract.add_argument("--vision", default=LITE, metavar="ENCODER", help=f"{LITE}, or a folder or hub name")
+    extract.add_argument("--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo image_id=name "
+                         "split=part captions=text, or captions=caption_0,caption_1")  # fmt: skip
+    extract.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test")
+    extract.add_argument("--no-restval", action="store_true", help="COCO's spare validation pictures are not for train")
+    extract.add_argument("--most-captions", type=int, metavar="N", help="only the first N of each picture, as COCO's 5")
+    extract.add_argument("--entities", type=Path, metavar="FOLDER",
+                         help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game")  # fmt: skip
+    extract.add_argument("--detections", type=Path, metavar="FOLDER", help="instead of --vision, which then names the "
+                         "detector: regions of bottom-up attention, ID.npz or ID.npy")  # fmt: skip
+    extract.add_argument("--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy")
+    extract.add_argument("--sizes", type=Path, metavar="FILE", help="of pictures that are not here, for boxes in "
+                         'pixels: JSON, {"image id": [width, height]}, or annotations of COCO')  # fmt: skip
+    extract.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
+    extract.add_argument("--allow-strays", action="store_true", help="leave regions aside that belong to no picture")
+    extract.add_argument("--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})")
     extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")
+    extract.add_argument("--text-depth", type=int, default=0, metavar="N", help="only its first N layers, as the paper "
+                         "takes 6 of BERT's 12 (default 0: all)")  # fmt: skip
     extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")
     evaluate = command("evaluate", "Judge a model on the test scenes.", Path("runs/evaluate"))
     add_model(evaluate)
     add_features(evaluate)
+    evaluate.add_argument("--folds", type=int, default=0, metavar="N", help="also the mean of N parts, each searched "
+                          "alone: 5 for COCO 1K, beside 5K")  # fmt: skip
     ablate = command("ablate", "Train and judge the recipe without each of its parts, over several seeds.",
                      Path("runs/ablations"))  # fmt: skip
     ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
     ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
     ablate.add_argument("--epochs", type=int, help="default 8")
-    ablate.add_argument("--features", type=Path, metavar="FOLDER", help="on photographs, as extract wrote them")
+    add_features(ablate, "on photographs", split=False)
     ablate.add_argument("--quick", action="store_true", help="a quarter of the data, one seed, 2 epochs: does it run?")
     index = command("index", "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
@@ -150,6 +172,15 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="the smallest size, few repeats: does it run?")
     bench.add_argument("--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes")
     return top
+
+
+def _check_features(folder):
+    """Read a features folder through; ValueError for a file that is not what was written."""
+    if folder is None:
+        raise ValueError("--check-all is given, but no features are: add --features FOLDER")
+    from tgdt_mini import photos
+
+    photos.check_features(folder)
 
 
 def _check_out(out):

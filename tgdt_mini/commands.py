@@ -12,17 +12,9 @@ DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
 
 
 def run_extract(args):
-    from tgdt_mini import photos
-    from tgdt_mini.backbones import TextBackbone, VisionBackbone
-    from tgdt_mini.recipe import pick_device
+    from tgdt_mini import extraction
 
-    device, source = pick_device(args.device), {"data": args.data, "images": args.images and str(args.images)}
-    source["columns"] = dict(pair.split("=", 1) for pair in args.columns or () if "=" in pair)
-    data = photos.open_pictures(source)
-    vision = VisionBackbone(args.vision, args.vision_layers, device=device)
-    text = TextBackbone(args.text, args.text_layers, device=device)
-    photos.extract(data, vision, text, args.out, args.precision, source)
-    sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in extraction.run(args).items())
     print(f"features of {sizes} pictures are in {args.out}/")
     print(f"next: python -m tgdt_mini train --features {args.out} --out runs/photos")
 
@@ -61,12 +53,16 @@ def run_evaluate(args):
     from tgdt_mini.assessment import table
     from tgdt_mini.paths import write_whole
 
+    model = _load(args)
     if args.features:
         from tgdt_mini import photos
 
-        report = photos.assess_on_photos(_load(args), args.features, args.split)
+        report = photos.assess_on_photos(model, args.features, args.split, args.folds)
+    elif args.folds or model.config.image_source:
+        asked = "--folds is given" if args.folds else "the model was trained on features of photographs"
+        raise ValueError(f"{asked}, but no features are: add --features FOLDER")
     else:
-        report, _, _ = experiments.assess_on_scenes(_load(args), args.split)
+        report, _, _ = experiments.assess_on_scenes(model, args.split)
     write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
     print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
 
@@ -196,6 +192,8 @@ def _train(args):
     if args.quick:
         asked["epochs"] = QUICK["epochs"]
     features = getattr(args, "features", None)
+    if not features and (getattr(args, "vision_layers", None) or getattr(args, "text_layers", None)):
+        raise ValueError("--vision-layers and --text-layers are of pretrained encoders: add --features FOLDER")
     if features:
         from tgdt_mini import photos
 
@@ -203,7 +201,8 @@ def _train(args):
     config = TrainingConfig(**asked)
     with distributed.joined(args.device) as device:
         if features:
-            return photos.train_on_photos(features, config, args.out, device, args.resume)
+            trained = {"vision": args.vision_layers, "text": args.text_layers}
+            return photos.train_on_photos(features, config, args.out, device, args.resume, trained=trained)
         return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 

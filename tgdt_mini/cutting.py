@@ -20,12 +20,16 @@ NOT_KEPT = (  # of an encoder's settings: where it lay, and what speaks of other
 class TopLayers(nn.Module):
     """An encoder's last layers, trained as a part of TGDT; `about` (JSON values) is enough to build it anew.
 
-    first: slots before the local tokens that these layers see, 1 for a class token, 0 for none.
+    first: slots before the local tokens that these layers see, 1 for a class token, 0 for none. about["trained"]: how
+    many of them learn, all by default; those below stay as they were, and with 0 so does the norm.
     """
 
     def __init__(self, layers, norm, about: dict, first: int):
         super().__init__()
         self.layers, self.norm, self.about, self.first = nn.ModuleList(layers), norm, about, first
+        trained = about.get("trained", len(self.layers))
+        for still in self.layers[: len(self.layers) - trained] if trained else [self]:
+            still.requires_grad_(False)
 
     def forward(self, tokens, mask):
         """tokens (B, L, width), mask (B, L) bool, True is real -> (B, L, width)"""

@@ -6,11 +6,13 @@ Accepted layouts, for a picture called ID (R regions, F = 2,048 numbers each):
     ID_box.npy    boxes (R, 4) beside features that have none; or ID.npy in a folder of boxes
 The last of these is how TERAN (mesnico/TERAN, data.py: bu_att/ID.npz, bu_box/ID.npy), from which the released code
 stems, keeps them: there ID is COCO's number, or the picture's place in Karpathy's JSON for Flickr30K, and the sizes
-come from elsewhere (`pictures.picture_sizes`). Boxes are x0, y0, x1, y1 in pixels, or fractions already.
+come from elsewhere (`pictures.picture_sizes`, `read_sizes`). Boxes are x0, y0, x1, y1 in pixels, or fractions already.
 
 Read a batch at a time: COCO's features take tens of gigabytes. No detector is run here.
 """
 
+import hashlib
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTH = 2048
+BOTTOM_UP = "bottom-up attention"
 BOX = "_box"
 ARRAYS = ("feat", "features", "bbox", "boxes", "image_w", "image_h")  # others, such as pickled objects, are not read
 
@@ -28,15 +31,19 @@ class Detections:
     folder: of features. boxes: the folder of boxes, if they are not beside the features. sizes: {image_id: (width,
     height)} in pixels, for boxes in pixels whose file does not say. names: {image_id: ID}, where files are called
     otherwise than an image id, its stem or its COCO number (see `sources.karpathy_numbers`). width: numbers a region.
+    detector: what to call the detector. `about` describes it as a backbone's does its encoder, and its key holds this
+    name and the width: whoever has features of two detectors gives each a name.
     """
 
     def __init__(self, folder: Path | str, boxes: Path | str | None = None, sizes: dict | None = None,
-                 names: dict | None = None, width: int = WIDTH):  # fmt: skip
+                 names: dict | None = None, width: int = WIDTH, detector: str = BOTTOM_UP):  # fmt: skip
         for name, path in (("folder", folder), ("boxes", boxes)):
             if path is not None and not Path(path).is_dir():
                 raise ValueError(f"{name} is {path}, which is no folder; give the one that holds the {name} files")
         self.folder, self.boxes = Path(folder), boxes and Path(boxes)
         self.sizes, self.names, self.width = sizes or {}, names or {}, width
+        about = {"source": detector, "regions": True, "width": width, "trained_layers": 0}
+        self.about = about | {"key": hashlib.sha256(json.dumps(about).encode("utf-8")).hexdigest()[:16]}
         files = [path for path in self.folder.iterdir() if path.suffix in (".npz", ".npy")]
         self.files = {path.stem: path for path in sorted(files) if not path.stem.endswith(BOX)}
         if not self.files:
@@ -45,8 +52,15 @@ class Detections:
     def __len__(self):
         return len(self.files)
 
-    def check(self, image_ids: list[str]) -> None:
-        """ValueError unless the pictures, of all splits together, and the feature files belong together one to one."""
+    def has(self, image_ids: list[str]) -> bool:
+        """Whether there is a file for each of the pictures."""
+        return all(any(name in self.files for name in self._tried(image_id)) for image_id in image_ids)
+
+    def check(self, image_ids: list[str], others=()) -> None:
+        """ValueError unless the pictures, of all splits together, and the feature files belong together one to one.
+
+        others: ids of pictures that are left aside, whose files may be there; None: any file may.
+        """
         owners = {}
         for image_id in image_ids:
             other = owners.setdefault(self._name(image_id), image_id)
@@ -54,11 +68,13 @@ class Detections:
                 raise ValueError(
                     f"images {other} and {image_id} would share {self._file(image_id)}; give each its own in names"
                 )
-        strays = sorted(set(self.files) - set(owners))
-        if strays:
+        aside = {name for image_id in others or () for name in self._tried(image_id)}
+        strays = sorted(set(self.files) - set(owners) - aside)
+        if strays and others is not None:
             raise ValueError(
                 f"{len(strays)} feature files of {self.folder} belong to no image, such as "
-                f"{self.files[strays[0]].name}; give the image ids of all splits, or the right folder"
+                f"{self.files[strays[0]].name}; give the image ids of all splits, or the right folder, or leave them "
+                "aside (--allow-strays)"
             )
 
     def read(self, image_ids: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -69,11 +85,40 @@ class Detections:
         pairs = [self._read(image_id) for image_id in image_ids]
         return [features for features, _ in pairs], [boxes for _, boxes in pairs]
 
-    def _name(self, image_id):
+    def arrays(self, image_ids: list[str]) -> dict[str, np.ndarray]:
+        """The arrays of some pictures, as `features.write_features` keeps them; a whole is the mean of its regions."""
+        features, boxes = self.read(image_ids)
+        return {
+            "features": np.concatenate(features), "boxes": np.concatenate(boxes),
+            "whole": np.stack([each.mean(axis=0) for each in features]).astype(np.float16),
+            "counts": np.array([len(each) for each in features]),
+        }  # fmt: skip
+
+    def marks(self, image_ids: list[str]):
+        """What identifies the features of each picture: its id, and size and time of change of each file."""
+        for image_id in image_ids:
+            path = self._file(image_id)
+            stats = [each.stat() for each in (path, self._box_file(path)) if each.is_file()]
+            files = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
+            yield " ".join([image_id, *files, str(self.sizes.get(image_id, ""))])
+
+    def lacks_size(self, image_id: str) -> bool:
+        """Whether a picture's boxes are in pixels and nothing says its size."""
+        path = self._file(image_id)
+        stored = _arrays(path)
+        boxes = self._boxes(path, stored, image_id)
+        return bool(np.max(boxes) > 1) and "image_w" not in stored and image_id not in self.sizes
+
+    def _tried(self, image_id):
+        """What the file of a picture may be called."""
+        if image_id in self.names:
+            return [str(self.names[image_id])]
         stem = Path(image_id).stem
         number = re.fullmatch(r"COCO_\w+_0*(\d+)", stem)
-        tried = [image_id, stem, *(number.groups() if number else ())]
-        tried = [str(self.names[image_id])] if image_id in self.names else tried
+        return [image_id, stem, *(number.groups() if number else ())]
+
+    def _name(self, image_id):
+        tried = self._tried(image_id)
         for name in tried:
             if name in self.files:
                 return name
@@ -94,17 +139,24 @@ class Detections:
             raise ValueError(f"{path} holds {found}; it must hold feat (R, {self.width}), or give another width")
         if not np.isfinite(features).all():
             raise ValueError(f"{path} holds NaN or infinity; extract the features of image {image_id} again")
-        boxes = _first(stored, "bbox", "boxes")
-        if boxes is None:
-            beside = self.boxes / f"{path.stem}.npy" if self.boxes else path.with_name(f"{path.stem}{BOX}.npy")
-            if not beside.is_file():
-                raise ValueError(f"image {image_id} has features but no boxes: {beside} is missing; extract it too")
-            boxes = _first(_arrays(beside), "features")
+        boxes = self._boxes(path, stored, image_id)
         if boxes is None or boxes.shape != (len(features), 4):
             found = None if boxes is None else boxes.shape
             raise ValueError(f"image {image_id} has features {features.shape} but boxes {found}; they must be (R, 4)")
         width, height = self._size(image_id, stored, boxes)
         return features.astype(np.float32), as_fractions(boxes, width, height, f"image {image_id}")
+
+    def _box_file(self, path):
+        return self.boxes / f"{path.stem}.npy" if self.boxes else path.with_name(f"{path.stem}{BOX}.npy")
+
+    def _boxes(self, path, stored, image_id):
+        boxes = _first(stored, "bbox", "boxes")
+        if boxes is None:
+            beside = self._box_file(path)
+            if not beside.is_file():
+                raise ValueError(f"image {image_id} has features but no boxes: {beside} is missing; extract it too")
+            boxes = _first(_arrays(beside), "features")
+        return boxes
 
     def _size(self, image_id, stored, boxes):
         """(width, height) that the boxes are divided by: (1, 1) if they are fractions."""
@@ -115,8 +167,23 @@ class Detections:
         if image_id in self.sizes:
             return self.sizes[image_id]
         raise ValueError(
-            f"image {image_id} has boxes in pixels (up to {boxes.max():g}), but its size is not known: give sizes"
+            f"image {image_id} has boxes in pixels (up to {boxes.max():g}), but its size is not known: give sizes "
+            "(--sizes FILE, or the pictures)"
         )
+
+
+def read_sizes(path: Path | str) -> dict[str, tuple[float, float]]:
+    """{image_id: (width, height)} in pixels of a JSON file: that very form, or COCO's annotations with their images."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(found.get("images"), list):
+            found = {each["file_name"]: (each["width"], each["height"]) for each in found["images"]}
+        return {name: (float(width), float(height)) for name, (width, height) in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"sizes {path} cannot be read ({type(error).__name__}: {error}); it must be JSON, "
+            '{"image id": [width, height]} or annotations of COCO with images in them'
+        ) from None
 
 
 def as_fractions(boxes: np.ndarray, width: float, height: float, name: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from tgdt_mini import distributed
 from tgdt_mini.assessment import assess, choice_of
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
 from tgdt_mini.data import TokenSet
+from tgdt_mini.detections import Detections
 from tgdt_mini.encoding import encode
 from tgdt_mini.experiments import fit
 from tgdt_mini.features import Features, StoredText, write_features
@@ -23,17 +24,19 @@ from tgdt_mini.pictures import pictures
 from tgdt_mini.recipe import TrainingConfig, pick_device
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
+SOURCE = ("images", "columns", "splits", "restval", "most_captions")
 RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
     epochs=20, batch=128, learning_rate=1e-3, easy_share=0.8, mirror=True, hide_regions=0.5, hide_words=0.1,
     validation_captions=1,
 )  # fmt: skip
 
 
-def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, precision: str = "float16",
+def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone, out: Path, precision: str = "float16",
             source: dict | None = None, progress: bool = True) -> None:  # fmt: skip
     """Write the features of every split of `data` (see `sources.open_source`); what was done before is kept.
 
-    source: JSON values that say where the data came from, for whoever looks for the pictures later.
+    vision: an encoder of pictures, or what a detector found in them. source: JSON values that say where the data came
+    from, for whoever looks for the pictures later (see `open_pictures`).
     Raises ValueError where `out` holds features of other encoders or other data.
     """
     out = Path(out)
@@ -41,15 +44,19 @@ def extract(data: dict, vision: VisionBackbone, text: TextBackbone, out: Path, p
     for split, records in data.items():
         folder = out / split
         captions = [caption for own in records["captions"] for caption in own]
-        cells = {"boxes": "grid cells"} | vision.about
-        write_features(folder / "images", _key(vision.about["key"], _pictures(records)), records["image_id"],
-                       lambda rows, records=records: _cells(vision, records, rows), cells, precision,
+        ids = list(records["image_id"])
+        if isinstance(vision, Detections):
+            marks, make = vision.marks(ids), lambda rows, ids=ids: vision.arrays(ids[rows.start : rows.stop])
+        else:
+            marks, make = _pictures(records), lambda rows, records=records: _cells(vision, records, rows)
+        boxes = {"boxes": "a detector's" if isinstance(vision, Detections) else "grid cells"}
+        write_features(folder / "images", _key(vision.about["key"], marks), ids, make, boxes | vision.about, precision,
                        progress=progress)  # fmt: skip
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
                        shard=5000, progress=progress)  # fmt: skip
         with whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
-            records.remove_columns("image").save_to_disk(beside)
+            records.select_columns([name for name in records.column_names if name != "image"]).save_to_disk(beside)
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 
 
@@ -113,10 +120,11 @@ def encoders_of(folder: Path) -> dict:
 
 
 def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: str = "auto", resume: bool = False,
-                    progress: bool = True, **sizes) -> TGDT:  # fmt: skip
+                    progress: bool = True, trained: dict | None = None, **sizes) -> TGDT:  # fmt: skip
     """Train on a folder of features; the best model by validation rsum, returned and written to out/model.
 
-    sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too.
+    sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too, or only
+    the last so many of them that `trained` says: {"vision": number, "text": number}.
     """
     about, progress = encoders_of(features), progress and distributed.rank() == 0
     (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
@@ -128,12 +136,24 @@ def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: s
     model = TGDT(TGDTConfig.photos(
         image_features=train.features.shape[1], text_features=train.text.features.shape[1],
         image_source=about["vision"], text_source=about["text"], most_tokens=about["text"]["most_tokens"],
-        image_top=image_top and image_top.about, text_top=text.top and text.top.about, **sizes,
+        image_top=_to_train(image_top, trained, "vision"), text_top=_to_train(text.top, trained, "text"), **sizes,
     ))  # fmt: skip
     for mine, pretrained in ((model.image_top, image_top), (model.text_top, text.top)):
         if mine is not None:
             mine.load_state_dict(pretrained.state_dict())
     return fit(model, train, validation, text.tokenizer, config, out, pick_device(device), resume, progress)
+
+
+def _to_train(top, trained, name):
+    """What describes an encoder's last layers to a model, with how many of them learn. ValueError if it has fewer."""
+    wanted = (trained or {}).get(name)
+    there = len(top.layers) if top else 0
+    if wanted is not None and not 0 <= wanted <= there:
+        raise ValueError(
+            f"--{name}-layers is {wanted}, but the features leave {there} layers of the {name} encoder to train: use 0 "
+            f"to {there}, or extract again with --{name}-layers {wanted}"
+        )
+    return top and (top.about if wanted is None else top.about | {"trained": wanted})
 
 
 def assess_on_photos(model: TGDT, features: Path, split: str = "test", folds: int = 0) -> dict:
@@ -157,15 +177,25 @@ def encode_split(model: TGDT, features: Path, split: str):
 
 
 def open_pictures(source: dict) -> dict:
-    """The data set that `source` describes: data, images and columns, as `sources.open_source` takes them."""
+    """The data set that `source` describes: data, and any of SOURCE, as `sources.open_source` takes them.
+
+    With `detections` in it pictures are not needed: the records may lack them.
+    """
     from tgdt_mini.sources import open_source
 
-    return open_source(source["data"], images=source.get("images"), columns=source.get("columns") or None)
+    options = {name: source[name] for name in SOURCE if source.get(name) is not None}
+    return open_source(source["data"], **options, need_pictures=not source.get("detections"))
 
 
 def finder(features: Path, split: str):
-    """A function from an image's id to its picture, found where extract found it. ValueError if it is there no more."""
-    records = open_pictures(encoders_of(features)["source"])[split]
+    """A function from an image's id to its picture, found where extract found it. ValueError if it is there no more.
+
+    Where extract was told of no pictures, it gives the id back, which can be drawn too.
+    """
+    source = encoders_of(features)["source"]
+    records = open_pictures(source)[split] if "data" in source else None
+    if records is None or "image" not in records.column_names:
+        return str
     rows = {name: row for row, name in enumerate(records["image_id"])}
 
     def find(name):

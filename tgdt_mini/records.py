@@ -29,7 +29,8 @@ SIZE = "file size"  # a column that lives until the checks are done
 
 
 def to_records(sets: dict, columns: dict | None = None, splits=None, images: Path | str | None = None,
-               root: Path | None = None, restval: bool = True, most_captions: int | None = None) -> dict:  # fmt: skip
+               root: Path | None = None, restval: bool = True, most_captions: int | None = None,
+               need_pictures: bool = True) -> dict:  # fmt: skip
     """{split: Dataset} in the format above, from data sets that have another one.
 
     sets: {name: Dataset}. columns: {a column here: its name there}, where names differ; captions may be a column of
@@ -38,6 +39,7 @@ def to_records(sets: dict, columns: dict | None = None, splits=None, images: Pat
     splits: which of the names in `sets`, or in the column `split`, to take: a list, or {name there: name here}; by
     default those of SPLITS, others are left aside. restval: COCO's spare validation pictures count as train.
     images: the folder of pictures that are given as file names. most_captions: keep only the first so many of each.
+    need_pictures: False leaves the column image away where `sets` have none, as a detector's features allow.
     Raises ValueError for what is missing or does not fit, and warns of equal files under two names in two splits.
     """
     if unknown := set(columns or {}) - set(COLUMNS):
@@ -53,7 +55,9 @@ def to_records(sets: dict, columns: dict | None = None, splits=None, images: Pat
         wanted = [split_here(name, splits, restval) for name in names]
         if not any(wanted):
             continue
-        whole, rows = _in_format(dataset.with_format(None), own, wanted, columns, images, root, most_captions)
+        whole, rows = _in_format(
+            dataset.with_format(None), own, wanted, columns, images, root, most_captions, need_pictures
+        )
         for split in sorted(set(filter(None, wanted))):
             parts.setdefault(split, []).append(whole.select([row for row in rows if wanted[row] == split]))
     missing = set(splits or ()) - seen - set(parts)
@@ -124,18 +128,19 @@ def _split_names(dataset, column, own):
     return [name if name is None else str(name) for name in names]
 
 
-def _in_format(dataset, own, wanted, columns, images, root, most):
+def _in_format(dataset, own, wanted, columns, images, root, most, need_pictures):
     """(the data set with the columns of a record, which of its rows are records): nothing of it is copied."""
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
-    stored = _images(_alone(dataset, columns, "image", own), images)
+    bare = not need_pictures and "image" not in columns and "image" not in dataset.column_names
+    stored = [] if bare else [_images(_alone(dataset, columns, "image", own), images)]
     captions, one_a_row = _captions(dataset, columns.get("captions", "captions"), own)
     named = "image_id" in columns or "image_id" in dataset.column_names
     if named:
         names = dataset[_there(dataset, columns.get("image_id", "image_id"), "image_id", own)][:]
         if None in names:
             raise ValueError(f"{own} has no image_id in row {names.index(None)}; give every picture a name")
-    sizes, files = _files(stored)
+    sizes, files = _files(*stored) if stored else ([0] * len(dataset), [None] * len(dataset))
     if not named:
         names = [file and _below(file, root) for file in files]
         if None in names or len(set(names)) < len(names):
@@ -147,7 +152,7 @@ def _in_format(dataset, own, wanted, columns, images, root, most):
             if first.setdefault(key, row) != row:
                 captions[first[key]].extend(captions[row])
         rows = list(first.values())
-    parts = [stored]
+    parts = stored
     for name in ("boxes", "phrases"):
         if name in columns or name in dataset.column_names:
             parts.append(_alone(dataset, columns, name, own))
@@ -155,7 +160,7 @@ def _in_format(dataset, own, wanted, columns, images, root, most):
     features = Features({"image_id": text, "captions": List(text), SIZE: Value("int64")})
     captions = [each[:most] for each in captions]
     parts.append(Dataset.from_dict({"image_id": names, "captions": captions, SIZE: sizes}, features=features))
-    if most is not None and parts[-2].column_names == ["phrases"]:
+    if most is not None and len(parts) > 1 and parts[-2].column_names == ["phrases"]:
         kept = [[phrase for phrase in each if phrase["caption"] < most] for each in parts[-2]["phrases"][:]]
         parts[-2] = Dataset.from_dict({"phrases": kept}, features=parts[-2].features)
     return concatenate_datasets(parts, axis=1), rows
@@ -232,6 +237,7 @@ def _warn_of_copies(records):
     from datasets import Image
 
     by_size, copies = {}, []
+    records = {split: dataset for split, dataset in records.items() if "image" in dataset.column_names}
     for split, dataset in records.items():
         for row, size in enumerate(dataset[SIZE][:]):
             by_size.setdefault(size, []).append((split, row))

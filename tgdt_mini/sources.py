@@ -32,12 +32,14 @@ PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def open_source(spec, images: Path | str | None = None, columns: dict | None = None, restval: bool = True,
-                splits=None, most_captions: int | None = None, progress: bool = False) -> dict:  # fmt: skip
+                splits=None, most_captions: int | None = None, need_pictures: bool = True,
+                progress: bool = False) -> dict:  # fmt: skip
     """{split: Dataset} of records (see `records.py`) from whatever `spec` names.
 
     spec: a preset ("flickr8k", "flickr30k", "coco"), a folder of parquet files, an image folder with a metadata file, a
     folder written by save_to_disk, one of Karpathy's .json files (with `images`), data sets already loaded, or a hub
-    name. columns, splits, restval, images, most_captions: as in `records.to_records`; columns change a preset's.
+    name. columns, splits, restval, images, most_captions, need_pictures: as in `records.to_records`; columns change a
+    preset's. With need_pictures=False Karpathy's file may stand alone, without `images`.
     progress: show the bars of `datasets`. ValueError says what was not understood.
 
     Example: open_source("flickr30k")["test"][0]["captions"] is a list of five.
@@ -45,11 +47,12 @@ def open_source(spec, images: Path | str | None = None, columns: dict | None = N
     if isinstance(spec, str) and spec in PRESETS:
         preset = PRESETS[spec]
         spec, columns = preset["name"], preset["columns"] | (columns or {})
-    options = {"splits": splits, "images": images, "restval": restval, "most_captions": most_captions}
+    options = {"splits": splits, "images": images, "restval": restval, "most_captions": most_captions,
+               "need_pictures": need_pictures}  # fmt: skip
     if isinstance(spec, str | Path) and Path(spec).suffix.lower() == ".json":
         if columns:
             raise ValueError(f"columns is {columns}, but {spec} is read as Karpathy's JSON, whose names are fixed")
-        return to_records(karpathy(Path(spec), images), **options)
+        return to_records(karpathy(Path(spec), images, need_pictures), **options)
     return from_datasets(spec, columns, progress=progress, **options)
 
 
@@ -73,17 +76,19 @@ def from_datasets(source, columns: dict | None = None, splits=None, progress: bo
     return to_records(sets, columns, splits, root=root, **options)
 
 
-def karpathy(path: Path, images: Path | str | None) -> dict:
+def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) -> dict:
     """{split: Dataset} of one of Karpathy's files (dataset_flickr8k.json, dataset_flickr30k.json, dataset_coco.json).
 
     images: the folder of the pictures, with COCO's train2014/ and val2014/ in it or all in one place; only their paths
-    are kept. A picture is called by its file name. The split `restval` keeps its name here.
+    are kept; None, if they are not needed, leaves the column image away. A picture is called by its file name. The
+    split `restval` keeps its name here.
     """
     from datasets import Dataset, Features, Image, List, Value
 
-    if images is None or not Path(images).is_dir():
+    bare, columns = images is None and not need_pictures, {}
+    if not bare and (images is None or not Path(images).is_dir()):
         raise ValueError(f"images is {images}; {path.name} needs the folder that holds its pictures")
-    images, columns = Path(images).absolute(), {}
+    images = Path(images or ".").absolute()
     for entry in _entries(path):
         split = columns.setdefault(entry["split"], {"image": [], "image_id": [], "captions": []})
         nested = images / entry.get("filepath", "") / entry["filename"]
@@ -91,7 +96,8 @@ def karpathy(path: Path, images: Path | str | None) -> dict:
         split["image_id"].append(entry["filename"])
         split["captions"].append([sentence["raw"] for sentence in entry["sentences"]])
     features = Features({"image": Image(), "image_id": Value("string"), "captions": List(Value("string"))})
-    return {split: Dataset.from_dict(each, features=features) for split, each in columns.items()}
+    sets = {split: Dataset.from_dict(each, features=features) for split, each in columns.items()}
+    return {split: each.remove_columns("image") for split, each in sets.items()} if bare else sets
 
 
 def karpathy_numbers(path: Path | str) -> dict[str, str]:

@@ -28,9 +28,7 @@ def main(argv: list[str] | None = None) -> int:
                 _check_features(args.features)
             args.run(args)
     except KeyboardInterrupt:
-        kept = getattr(args, "out", None)
-        go_on = f"; what was done is in {kept}/last, go on with the same command and --resume" if args.resumable else ""
-        _say(f"\nstopped{go_on}")
+        _say(f"\nstopped{args.resumable.format(out=args.out)}")
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -60,7 +58,10 @@ def parser() -> argparse.ArgumentParser:
     top = Parser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
     kinds = top.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name, about, out=None, resumable=False):
+    resume = "; what was done is in {out}/last, go on with the same command and --resume"
+    again = "; what is whole in {out} is kept, go on with the same command"
+
+    def command(name, about, out=None, resumable=""):
         one = kinds.add_parser(name, help=about, description=about)
         one.set_defaults(run=getattr(commands, f"run_{name}"), resumable=resumable)
         one.add_argument(
@@ -104,16 +105,16 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--resume", action="store_true", help="go on with the run in --out")
 
     demo = command("demo", "Draw the data, train, evaluate, draw figures: the whole method in one go.",
-                   Path("runs/demo"), resumable=True)  # fmt: skip
+                   Path("runs/demo"), resume)  # fmt: skip
     add_training(demo, commands.DEMO_EPOCHS)
-    train = command("train", "Train a model on the drawn scenes.", Path("runs/train"), resumable=True)
+    train = command("train", "Train a model on the drawn scenes, or on photographs.", Path("runs/train"), resume)
     add_training(train, None)
     add_features(train, "train on photographs", split=False)
     for name in ("vision", "text"):
-        train.add_argument(f"--{name}-layers", type=int, metavar="N", help=f"of the {name} encoder's layers that extract "
-                           "left to be trained, only the last N (default: all of them)")  # fmt: skip
+        train.add_argument(f"--{name}-layers", type=int, metavar="N", help=f"of the {name} encoder's layers that "
+                           "extract left to be trained, only the last N (default: all of them)")  # fmt: skip
     extract = command("extract", "Run pretrained encoders over photographs and captions, once, for train.",
-                      Path("runs/features"))  # fmt: skip
+                      Path("runs/features"), again)  # fmt: skip
     extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
                          "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
     extract.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie")
@@ -144,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--folds", type=int, default=0, metavar="N", help="also the mean of N parts, each searched "
                           "alone: 5 for COCO 1K, beside 5K")  # fmt: skip
     ablate = command("ablate", "Train and judge the recipe without each of its parts, over several seeds.",
-                     Path("runs/ablations"))  # fmt: skip
+                     Path("runs/ablations"), again)  # fmt: skip
     ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
     ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
     ablate.add_argument("--epochs", type=int, help="default 8")

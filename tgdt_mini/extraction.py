@@ -55,8 +55,9 @@ def detections_of(args, data: dict) -> Detections:
     regions = Detections(args.detections, args.boxes, read_sizes(args.sizes) if args.sizes else None,
                          width=args.width or WIDTH, detector=args.vision or BOTTOM_UP)  # fmt: skip
     numbers = karpathy_numbers(args.data) if Path(args.data).suffix.lower() == ".json" else {}
-    if numbers and not regions.has(ids):
+    if not regions.has(ids):
         regions.names = numbers
+        regions.names = numbers if regions.has(ids) else {}
     regions.check(ids, None if args.allow_strays else list(numbers))
     if regions.lacks_size(ids[0]):
         with_pictures = [records for records in data.values() if "image" in records.column_names]

@@ -1,0 +1,596 @@
+"""extract and what follows it, through the command line: a detector's regions, phrases, columns, splits, layers."""
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
+from PIL import Image
+from test_entities import annotated, annotation
+
+from tgdt_mini import cli, photos
+from tgdt_mini.assessment import choice_of
+from tgdt_mini.checkpoint import load_model
+from tgdt_mini.cutting import layers_of
+from tgdt_mini.encoding import encode
+from tgdt_mini.evaluation import both_ways, mean_of_folds
+from tgdt_mini.losses import cmc_loss
+from tgdt_mini.photos import open_features
+from tgdt_mini.retrieval import Gallery
+from tgdt_mini.similarity import global_similarity
+
+COUNTS = {"train": 20, "validation": 10, "test": 12}
+PICTURES = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+WIDTH, SIDE = 24, 112
+TRAIN = ["--epochs", "1", "--batch", "8", "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """What `datasets` keeps of parquet files goes away with the test."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets cache")
+
+
+def call(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command."""
+    capsys.readouterr()
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def done(capsys, *arguments):
+    """stdout of a command that must succeed."""
+    code, out, err = call(capsys, *arguments)
+    assert code == 0, err
+    return out
+
+
+def refused(capsys, *arguments):
+    """The one line on stderr of a command that must fail."""
+    code, _, err = call(capsys, *arguments)
+    lines = [line for line in err.strip().splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
+def every():
+    """(split, place in it, file name, scene) of the pictures; their names are numbers, as Flickr's are."""
+    for number, (split, count) in enumerate(COUNTS.items()):
+        for place, scene in enumerate(some_scenes(split, count)):
+            yield split, place, f"{1000 * (number + 1) + place}.png", scene
+
+
+def detected(place):
+    """(features (R, WIDTH), boxes (R, 4) in pixels) of a picture, 10 to 100 regions."""
+    draw = np.random.default_rng(place)
+    count = 100 if place % 7 == 3 else 10 + place % 5
+    corners = np.sort(draw.uniform(1, SIDE - 1, (count, 2, 2)), axis=1).reshape(count, 4)
+    return draw.random((count, WIDTH), np.float32), corners.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A data set in the forms that are published: Karpathy's JSON, pictures, regions, Entities; and tiny encoders."""
+    home = tmp_path_factory.mktemp("world")
+    for name in ("pictures", "regions", "boxes", "all in one"):
+        (home / name).mkdir()
+    entries = []
+    for place, (split, _, name, scene) in enumerate(every()):
+        scene["image"].save(home / "pictures" / name)
+        sentences = [{"raw": caption} for caption in scene["captions"]]
+        entries.append({"filename": name, "split": {"validation": "val"}.get(split, split), "imgid": place,
+                        "sentences": sentences})  # fmt: skip
+        features, boxes = detected(place)
+        stem = Path(name).stem
+        np.savez(home / "regions" / f"{stem}.npz", feat=features)
+        np.save(home / "boxes" / f"{stem}.npy", boxes)
+        np.savez(home / "all in one" / f"{stem}.npz", features=features, bbox=boxes, image_w=SIDE, image_h=SIDE)
+        marked = []
+        for number, caption in enumerate(scene["captions"]):
+            line, last = "", 0
+            for link in sorted(
+                (each for each in scene["links"] if each["caption"] == number), key=lambda e: e["start"]
+            ):
+                phrase = caption[link["start"] : link["end"]]
+                line += f"{caption[last : link['start']]}[/EN#{link['objects'][0] + 1}/other {phrase}]"
+                last = link["end"]
+            marked.append(line + caption[last:])
+        things = [([str(i + 1)], [[round(SIDE * x) for x in box]]) for i, box in enumerate(scene["boxes"])]
+        annotated(home / "entities", stem, marked, annotation(*things, width=SIDE, height=SIDE))
+    (home / "dataset.json").write_text(json.dumps({"images": entries}), encoding="utf-8")
+    save_encoder(text_encoder(), home / "text", tokenizer())
+    save_encoder(vision_encoder(), home / "vision", pictures=PICTURES)
+    return home
+
+
+def karpathy(world, *more):
+    return "extract", "--data", world / "dataset.json", "--text", world / "text", "--device", "cpu", *more
+
+
+def regions(world, *more):
+    return karpathy(world, "--detections", world / "regions", "--boxes", world / "boxes", "--width", WIDTH, *more)
+
+
+def trained(capsys, features, out, *more):
+    done(capsys, "train", "--features", features, *TRAIN, "--out", out, *more)
+    return out / "model"
+
+
+# a detector's regions
+
+
+@pytest.fixture(scope="module")
+def detections(world, tmp_path_factory):
+    """Features of the regions and phrases, made by one command."""
+    out = tmp_path_factory.mktemp("detections") / "features"
+    more = ["--images", world / "pictures", "--entities", world / "entities", "--out", out]
+    assert cli.main([str(each) for each in regions(world, *more)]) == 0
+    return out
+
+
+def test_regions_captions_and_phrases_become_features_by_one_command(world, detections):
+    start = 0
+    for split, count in COUNTS.items():
+        records, tokens = open_features(detections, split)
+        assert tokens.image_count == count and tokens.features.shape[1] == WIDTH
+        batch = tokens.images(torch.arange(count))
+        for row in range(count):
+            features, boxes = detected(start + row)
+            assert batch.mask[row].sum() == len(features) and 10 <= len(features) <= 100
+            assert torch.equal(batch.features[row, : len(features)], torch.from_numpy(features).half())
+            np.testing.assert_allclose(batch.boxes[row, : len(boxes)], boxes / SIDE, atol=1e-6)
+            np.testing.assert_allclose(batch.whole[row], features.mean(axis=0), atol=1e-3)
+        assert records.column_names == ["image_id", "captions", "boxes", "phrases"]
+        scenes = some_scenes(split, count)
+        assert records["captions"][:] == scenes["captions"][:]
+        for record, scene in zip(records, scenes):
+            found = [(each["caption"], each["text"], each["region"]) for each in record["phrases"]]
+            links = sorted(scene["links"], key=lambda each: (each["caption"], each["start"]))
+            known = [
+                (each["caption"], scene["captions"][each["caption"]][each["start"] : each["end"]],
+                 str(each["objects"][0] + 1)) for each in links
+            ]  # fmt: skip
+            assert found == known
+            np.testing.assert_allclose([box["box"] for box in record["boxes"]], scene["boxes"], atol=0.01)
+        start += count
+    about = photos.encoders_of(detections)
+    assert about["vision"]["source"] == "bottom-up attention" and about["vision"]["trained_layers"] == 0
+
+
+def test_a_model_of_regions_is_trained_judged_searched_and_indexed(world, detections, tmp_path, capsys):
+    model = trained(capsys, detections, tmp_path / "run")
+    judge = ["evaluate", "--features", detections, "--model", model, "--check-all", "--folds", 3, "--out", tmp_path]
+    out = done(capsys, *judge)
+    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert "12 images and 60 captions, each a query; an image is found by any of its own, which are 5" in out
+    assert report["pointing"]["phrases with a box"] > 50 and "pointing game" in out
+    assert report["mean_of_folds"]["folds"] == 3 and "the mean of 3 folds" in out
+    caption = some_scenes("test", 12)["captions"][0][0]
+    here = ["--features", detections, "--model", model]
+    out = done(capsys, "search", caption, *here, "-k", 3, "--out", tmp_path / "search")
+    names = re.findall(r"^ +\d +\S+ +(\d+\.png)$", out, re.M)
+    assert len(names) == 3 and set(names) <= {name for split, _, name, _ in every() if split == "test"}
+    with Image.open(tmp_path / "search" / "hits.png") as drawn:
+        assert drawn.format == "PNG"
+    done(capsys, "index", *here, "--out", tmp_path / "gallery")
+    again = done(capsys, "search", caption, *here, "-k", 3, "--gallery", tmp_path / "gallery", "--out", tmp_path / "s")
+    assert re.findall(r"(\d+\.png)$", again, re.M) == names
+    for command in (["search", "--image", world / "pictures" / "3000.png"], ["index", "--images", world / "pictures"]):
+        message = refused(capsys, *command, "--model", model, "--out", tmp_path / "none")
+        assert "the model reads regions that a detector (bottom-up attention) found" in message
+
+
+def test_regions_need_no_pictures_where_their_files_say_all(world, tmp_path, capsys):
+    out = done(
+        capsys, *karpathy(world, "--detections", world / "all in one", "--width", WIDTH, "--out", tmp_path / "f")
+    )
+    assert "features of 20 train, 10 validation, 12 test pictures" in out
+    _, tokens = open_features(tmp_path / "f", "test")
+    np.testing.assert_allclose(tokens.boxes[: int(tokens.starts[1])], detected(30)[1] / SIDE, atol=1e-6)
+    model = trained(capsys, tmp_path / "f", tmp_path / "run")
+    here = ["--features", tmp_path / "f", "--model", model, "--out", tmp_path / "s"]
+    assert ".png" in done(capsys, "search", "a red star", *here)  # hits are drawn as their names
+    assert (tmp_path / "s" / "hits.png").is_file()
+
+
+@pytest.mark.parametrize("form", ["ours", "coco"])
+def test_sizes_may_come_from_a_file(world, tmp_path, capsys, form):
+    names = [name for _, _, name, _ in every()]
+    content = {name: [SIDE, SIDE] for name in names}
+    if form == "coco":
+        content = {"images": [{"id": 1, "file_name": name, "width": SIDE, "height": SIDE} for name in names]}
+    (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
+    done(capsys, *regions(world, "--sizes", tmp_path / "sizes.json", "--out", tmp_path / "f"))
+    _, tokens = open_features(tmp_path / "f", "train")
+    np.testing.assert_allclose(tokens.boxes[: int(tokens.starts[1])], detected(0)[1] / SIDE, atol=1e-6)
+
+
+def test_regions_may_be_called_by_the_number_in_karpathy_s_file(world, tmp_path, capsys):
+    for place, (_, _, name, _) in enumerate(every()):
+        (tmp_path / "regions").mkdir(exist_ok=True)
+        shutil.copy(world / "all in one" / f"{Path(name).stem}.npz", tmp_path / "regions" / f"{place}.npz")
+    done(capsys, *karpathy(world, "--detections", tmp_path / "regions", "--width", WIDTH, "--out", tmp_path / "f"))
+    batch = open_features(tmp_path / "f", "test")[1].images(torch.tensor([5]))
+    assert torch.equal(batch.features[0], torch.from_numpy(detected(35)[0]).half())
+
+
+def test_regions_of_another_detector_are_not_taken_for_the_same(world, tmp_path, capsys):
+    all_in_one = karpathy(world, "--detections", world / "all in one", "--width", WIDTH)
+    done(capsys, *all_in_one, "--out", tmp_path / "one")
+    done(capsys, *all_in_one, "--vision", "VinVL", "--out", tmp_path / "two")
+    model = trained(capsys, tmp_path / "one", tmp_path / "run")
+    message = refused(capsys, "evaluate", "--features", tmp_path / "two", "--model", model, "--out", tmp_path / "e")
+    assert "holds features of the vision encoder VinVL" in message and "bottom-up attention" in message
+
+
+BAD_REGIONS = {  # what was done to the folders: what the error says
+    "another width": r"9\.npz holds features \(12, 7\); it must hold feat \(R, 24\), or give another width",
+    "an image without its feature": r"image 2009\.png has no features in .*2009",
+    "a feature without its image": r"1 feature files of .* belong to no image, such as 77\.npz; .*\(--allow-strays\)",
+    "no boxes": r"image 2009\.png has features but no boxes: .*2009\.npy is missing",
+    "sizes nowhere": r"image 1000\.png has boxes in pixels .* its size is not known: give sizes \(--sizes FILE",
+    "sizes of others": r"of image 1000\.png is outside its size of 50 x 50",
+    "damaged sizes": r"sizes .*sizes\.json cannot be read",
+    "a damaged file": r"2009\.npz cannot be read",
+    "no folder": r"folder is .*nowhere, which is no folder",
+    "layers of a detector": r"--vision-layers is 2, but the layers of a detector are not here",
+}
+
+
+@pytest.mark.parametrize("what", BAD_REGIONS)
+def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
+    folder, boxes = (shutil.copytree(world / name, tmp_path / name) for name in ("regions", "boxes"))
+    more = ["--images", world / "pictures"]
+    if what == "another width":
+        np.savez(folder / "2009.npz", feat=np.ones((12, 7), np.float32))
+    elif what == "an image without its feature":
+        (folder / "2009.npz").unlink()
+    elif what == "a feature without its image":
+        np.savez(folder / "77.npz", feat=detected(0)[0])
+    elif what == "no boxes":
+        (boxes / "2009.npy").unlink()
+    elif what == "sizes nowhere":
+        more = []
+    elif what in ("sizes of others", "damaged sizes"):
+        content = {name: [50, 50] for _, _, name, _ in every()} if "others" in what else {"1000.png": 5}
+        (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
+        more = ["--sizes", tmp_path / "sizes.json"]
+    elif what == "a damaged file":
+        (folder / "2009.npz").write_bytes(b"no array")
+    elif what == "no folder":
+        folder = tmp_path / "nowhere"
+    elif what == "layers of a detector":
+        more += ["--vision-layers", 2]
+    command = karpathy(
+        world, "--detections", folder, "--boxes", boxes, "--width", WIDTH, *more, "--out", tmp_path / "f"
+    )
+    assert re.search(BAD_REGIONS[what], refused(capsys, *command))
+    with pytest.raises(ValueError, match="is no finished features folder"):
+        open_features(tmp_path / "f", "test")
+
+
+def test_strays_are_left_aside_when_asked_and_so_are_pictures_of_other_splits(world, tmp_path, capsys):
+    folder = shutil.copytree(world / "all in one", tmp_path / "regions")
+    command = karpathy(world, "--detections", folder, "--width", WIDTH)
+    done(capsys, *command, "--splits", "test", "--out", tmp_path / "test")  # the JSON knows the others' pictures
+    np.savez(folder / "77.npz", feat=detected(0)[0])
+    assert "belong to no image" in refused(capsys, *command, "--out", tmp_path / "all")
+    done(capsys, *command, "--allow-strays", "--out", tmp_path / "all")
+    message = refused(capsys, "train", "--features", tmp_path / "test", *TRAIN, "--out", tmp_path / "run")
+    assert "has no split train; it has test" in message
+
+
+@pytest.mark.parametrize("option", [["--boxes", "b"], ["--sizes", "s"], ["--width", "9"], ["--allow-strays"]])
+def test_options_of_regions_need_regions(world, tmp_path, capsys, option):
+    message = refused(capsys, *karpathy(world, *option, "--out", tmp_path / "f"))
+    assert message.startswith(f"error: {option[0]} speaks of a detector's regions") and "--detections" in message
+
+
+# a run that was killed
+
+
+KILLED = """
+import os, signal, sys
+from tgdt_mini import cli, features
+
+save, written = features.np.save, []
+def save_and_die(path, array):
+    save(path, array)
+    if "captions" in str(path) and "validation" in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+features.np.save = save_and_die
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_extract_goes_on_after_a_kill_to_the_same_bytes_and_refuses_other_data(world, detections, tmp_path, capsys):
+    out = tmp_path / "features"
+    more = ["--images", world / "pictures", "--entities", world / "entities", "--out", out]
+    command = [str(each) for each in regions(world, *more)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, text=True,
+                            env=os.environ | {"HF_HUB_OFFLINE": "1"})  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    begun = {path: path.stat().st_mtime_ns for path in out.rglob("features.npy")}
+    assert {path.relative_to(out).parts[:2] for path in begun if "shard" == path.parent.name[:5]} == {
+        ("train", "images"), ("train", "captions"), ("validation", "images"),
+    }  # fmt: skip
+    message = refused(capsys, "train", "--features", out, *TRAIN, "--out", tmp_path / "run")
+    assert "is no finished features folder" in message
+    changed = shutil.copytree(world / "regions", tmp_path / "regions")
+    np.savez(changed / "1000.npz", feat=detected(0)[0] + 1)
+    other = [str(changed) if each == str(world / "regions") else each for each in command]
+    assert "begun with another key, so its features are stale" in refused(capsys, *other)
+    done(capsys, *command)
+    assert all(path.stat().st_mtime_ns == time for path, time in begun.items() if path.parent.name.startswith("shard"))
+    for path in sorted(detections.rglob("*.npy")):
+        assert (out / path.relative_to(detections)).read_bytes() == path.read_bytes()
+    assert not [path for path in out.rglob(".shard-*")]
+    done(capsys, "train", "--features", out, "--check-all", *TRAIN, "--out", tmp_path / "run")
+
+
+# columns, splits, captions
+
+
+def parquet(folder, **columns):
+    """One parquet file with every picture, its split in a column, its captions in five; `columns` change it."""
+    rows = list(every())
+    table = {
+        "photo": [{"bytes": png(scene["image"]), "path": name} for _, _, name, scene in rows],
+        "name": [name for _, _, name, _ in rows], "part": [split for split, _, _, _ in rows],
+    }  # fmt: skip
+    table |= {f"caption_{i}": [scene["captions"][i] for _, _, _, scene in rows] for i in range(5)}
+    made = datasets.Dataset.from_dict(table | columns).cast_column("photo", datasets.Image())
+    folder.mkdir()
+    made.to_parquet(folder / "all.parquet")
+    return folder
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MAPPED = ["image=photo", "image_id=name", "split=part", "captions=caption_0,caption_1,caption_2,caption_3,caption_4"]
+
+
+def of_parquet(world, folder, columns, *more):
+    return ["extract", "--data", folder, "--columns", *columns, "--text", world / "text", "--vision", world / "vision",
+            "--device", "cpu", *more]  # fmt: skip
+
+
+def test_columns_splits_and_the_first_captions_are_chosen_on_the_command_line(world, tmp_path, capsys, monkeypatch):
+    folder, out = parquet(tmp_path / "p"), tmp_path / "f"
+    command = of_parquet(world, folder, MAPPED, "--splits", "train", "test=validation", "validation=test")
+    done(capsys, *command, "--most-captions", 3, "--out", out)
+    records, tokens = open_features(out, "validation")
+    assert records["image_id"][:] == [name for split, _, name, _ in every() if split == "test"]
+    assert records["captions"][:] == [own[:3] for own in some_scenes("test", 12)["captions"]]
+    model = trained(capsys, out, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)  # the data set is found again from anywhere
+    out = done(capsys, "evaluate", "--features", "f", "--model", model, "--out", "e")
+    assert "10 images and 30 captions" in out and "which are not 5 for all (3 for 10): no figure to compare" in out
+    assert ".png" in done(capsys, "search", "a star", "--features", "f", "--model", model, "--out", "s")
+    for way in (["evaluate"], ["search", "a star"]):
+        assert "damaged" not in done(capsys, *way, "--features", "f", "--model", model, "--check-all", "--out", "s")
+
+
+BAD_COLUMNS = {
+    "a missing column": (["image=photo", "captions=text"], "all has no column 'text' for captions; it has photo, name"),
+    "a missing column of several": (
+        MAPPED[:3] + ["captions=caption_0,caption_9"],
+        "no column 'caption_9' for captions",
+    ),
+    "no sign": (["image"], "--columns image is not OURS=THEIRS, such as captions=text"),
+    "an unknown one": (["picture=photo"], "columns names ['picture']; it may name image, captions, image_id, split"),
+    "no image": (["captions=caption_0", "split=part"], "no column 'image' for image; it has photo"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_COLUMNS)
+def test_columns_that_are_not_there_are_named(world, tmp_path, capsys, what):
+    columns, message = BAD_COLUMNS[what]
+    more = [] if any("split" in each for each in columns) else ["--splits", "all=train"]
+    folder = parquet(tmp_path / "p")
+    assert message in refused(capsys, *of_parquet(world, folder, columns, *more, "--out", tmp_path / "f"))
+    assert not (tmp_path / "f").exists()
+
+
+BAD_DATA = {
+    "an id twice": ({"name": ["x"] * 2 + [f"{i}" for i in range(40)]}, "image_id 'x' stands for two records of train"),
+    "a picture in two splits": (
+        {"name": ["x", *(f"{i}" for i in range(40)), "x"]}, "image 'x' is both in train and in test: what is tested",
+    ),
+    "no caption": ({f"caption_{i}": [None] * 42 for i in range(5)}, "image '1000.png' of train has no captions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD_DATA)
+def test_records_that_do_not_fit_are_named(world, tmp_path, capsys, what):
+    columns, message = BAD_DATA[what]
+    folder = parquet(tmp_path / "p", **columns)
+    assert message in refused(capsys, *of_parquet(world, folder, MAPPED, "--out", tmp_path / "f"))
+    assert not (tmp_path / "f").exists()
+
+
+def test_restval_is_for_training_unless_refused(world, tmp_path, capsys):
+    data = json.loads((world / "dataset.json").read_text(encoding="utf-8"))
+    for entry in data["images"][:4]:
+        entry["split"] = "restval"
+    (tmp_path / "coco.json").write_text(json.dumps(data), encoding="utf-8")
+    common = ["extract", "--data", tmp_path / "coco.json", "--images", world / "pictures", "--text", world / "text",
+              "--vision", world / "vision", "--device", "cpu"]  # fmt: skip
+    assert "20 train, 10 validation" in done(capsys, *common, "--out", tmp_path / "with")
+    assert "16 train, 10 validation" in done(capsys, *common, "--no-restval", "--out", tmp_path / "without")
+    assert "--splits =test is not THEIRS=OURS" in refused(capsys, *common, "--splits", "=test", "--out", tmp_path / "x")
+
+
+@pytest.mark.parametrize("kind", ["broken", "greyscale", "CMYK", "animated", "huge"])
+def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monkeypatch, kind):
+    folder, scene = shutil.copytree(world / "pictures", tmp_path / "pictures"), some_scenes("test", 12)[4]["image"]
+    path = folder / "3004.png"
+    if kind == "broken":
+        path.write_bytes(path.read_bytes()[:300])
+    elif kind == "huge":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIDE * SIDE)
+        scene.resize((SIDE + 1, SIDE)).save(path)
+    elif kind == "animated":
+        scene.save(path, "GIF", save_all=True, append_images=[Image.new("RGB", scene.size)])
+    else:
+        scene.convert({"greyscale": "L"}.get(kind, kind)).save(path, "TIFF")
+    command = karpathy(world, "--images", folder, "--vision", world / "vision", "--out", tmp_path / "f")
+    if kind in ("broken", "huge"):
+        wanted = {"broken": "cannot be read", "huge": "is too large .* scale it down"}[kind]
+        assert re.search(rf"image 3004\.png \(.*\) {wanted}", refused(capsys, *command))
+    else:
+        done(capsys, *command)
+        batch = open_features(tmp_path / "f", "test")[1].images(torch.tensor([4]))
+        assert batch.features.shape == (1, 16, 16) and batch.features.isfinite().all()
+
+
+# phrases
+
+
+def test_annotations_that_fit_no_picture_are_refused(world, tmp_path, capsys):
+    annotated(tmp_path / "others", "77")
+    command = karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f")
+    message = refused(capsys, *command, "--entities", tmp_path / "others")
+    assert "annotates none of the pictures" in message and not (tmp_path / "f").exists()
+    assert "has no Annotations/" in refused(capsys, *command, "--entities", world)
+
+
+def test_phrases_without_a_box_are_no_game_and_no_error(world, tmp_path, capsys):
+    for split, _, name, _ in every():
+        if split == "train":
+            for kind, suffix in (("Annotations", "xml"), ("Sentences", "txt")):
+                (tmp_path / "some" / kind).mkdir(parents=True, exist_ok=True)
+                place = f"{kind}/{Path(name).stem}.{suffix}"
+                shutil.copy(world / "entities" / place, tmp_path / "some" / place)
+    done(capsys, *karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--entities",
+                           tmp_path / "some", "--out", tmp_path / "f"))  # fmt: skip
+    assert any(open_features(tmp_path / "f", "train")[0]["phrases"])
+    model = trained(capsys, tmp_path / "f", tmp_path / "run")
+    done(capsys, "evaluate", "--features", tmp_path / "f", "--model", model, "--out", tmp_path / "e")
+    assert "pointing" not in json.loads((tmp_path / "e" / "results.json").read_text(encoding="utf-8"))
+
+
+# layers that learn
+
+
+@pytest.fixture(scope="module")
+def layered(world, tmp_path_factory):
+    """Features below the last two of a text encoder's first two layers (all it has then), and a vision encoder's last
+    two of three."""
+    out = tmp_path_factory.mktemp("layered") / "features"
+    more = ["--images", world / "pictures", "--vision", world / "vision", "--vision-layers", 2, "--text-depth", 2]
+    assert cli.main([str(each) for each in karpathy(world, *more, "--text-layers", 2, "--out", out)]) == 0
+    return out
+
+
+LAYERS = {  # train's options: which layers learn
+    "all": ([], {"vision": [0, 1], "text": [0, 1]}),
+    "one of the text encoder's": (["--text-layers", 1, "--vision-layers", 0], {"vision": [], "text": [1]}),
+    "one of the vision encoder's": (["--text-layers", 0, "--vision-layers", 1], {"vision": [1], "text": []}),
+}
+
+
+@pytest.mark.parametrize("which", LAYERS)
+def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(world, layered, tmp_path, capsys, which):
+    options, learning = LAYERS[which]
+    folder = trained(capsys, layered, tmp_path / "run", *options, "--epochs", 2, "--learning-rate", 0.01)
+    model = load_model(folder)
+    pretrained = {"vision": layers_of(vision_encoder())[1:], "text": layers_of(text_encoder())[:2]}
+    for name, top in (("vision", model.image_top), ("text", model.text_top)):
+        assert len(top.layers) == 2
+        for place, (mine, before) in enumerate(zip(top.layers, pretrained[name])):
+            learns, weights = place in learning[name], before.state_dict()
+            assert all(parameter.requires_grad == learns for parameter in mine.parameters())
+            for part, value in mine.state_dict().items():
+                if value.dim() > 1:
+                    assert torch.equal(value, weights[part]) != learns, (name, place, part)
+    tokens = open_features(layered, "test")[1]
+    images, captions = model.train()(tokens.images(torch.arange(8)), tokens.text[torch.arange(0, 40, 5)])
+    cmc_loss(images, captions, torch.arange(8)).total.backward()
+    for name, top in (("vision", model.image_top), ("text", model.text_top)):
+        for place, layer in enumerate(top.layers):
+            grads = [parameter.grad for parameter in layer.parameters()]
+            reached = [grad is not None and bool(grad.abs().sum() > 0) for grad in grads]
+            assert sum(reached) >= len(grads) - 1 if place in learning[name] else not any(reached)  # keys have a bias
+    # index, evaluate and search read what was learnt
+    done(capsys, "index", "--features", layered, "--model", folder, "--out", tmp_path / "gallery")
+    images, captions = encode(model.eval(), tokens)
+    gallery = Gallery.load(tmp_path / "gallery", expect_model=model.fingerprint)
+    assert (gallery.global_tokens - images.global_token).abs().max() < 1e-5
+    done(capsys, "evaluate", "--features", layered, "--model", folder, "--out", tmp_path / "e")
+    report = json.loads((tmp_path / "e" / "results.json").read_text(encoding="utf-8"))
+    known = both_ways(global_similarity(images, captions), tokens.caption_image).rsum
+    assert report["rows"]["global"]["rsum"] == pytest.approx(known)
+    out = done(capsys, "search", "--image", world / "pictures" / "3000.png", "--features", layered, "--model", folder,
+               "--out", tmp_path / "s")  # fmt: skip
+    assert len(re.findall(r"^ +\d +-?\d\.\d+ ", out, re.M)) == 5
+
+
+def test_layers_that_were_not_left_cannot_learn(layered, tmp_path, capsys):
+    start = ["train", "--features", layered, *TRAIN, "--out", tmp_path / "run"]
+    message = refused(capsys, *start, "--text-layers", 3)
+    assert "--text-layers is 3, but the features leave 2 layers of the text encoder to train: use 0 to 2, or" in message
+    assert "--vision-layers is -1" in refused(capsys, *start, "--vision-layers", -1)
+    message = refused(capsys, "train", *TRAIN, "--text-layers", 1, "--out", tmp_path / "run")
+    assert "add --features FOLDER" in message
+
+
+def test_a_run_does_not_go_on_with_other_layers(layered, tmp_path, capsys):
+    trained(capsys, layered, tmp_path / "run", "--text-layers", 1)
+    start = ["train", "--features", layered, *TRAIN, "--resume", "--out", tmp_path / "run"]
+    assert "is of a model with another text_top" in refused(capsys, *start)
+    done(capsys, *start, "--text-layers", 1)
+
+
+# judging
+
+
+def test_folds_are_judged_each_alone(detections, tmp_path, capsys):
+    model = load_model(trained(capsys, detections, tmp_path / "run"))
+    tokens = open_features(detections, "test")[1]
+    report = photos.assess_on_photos(model, detections, folds=4)
+    scores = global_similarity(*encode(model, tokens))
+    known = mean_of_folds(scores, tokens.caption_image, 4)
+    assert report["mean_of_folds"]["rows"]["global"]["rsum"] == pytest.approx(known.rsum)
+    assert (
+        report["mean_of_folds"]["rows"]["two-stage"]["rsum"] >= report["rows"]["two-stage"]["rsum"]
+    )  # smaller galleries
+    assert choice_of(model).local_weight == report["choice"]["local_weight"]
+    message = refused(
+        capsys, "evaluate", "--features", detections, "--model", tmp_path / "run" / "model", "--folds", 13
+    )
+    assert "folds is 13; with 12 images it must be from 1 to 12" in message
+    assert "add --features FOLDER" in refused(capsys, "evaluate", "--model", tmp_path / "run" / "model")
+    assert "--folds is given, but no features are" in refused(capsys, "evaluate", "--folds", 5)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "ablate", "index", "search"])
+def test_a_changed_feature_is_found_when_all_is_checked(detections, tmp_path, capsys, command):
+    broken = shutil.copytree(detections, tmp_path / "f")
+    path = broken / "train" / "images" / "shard-00000" / "features.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 255
+    path.write_bytes(bytes(content))
+    more = ["a star"] if command == "search" else []
+    message = refused(capsys, command, *more, "--features", broken, "--check-all", "--out", tmp_path / "out")
+    assert re.search(r"train.images.shard-00000.features\.npy is missing or damaged", message)
+    assert "add --features FOLDER" in refused(capsys, command, *more, "--check-all", "--out", tmp_path / "out")

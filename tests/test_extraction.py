@@ -206,6 +206,21 @@ def test_regions_need_no_pictures_where_their_files_say_all(world, tmp_path, cap
     assert (tmp_path / "s" / "hits.png").is_file()
 
 
+def test_captions_may_come_from_a_table_without_pictures(world, tmp_path, capsys):
+    folder = parquet(tmp_path / "p")
+    datasets.Dataset.from_parquet(str(folder / "all.parquet")).remove_columns("photo").to_parquet(
+        folder / "all.parquet"
+    )
+    command = ["extract", "--data", folder, "--columns", *MAPPED[1:], "--text", world / "text", "--device", "cpu"]
+    found = ["--detections", world / "all in one", "--width", WIDTH]
+    done(capsys, *command, *found, "--most-captions", 2, "--out", tmp_path / "f")
+    records, tokens = open_features(tmp_path / "f", "test")
+    assert records["captions"][:] == [own[:2] for own in some_scenes("test", 12)["captions"]]
+    assert tokens.image_count == 12
+    message = refused(capsys, *command, "--out", tmp_path / "g")  # an encoder needs them
+    assert "has no column 'image' for image" in message
+
+
 @pytest.mark.parametrize("form", ["ours", "coco"])
 def test_sizes_may_come_from_a_file(world, tmp_path, capsys, form):
     names = [name for _, _, name, _ in every()]

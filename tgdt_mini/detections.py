@@ -107,7 +107,8 @@ class Detections:
         path = self._file(image_id)
         stored = _arrays(path)
         boxes = self._boxes(path, stored, image_id)
-        return bool(np.max(boxes) > 1) and "image_w" not in stored and image_id not in self.sizes
+        known = "image_w" in stored or image_id in self.sizes
+        return not known and boxes is not None and bool((boxes > 1).any())
 
     def _tried(self, image_id):
         """What the file of a picture may be called."""

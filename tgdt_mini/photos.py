@@ -193,10 +193,10 @@ def finder(features: Path, split: str):
     Where extract was told of no pictures, it gives the id back, which can be drawn too.
     """
     source = encoders_of(features)["source"]
-    records = open_pictures(source)[split] if "data" in source else None
-    if records is None or "image" not in records.column_names:
+    records = open_pictures(source).get(split) if "data" in source else None
+    if "data" not in source or (records and "image" not in records.column_names):
         return str
-    rows = {name: row for row, name in enumerate(records["image_id"])}
+    rows = {name: row for row, name in enumerate(records["image_id"] if records else ())}
 
     def find(name):
         if name not in rows:

@@ -22,6 +22,7 @@ from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
 from tgdt_mini.recipe import TrainingConfig, pick_device
+from tgdt_mini.scenes import import_datasets, no_bars
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
 SOURCE = ("images", "columns", "splits", "restval", "most_captions")
@@ -55,7 +56,7 @@ def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone,
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
                        shard=5000, progress=progress)  # fmt: skip
-        with whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
+        with no_bars(import_datasets()), whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
             records.select_columns([name for name in records.column_names if name != "image"]).save_to_disk(beside)
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 

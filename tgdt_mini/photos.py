@@ -56,8 +56,9 @@ def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone,
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
                        shard=5000, progress=progress)  # fmt: skip
-        with no_bars(import_datasets()), whole_folder(folder / "records") as beside:  # phrases and boxes may be new though the features are not
-            records.select_columns([name for name in records.column_names if name != "image"]).save_to_disk(beside)
+        kept = [name for name in records.column_names if name != "image"]
+        with no_bars(import_datasets()), whole_folder(folder / "records") as beside:
+            records.select_columns(kept).save_to_disk(beside)  # phrases may be new though the features are not
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import save_encoder, text_encoder, tiny_config, token_set, tokenizer, vision_encoder
 
-from tgdt_mini.backbones import LITE, MINILM, TextBackbone, VisionBackbone, attach, grid_boxes, rebuild
+from tgdt_mini.backbones import LITE, MINILM, TextBackbone, VisionBackbone, attach, grid_boxes, larger_cells, rebuild
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.text_tokens import TextTokenizer
@@ -73,6 +73,22 @@ def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
         TextBackbone(saved["text"], layers=4)
     with pytest.raises(ValueError, match="trained_layers is 3; BertModel has 2, so use 0 to 2"):
         TextBackbone(saved["text"], trained_layers=3, layers=2)
+
+
+def test_states_of_several_layers_lie_side_by_side(saved):
+    tokens = tokenizer()(CAPTIONS)
+    with torch.no_grad():
+        every = text_encoder()(
+            input_ids=tokens.ids, attention_mask=tokens.mask.long(), output_hidden_states=True
+        ).hidden_states
+    backbone = TextBackbone(saved["text"], states=2)
+    assert torch.equal(backbone(CAPTIONS).features, torch.cat(every[2:], dim=2)) and backbone.width == 32
+    assert torch.equal(TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2))
+    assert backbone.about["key"] != TextBackbone(saved["text"]).about["key"]
+    with pytest.raises(ValueError, match="states is 4; .* has 3 layers, use 1 to 3"):
+        TextBackbone(saved["text"], states=4)
+    with pytest.raises(ValueError, match="states is 2 and trained_layers 1"):
+        TextBackbone(saved["text"], trained_layers=1, states=2)
 
 
 UNFIT = {
@@ -283,6 +299,29 @@ def test_without_a_processor_the_model_says_the_size_and_a_warning_what_was_gues
     with pytest.warns(UserWarning, match="no preprocessor_config.json"):
         backbone = VisionBackbone(source)
     assert backbone.side == 32 and backbone.mean.tolist() == backbone.std.tolist() == [0.5] * 3
+
+
+def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
+    cells = torch.randn(2, 49, 3, generator=torch.Generator().manual_seed(0))
+    found, boxes = larger_cells(cells, 4)
+    small = grid_boxes(49)
+    for cell, box in enumerate(boxes):
+        inside = ((small[:, :2] >= box[:2] - 1e-6) & (small[:, 2:] <= box[2:] + 1e-6)).all(dim=1)
+        torch.testing.assert_close(found[:, cell], cells[:, inside].mean(dim=1))
+    assert torch.allclose(boxes[:4, 0] * 7, torch.tensor([0.0, 1, 3, 5]))
+    assert torch.allclose(boxes[:4, 2] * 7, torch.tensor([2.0, 4, 6, 7]))
+    assert all(
+        torch.equal(*pair) for pair in zip(larger_cells(cells, 7), (cells, small))
+    )  # its own grid changes nothing
+    with pytest.raises(ValueError, match="grid is 8, but the encoder has 7 x 7 cells"):
+        larger_cells(cells, 8)
+    fine, coarse = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], grid=2)
+    assert fine.about["key"] != coarse.about["key"]
+    pictures = photographs()
+    assert torch.equal(coarse(pictures).features, larger_cells(fine(pictures).features, 2)[0])
+    assert torch.equal(coarse(pictures).whole, fine(pictures).whole)
+    with pytest.raises(ValueError, match="grid is 2 and trained_layers 1"):
+        VisionBackbone(saved["vision"], 1, grid=2)
 
 
 # what they are known by

@@ -262,6 +262,7 @@ BAD_REGIONS = {  # what was done to the folders: what the error says
     "a damaged file": r"2009\.npz cannot be read",
     "no folder": r"folder is .*nowhere, which is no folder",
     "layers of a detector": r"--vision-layers is 2, but the layers of a detector are not here",
+    "a grid of a detector": r"--grid is 4, but a detector's regions are no grid",
 }
 
 
@@ -287,6 +288,8 @@ def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
         (folder / "2009.npz").write_bytes(b"no array")
     elif what == "no folder":
         folder = tmp_path / "nowhere"
+    elif what == "a grid of a detector":
+        more += ["--grid", 4]
     elif what == "layers of a detector":
         more += ["--vision-layers", 2]
     command = karpathy(

@@ -457,7 +457,7 @@ def test_a_model_learns_a_few_pictures_by_heart(tmp_path, sources):
     extract({"train": few, "validation": few}, *encoders(sources, 2), tmp_path / "features", progress=False)
     settings = dict(epochs=30, batch=16, learning_rate=3e-3, weight_decay=0.0, top_rate=0.3)
     model = train_on_photos(tmp_path / "features", TrainingConfig(**settings), tmp_path / "run", "cpu", progress=False,
-                            dropout=0.0, feature_dropout=0.0, **SIZES)  # fmt: skip
+                            image_feature_dropout=0.0, text_feature_dropout=0.0, **SIZES)  # fmt: skip
     fresh = trainer_of(tmp_path / "features", tmp_path / "fresh").model
     tokens = open_features(tmp_path / "features", "train")[1]
     began, ended = (validate(each, tokens, 1.0)["rsum_mixed"] for each in (fresh, model))

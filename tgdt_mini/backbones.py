@@ -28,12 +28,15 @@ class TextBackbone:
 
     source: MINILM, or a folder or hub name that transformers' AutoModel loads. layers: only its first so many, as the
     paper takes 6 of BERT's 12; 0 for all. trained_layers: how many of those are cut off, to be trained (`top`).
+    states: each token's features are what its last so many layers made of it, side by side, the last layer's last.
     It stands in for a TextTokenizer wherever a model has features of words. ValueError if nothing can be loaded, or
     what is loaded does not read captions, both ways.
     """
 
-    def __init__(self, source: str, trained_layers: int = 0, layers: int = 0, most_tokens: int = 40, device="cpu"):
+    def __init__(self, source: str, trained_layers: int = 0, layers: int = 0, states: int = 1,
+                 most_tokens: int = 40, device="cpu"):  # fmt: skip
         self.source, self.trained_layers, self.device = str(source), trained_layers, torch.device(device)
+        self.states = states
         where = minilm() if self.source == MINILM else self.source
         self.model = load(where).to(self.device)
         self.tokenizer = _tokenizer(where, most_tokens)
@@ -45,7 +48,9 @@ class TextBackbone:
             _keep_first(self.model, layers)
         example, mask = self._check()
         self.top = cut(self.model, trained_layers, example, mask, first=0)
-        about = dict(source=self.source, trained_layers=trained_layers, layers=layers, most_tokens=most_tokens)
+        self._check_states()
+        about = dict(source=self.source, trained_layers=trained_layers, layers=layers, states=states,
+                     most_tokens=most_tokens)  # fmt: skip
         settings = {name: value for name, value in about.items() if name != "source"}
         self.about = about | {"key": key_of(self.model, settings, self.tokenizer.to_json())}
 
@@ -53,8 +58,23 @@ class TextBackbone:
     def __call__(self, captions: list[str]) -> TextTokens:
         """Captions as ids and features; errors as in `TextTokenizer`."""
         tokens = self.tokenizer(captions).to(self.device)
-        found = below(self.model, self.trained_layers, **_inputs(tokens))
+        if self.states > 1:
+            states = self.model(**_inputs(tokens), output_hidden_states=True).hidden_states
+            found = torch.cat(states[-self.states :], dim=2)  # (C, T, states * hidden)
+        else:
+            found = below(self.model, self.trained_layers, **_inputs(tokens))
         return TextTokens(tokens.ids, tokens.mask, tokens.words, found)
+
+    def _check_states(self):
+        layers = len(layers_of(self.model)) if self.states > 1 else 1
+        if not 1 <= self.states <= layers:
+            raise ValueError(f"states is {self.states}; {self.source} has {layers} layers, use 1 to {layers}")
+        if self.states > 1 and self.trained_layers:
+            raise ValueError(
+                f"states is {self.states} and trained_layers {self.trained_layers}: layers that are trained have no "
+                "states to keep; use states=1, or trained_layers=0"
+            )
+        self.width = self.width * self.states
 
     @torch.no_grad()
     def _check(self):
@@ -88,10 +108,11 @@ class VisionBackbone:
     """The frozen part of a vision encoder: pictures to the features of their grid cells, each with its box.
 
     source: LITE, or a folder or hub name of a model that gives patch tokens (ViT, DINOv2, CLIP, SigLIP ...). The whole
-    image's features are the class token where there is one, else the mean of the cells.
+    image's features are the class token where there is one, else the mean of the cells. grid: the cells are averaged
+    to grid x grid larger ones, which overlap where the sides do not divide; 0 keeps them as they are.
     """
 
-    def __init__(self, source: str, trained_layers: int = 0, device="cpu"):
+    def __init__(self, source: str, trained_layers: int = 0, grid: int = 0, device="cpu"):
         self.source, self.trained_layers, self.device = str(source), trained_layers, torch.device(device)
         self.top, self.prefix = None, 0
         if self.source == LITE:
@@ -109,9 +130,15 @@ class VisionBackbone:
                     "which only the class token is kept; use 0"
                 )
             self.top = cut(self.model, trained_layers, example, first=self.prefix)
-        about = dict(source=self.source, trained_layers=trained_layers)
+        if grid < 0 or (grid and trained_layers):
+            raise ValueError(
+                f"grid is {grid} and trained_layers {trained_layers}; cells are averaged to a grid of 1 or more, and "
+                "only where no layer is left to be trained: use grid=0, or trained_layers=0"
+            )
+        self.grid = grid
+        about = dict(source=self.source, trained_layers=trained_layers, grid=grid)
         self.about = about | {
-            "key": key_of(self.model, trained_layers, self.side, self.mean.tolist(), self.std.tolist())
+            "key": key_of(self.model, trained_layers, grid, self.side, self.mean.tolist(), self.std.tolist())
         }
 
     @torch.no_grad()
@@ -150,7 +177,10 @@ class VisionBackbone:
             tokens = below(self.model, self.trained_layers, pixel_values=pixels)
             cells = tokens[:, self.prefix :]
             whole = tokens[:, 0] if self.prefix else cells.mean(dim=1)
-        boxes = grid_boxes(cells.shape[1]).to(self.device).expand(len(cells), -1, -1)
+        boxes = grid_boxes(cells.shape[1])
+        if self.grid:
+            cells, boxes = larger_cells(cells, self.grid)
+        boxes = boxes.to(self.device).expand(len(cells), -1, -1)
         return ImageTokens(cells, boxes, torch.ones(cells.shape[:2], dtype=torch.bool, device=self.device), whole)
 
 
@@ -161,6 +191,22 @@ def grid_boxes(cells: int) -> torch.Tensor:
         raise ValueError(f"{cells} cells make no square grid; choose an encoder with a square input")
     row, column = torch.arange(cells) // side, torch.arange(cells) % side
     return torch.stack([column, row, column + 1, row + 1], dim=1) / side
+
+
+def larger_cells(cells: torch.Tensor, grid: int):
+    """((B, G, F) means, (G, 4) boxes) of cells (B, P, F) averaged to G = grid * grid, as torch's adaptive pooling does.
+
+    Of 7 cells a side, 4 larger ones are those of cells 0-1, 1-3, 3-5 and 5-6. ValueError for a grid finer than it was.
+    """
+    side = math.isqrt(cells.shape[1])
+    if grid > side:
+        raise ValueError(f"grid is {grid}, but the encoder has {side} x {side} cells; use {side} or fewer")
+    square = cells.transpose(1, 2).unflatten(2, (side, side))  # (B, F, side, side)
+    means = torch.nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)  # (B, G, F)
+    first = torch.arange(grid) * side // grid
+    last = -(-(torch.arange(grid) + 1) * side // grid)
+    row, column = torch.arange(grid * grid) // grid, torch.arange(grid * grid) % grid
+    return means, torch.stack([first[column], first[row], last[column], last[row]], dim=1) / side
 
 
 def rebuild(kind, about: dict, device="cpu"):

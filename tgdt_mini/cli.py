@@ -89,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs or 'what the recipe says'}")
         one.add_argument("--batch", type=int, help="pairs in a step")
         one.add_argument("--learning-rate", type=float)
+        one.add_argument("--start", choices=("random", "correlation"), help="weights to begin with, on photographs")
         one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
         one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"), help="inter-modal loss")
         one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
@@ -133,9 +134,12 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
     extract.add_argument("--allow-strays", action="store_true", help="leave regions aside that belong to no picture")
     extract.add_argument("--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})")
+    extract.add_argument("--grid", type=int, default=0, metavar="N", help="average its cells to N x N (default 0: no)")
     extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")
     extract.add_argument("--text-depth", type=int, default=0, metavar="N", help="only its first N layers, as the paper "
                          "takes 6 of BERT's 12 (default 0: all)")  # fmt: skip
+    extract.add_argument("--text-states", type=int, default=1, metavar="N", help="of each word what its last N layers "
+                         "made of it, side by side (default 1)")  # fmt: skip
     extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")

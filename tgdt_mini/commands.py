@@ -184,7 +184,8 @@ def _train(args):
     from tgdt_mini.recipe import TrainingConfig
 
     args.out.mkdir(parents=True, exist_ok=True)
-    names = ("epochs", "batch", "learning_rate", "recipe", "inter", "patience", "precision", "seed", "chunk", "compile")
+    names = ("epochs", "batch", "learning_rate", "start", "recipe", "inter", "patience", "precision", "seed", "chunk",
+             "compile")  # fmt: skip
     asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
     asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0

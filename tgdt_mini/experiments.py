@@ -10,6 +10,7 @@ import torch
 from tgdt_mini import distributed, plots, scenes
 from tgdt_mini.assessment import assess, choice_of, choose
 from tgdt_mini.checkpoint import load_model, save_model
+from tgdt_mini.correlation import start_from_correlation
 from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
@@ -50,6 +51,8 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
 def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextTokenizer, config: TrainingConfig, out: Path,
         device: torch.device, resume: bool = False, progress: bool = True) -> TGDT:  # fmt: skip
     """Train a model; the best one by validation rsum, returned and written to out/model with its notes."""
+    if config.start == "correlation" and not resume and distributed.rank() == 0:  # the trainer hands it to the others
+        start_from_correlation(model, train)
     trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
     if resume:
         trainer.resume()

@@ -29,7 +29,7 @@ class TGDTConfig:
     global_layers: int = 1  # on top of them, up to the global token
     alone: float = 0.0  # share of items whose local layers, in training, let no token see its neighbours
     image_features: int = REGION_WIDTH  # numbers a region comes with
-    image_hidden: int = 256  # of the two-layer perceptron that reads them
+    image_hidden: int = 256  # of the two-layer perceptron that reads them; 0 for a single linear layer
     box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
     image_width: int = 128
     image_layers: int = 0  # of the modality's own, before the common space
@@ -52,7 +52,9 @@ class TGDTConfig:
     text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
     image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
     text_top: dict | None = None  # the same of text_source
-    feature_dropout: float = 0.0  # of the numbers that tokens come with
+    own_slot: bool = False  # features of slot 0 are read by a linear layer of their own, not by that of the tokens
+    image_feature_dropout: float = 0.0  # of the numbers that regions come with
+    text_feature_dropout: float = 0.0  # of those that words come with
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
@@ -68,10 +70,12 @@ class TGDTConfig:
         """For image_features and text_features of pretrained encoders; the sizes were chosen on Flickr8k's dev split.
 
         The encoders have mixed their tokens already: with some thousand pictures, further layers learn them by heart.
+        So do linear layers, until half of the features are hidden from them at each step.
         """
         sizes = dict(
-            width=256, local_layers=0, global_layers=0, image_hidden=256, image_width=256, text_width=256,
-            text_window=0, text_slot="mean", image_tokens="features", dropout=0.1, feature_dropout=0.1,
+            width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256, own_slot=True,
+            text_window=0, text_slot="mean", image_tokens="features", image_feature_dropout=0.5,
+            text_feature_dropout=0.2,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -228,11 +232,10 @@ class TGDT(nn.Module):
     def __init__(self, config: TGDTConfig):
         super().__init__()
         self.config = config
-        self.read_region = nn.Sequential(
-            nn.Linear(config.image_features + 5, config.image_hidden),
-            nn.ReLU(),
-            nn.Linear(config.image_hidden, config.image_width),
-        )
+        self.read_region = _perceptron(config.image_features + 5, config.image_hidden, config.image_width)
+        own = config.own_slot
+        self.read_whole = nn.Linear(config.image_features + 5, config.image_width) if own else None
+        self.read_sentence = nn.Linear(config.text_features, config.text_width) if own else None
         # five box numbers drown among a thousand features, and no relation can be learnt: place has a path of its own
         self.place = nn.Linear(5 + 10 * config.box_waves, config.image_width) if config.box_waves else None
         self.window = None
@@ -247,7 +250,8 @@ class TGDT(nn.Module):
             if config.text_window:
                 self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
-        self.feature_dropout = nn.Dropout(config.feature_dropout)
+        self.image_feature_dropout = nn.Dropout(config.image_feature_dropout)
+        self.text_feature_dropout = nn.Dropout(config.text_feature_dropout)
         # pretrained features come at any scale; from numbers of size one the branches learn several times faster
         pretrained = config.image_tokens == "features" and config.norm_first
         self.image_norm = nn.LayerNorm(config.image_features) if pretrained else nn.Identity()
@@ -271,14 +275,14 @@ class TGDT(nn.Module):
             seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only
             found = self.image_top(seen, mask[:, 1 - self.image_top.first :])
             features = found if self.image_top.first else torch.cat([_mean(found, batch.mask), found], dim=1)
-        features = self.feature_dropout(self.image_norm(features))
+        features = self.image_feature_dropout(self.image_norm(features))
         boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
         if self.config.image_slot == "whole":
             boxes[:, 0, 2:] = 1
         else:
             features = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:]], dim=1)
         box = geometry(boxes)
-        tokens = self.read_region(torch.cat([features, box], dim=-1))
+        tokens = _read(self.read_region, self.read_whole, torch.cat([features, box], dim=-1))
         if self.place is not None:
             tokens = tokens + self.place(waves(box, self.config.box_waves))
         return self.image_branch(tokens, mask, mask, stop_gradient)
@@ -319,11 +323,25 @@ class TGDT(nn.Module):
             features = self.text_top(features, batch.mask)
         if self.config.text_slot == "mean":
             features = torch.cat([_mean(features[:, 1:], batch.words[:, 1:]), features[:, 1:]], dim=1)
-        return self.text_dropout(self.read_word(self.feature_dropout(self.text_norm(features))))
+        features = self.text_feature_dropout(self.text_norm(features))
+        return self.text_dropout(_read(self.read_word, self.read_sentence, features))
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""
         return self.encode_images(images, stop_gradient), self.encode_captions(captions, stop_gradient)
+
+
+def _read(reader, own, features):
+    """(B, 1 + L, width) what a reader makes of the features; slot 0 by `own`, if there is one."""
+    if own is None:
+        return reader(features)
+    return torch.cat([own(features[:, :1]), reader(features[:, 1:])], dim=1)
+
+
+def _perceptron(width, hidden, out):
+    if not hidden:
+        return nn.Linear(width, out)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 def _top(about):

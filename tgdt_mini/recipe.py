@@ -23,6 +23,7 @@ class TrainingConfig:
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
     clip: float = 2.0  # largest gradient norm
+    start: str = "random"  # weights; or "correlation": the closed form of correlation.py, for linear photo models
     recipe: str = "joint"  # or "staged": local terms first, then the global layers on stop-gradient tokens
     staged_share: float = 0.6  # of the epochs, for the local stage
     inter: str = "curriculum"  # `easy`, then "hardest"; or one of INTER from the first step to the last
@@ -58,6 +59,7 @@ class TrainingConfig:
 
     def __post_init__(self):
         choices = {
+            "start": ("random", "correlation"),
             "recipe": ("joint", "staged"),
             "inter": ("curriculum", *INTER),
             "easy": ("info_nce", "mean"),

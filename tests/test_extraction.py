@@ -361,6 +361,17 @@ def test_extract_goes_on_after_a_kill_to_the_same_bytes_and_refuses_other_data(w
     done(capsys, "train", "--features", out, "--check-all", *TRAIN, "--out", tmp_path / "run")
 
 
+def test_a_stopped_extraction_says_how_to_go_on(world, tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(photos, "extract", stop)
+    code, _, err = call(capsys, *regions(world, "--images", world / "pictures", "--out", tmp_path / "f"))
+    assert code == 130
+    last = err.strip().splitlines()[-1]
+    assert last == f"stopped; what is whole in {tmp_path / 'f'} is kept, go on with the same command"
+
+
 # columns, splits, captions
 
 

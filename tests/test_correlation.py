@@ -100,12 +100,11 @@ def stored(seed=0):
                     owner, tuple("words" for _ in owner), tuple(map(str, range(IMAGES))))  # fmt: skip
 
 
-@pytest.mark.parametrize("own_slot", [True, False])
-def test_a_model_that_starts_there_scores_as_the_closed_form_does(own_slot):
+def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     tokens = stored()
     torch.manual_seed(0)
     config = TGDTConfig.photos(width=4, image_width=4, text_width=4, heads=2, image_heads=2, text_heads=2,
-                               image_features=F, text_features=E, own_slot=own_slot)  # fmt: skip
+                               image_features=F, text_features=E)  # fmt: skip
     model = TGDT(config).train()
     correlations = start_from_correlation(model, tokens)
     assert model.training

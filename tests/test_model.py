@@ -14,7 +14,7 @@ from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.model import TGDT, DropItems, Layers, TGDTConfig, TokenBranch
+from tgdt_mini.model import TGDT, DropFeatures, DropItems, Layers, TGDTConfig, TokenBranch
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -332,6 +332,16 @@ def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbo
     torch.testing.assert_close(alone[0, 2], alone[1, 2])  # "star", after another colour
     seeing = model.eval().encode_captions(words).local_tokens
     assert not torch.allclose(seeing[0, 2], seeing[1, 2], atol=1e-3)
+
+
+def test_hidden_features_are_hidden_in_all_tokens_of_an_item_and_only_in_training():
+    torch.manual_seed(0)
+    tokens, drop = torch.ones(50, 4, 40), DropFeatures(0.25)
+    found = drop(tokens)
+    assert (found == found[:, :1]).all() and not (found == found[:1]).all()
+    torch.testing.assert_close(found[found != 0], torch.full_like(found[found != 0], 1 / 0.75))
+    assert abs((found == 0).float().mean() - 0.25) < 0.03
+    assert torch.equal(drop.eval()(tokens), tokens)
 
 
 def test_about_the_share_of_items_is_left_alone_and_only_in_training():

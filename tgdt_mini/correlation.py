@@ -64,18 +64,13 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
             "start is 'correlation', which needs linear layers from features to the common space: image_hidden=0, no "
             "transformer layers, equal widths, image_slot 'whole'; or use start='random'"
         )
-    own = (model.read_whole, model.read_sentence) if c.own_slot else (model.read_region, model.read_word)
-    images = _read_by(own[0], model, lambda rows: model.encode_images(train.images(rows)), train.image_count, train)
-    captions = _read_by(own[1], model, lambda rows: model.encode_captions(train.text[rows]), len(train.text), train)
-    image_map, caption_map, correlations = canonical_maps(images, captions, train.caption_image, c.width)
-    for (weight, bias), readers in (
-        (image_map, (model.read_region, model.read_whole)),
-        (caption_map, (model.read_word, model.read_sentence)),
-    ):
-        for reader in readers:
-            if reader is not None:
-                reader.weight.copy_(weight)
-                reader.bias.copy_(bias)
+    readers = model.read_region, model.read_word
+    images = _read_by(readers[0], model, lambda rows: model.encode_images(train.images(rows)), train.image_count)
+    captions = _read_by(readers[1], model, lambda rows: model.encode_captions(train.text[rows]), len(train.text))
+    *maps, correlations = canonical_maps(images, captions, train.caption_image, c.width)
+    for reader, (weight, bias) in zip(readers, maps):
+        reader.weight.copy_(weight)
+        reader.bias.copy_(bias)
     if model.place is not None:
         nn.init.zeros_(model.place.weight)
         nn.init.zeros_(model.place.bias)
@@ -85,7 +80,7 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
     return correlations
 
 
-def _read_by(layer, model, encode, count, train):
+def _read_by(layer, model, encode, count):
     """(count, F) what a layer reads in slot 0, dropout off."""
     found, device = [], next(model.parameters()).device
     hook = layer.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0][:, 0].float()))

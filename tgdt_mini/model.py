@@ -52,9 +52,8 @@ class TGDTConfig:
     text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
     image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
     text_top: dict | None = None  # the same of text_source
-    own_slot: bool = False  # features of slot 0 are read by a linear layer of their own, not by that of the tokens
-    image_feature_dropout: float = 0.0  # of the numbers that regions come with
-    text_feature_dropout: float = 0.0  # of those that words come with
+    image_feature_dropout: float = 0.0  # of the numbers that regions come with, the same ones in a whole image
+    text_feature_dropout: float = 0.0  # of those that words come with, the same ones in a whole caption
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
@@ -73,7 +72,7 @@ class TGDTConfig:
         So do linear layers, until half of the features are hidden from them at each step.
         """
         sizes = dict(
-            width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256, own_slot=True,
+            width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256,
             text_window=0, text_slot="mean", image_tokens="features", image_feature_dropout=0.5,
             text_feature_dropout=0.2,
         )  # fmt: skip
@@ -180,6 +179,18 @@ class DropItems(nn.Module):
         return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
 
 
+class DropFeatures(nn.Dropout1d):
+    """In training, hides a share p of an item's features from all of its tokens at once.
+
+    Token by token, what is hidden in one region is seen in the next, and the best region of a word would be the one
+    whose noise suits it.
+    """
+
+    def forward(self, tokens):
+        """tokens (B, L, F)"""
+        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+
+
 class TokenBranch(nn.Module):
     """Embedded tokens of one modality to local tokens and a global token. Slot 0 is the seat of the global token.
 
@@ -233,9 +244,6 @@ class TGDT(nn.Module):
         super().__init__()
         self.config = config
         self.read_region = _perceptron(config.image_features + 5, config.image_hidden, config.image_width)
-        own = config.own_slot
-        self.read_whole = nn.Linear(config.image_features + 5, config.image_width) if own else None
-        self.read_sentence = nn.Linear(config.text_features, config.text_width) if own else None
         # five box numbers drown among a thousand features, and no relation can be learnt: place has a path of its own
         self.place = nn.Linear(5 + 10 * config.box_waves, config.image_width) if config.box_waves else None
         self.window = None
@@ -250,8 +258,8 @@ class TGDT(nn.Module):
             if config.text_window:
                 self.window = nn.Conv1d(config.text_width, config.text_width, config.text_window, padding="same")
         self.text_dropout = nn.Dropout(config.dropout)
-        self.image_feature_dropout = nn.Dropout(config.image_feature_dropout)
-        self.text_feature_dropout = nn.Dropout(config.text_feature_dropout)
+        self.image_feature_dropout = DropFeatures(config.image_feature_dropout)
+        self.text_feature_dropout = DropFeatures(config.text_feature_dropout)
         # pretrained features come at any scale; from numbers of size one the branches learn several times faster
         pretrained = config.image_tokens == "features" and config.norm_first
         self.image_norm = nn.LayerNorm(config.image_features) if pretrained else nn.Identity()
@@ -282,7 +290,7 @@ class TGDT(nn.Module):
         else:
             features = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:]], dim=1)
         box = geometry(boxes)
-        tokens = _read(self.read_region, self.read_whole, torch.cat([features, box], dim=-1))
+        tokens = self.read_region(torch.cat([features, box], dim=-1))
         if self.place is not None:
             tokens = tokens + self.place(waves(box, self.config.box_waves))
         return self.image_branch(tokens, mask, mask, stop_gradient)
@@ -323,19 +331,11 @@ class TGDT(nn.Module):
             features = self.text_top(features, batch.mask)
         if self.config.text_slot == "mean":
             features = torch.cat([_mean(features[:, 1:], batch.words[:, 1:]), features[:, 1:]], dim=1)
-        features = self.text_feature_dropout(self.text_norm(features))
-        return self.text_dropout(_read(self.read_word, self.read_sentence, features))
+        return self.text_dropout(self.read_word(self.text_feature_dropout(self.text_norm(features))))
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""
         return self.encode_images(images, stop_gradient), self.encode_captions(captions, stop_gradient)
-
-
-def _read(reader, own, features):
-    """(B, 1 + L, width) what a reader makes of the features; slot 0 by `own`, if there is one."""
-    if own is None:
-        return reader(features)
-    return torch.cat([own(features[:, :1]), reader(features[:, 1:])], dim=1)
 
 
 def _perceptron(width, hidden, out):

@@ -46,9 +46,12 @@ def start(work, *arguments):
         place.close()  # here, so that either side notices when the other has died
         answers.append(answer)
     found = []
-    for answer in answers:
+    for rank, answer in enumerate(answers):
         assert answer.poll(300), "the processes wait for each other in different places"
-        found.append(answer.recv())
+        try:
+            found.append(answer.recv())
+        except EOFError:
+            raise AssertionError(f"process {rank} died: did both communicate in the same order?") from None
     for each in found:
         if isinstance(each, BaseException):
             raise each

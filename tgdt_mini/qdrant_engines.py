@@ -72,6 +72,9 @@ class Server:
         points = [PointStruct(id=number, vector=vectors, payload=payload) for number, vectors, payload in points]
         self._ask("upsert", self.collection, points, wait=True)
 
+    def build_index(self):
+        pass
+
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         from qdrant_client import models
 
@@ -139,6 +142,9 @@ class Embedded:
     def put(self, points):
         edge = _qdrant_edge()
         self.shard.update(edge.UpdateOperation.upsert_points([edge.Point(*point) for point in points]))
+
+    def build_index(self):
+        self.shard.optimize()
 
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         edge = _qdrant_edge()

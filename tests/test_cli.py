@@ -74,6 +74,13 @@ def test_every_command_explains_itself(capsys, command):
         assert {"--image", "--shortlist"} <= set(re.findall(r"--[a-z-]+", out)) and "-k" in out
 
 
+def test_every_option_says_what_it_is_for():
+    kinds = next(action for action in cli.parser()._actions if action.choices)
+    options = [(name, option) for name, one in kinds.choices.items() for option in one._actions]
+    assert len(options) > 80
+    assert not [(name, option.dest) for name, option in options if not option.help]
+
+
 def test_training_writes_a_model_that_can_be_loaded_and_says_what_is_next(made):
     model = load_model(made / "run" / "model")
     assert model.tokenizer is not None and len(model.notes["history"]) == 1

@@ -175,6 +175,12 @@ def test_only_train_runs_on_several_processes(monkeypatch, tmp_path, capsys):
     assert "only train runs on several processes" in capsys.readouterr().err
 
 
+TORCHRUN = """
+import datasets, torch._dynamo  # imported once, since the two processes below are forked from this one
+from tgdt_mini import experiments
+from torch.distributed.run import main
+main()
+"""
 RUN = """
 import os, signal, sys
 from tgdt_mini import cli, commands, distributed
@@ -199,8 +205,8 @@ def torchrun(folder, rank=None, file=""):
     script = folder / "run.py"
     script.write_text(RUN.replace("RANK", str(rank)).replace("FILE", str(file)), encoding="utf-8")
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script),
-         *TRAIN, str(folder / "out")],
+        [sys.executable, "-c", TORCHRUN, "--standalone", "--nproc-per-node", "2", "--start-method", "fork",
+         "--run-path", str(script), *TRAIN, str(folder / "out")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
     )  # fmt: skip

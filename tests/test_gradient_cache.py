@@ -77,6 +77,15 @@ def test_dropout_is_drawn_again_as_it_was_and_goes_on_as_if_drawn_once():
     torch.manual_seed(5)
     assert_same(known, gradients(model, embed, 5))
     assert torch.equal(torch.rand(1), following)
+    torch.manual_seed(5)
+    (images, captions), carry_on = embed_in_chunks(embed, parts(5))
+    (cmc_loss(images, captions).total * torch.rand(1).item()).backward()  # a loss that draws, too
+    carry_on()
+    drawn_between = torch.rand(1)
+    torch.manual_seed(5)
+    embed_in_chunks(embed, parts(5))
+    torch.rand(1)
+    assert torch.equal(torch.rand(1), drawn_between)
     torch.manual_seed(6)
     assert not torch.allclose(gradients(model, embed, 5)["head.weight"], known["head.weight"])
 

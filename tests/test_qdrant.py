@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini import cli, scenes
+from tgdt_mini import cli, qdrant_recall, scenes
 from tgdt_mini.qdrant import QdrantGallery
 from tgdt_mini.retrieval import Gallery
 
@@ -208,6 +209,29 @@ def test_the_engine_agrees_with_memory_at_two_thousand_images(tmp_path):
     gallery, queries = gallery_of(count=2500), embedded(2, 64, 11)
     there = upload(gallery, tmp_path)
     assert_same_hits(there.search(queries, 10, 100, 2.0), gallery.search(queries, 10, 100, 2.0))
+
+
+def test_an_index_is_built_when_asked_for_and_finds_nearly_all(tmp_path, monkeypatch):
+    edge = pytest.importorskip("qdrant_edge")
+    soon = edge.EdgeOptimizersConfig(indexing_threshold=10)  # kilobytes, so that 600 images are enough
+    monkeypatch.setattr(edge, "EdgeConfig", partial(edge.EdgeConfig, optimizers=soon))
+    gallery, queries = gallery_of(count=600), embedded(2, 16, 11)
+    there = upload(gallery, tmp_path)
+    assert there.engine.shard.info().indexed_vectors_count == 0
+    there.build_index()
+    assert there.engine.shard.info().indexed_vectors_count >= 600
+    known = gallery.search(queries, 10, 100, 2.0)
+    assert_same_hits(there.search(queries, 10, 100, 2.0), known)
+    some = there.search(queries, 10, 100, 2.0, exact=False).indices
+    assert (known.indices[:, :, None] == some[:, None]).any(2).double().mean() > 0.9
+
+
+def test_recall_is_measured_against_exact_search():
+    pytest.importorskip("qdrant_edge")
+    exact, index = qdrant_recall.measure(1000, queries=10, shortlist=20)
+    assert exact["exact"] and exact["recall"] == exact["answers"] == 100
+    assert 50 < index["recall"] <= 100 and index["ms"] > 0
+    assert qdrant_recall._percent(torch.tensor([[3, 1, 9]]), torch.tensor([[1, 2]])) == 50
 
 
 UPLOADING = """

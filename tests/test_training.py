@@ -4,11 +4,13 @@ import math
 import os
 import signal
 import threading
+from contextlib import nullcontext
 
 import pytest
 import torch
 from helpers import some_scenes, tiny_model, token_set, tokenizer
 
+from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
@@ -283,7 +285,7 @@ def test_every_caption_of_an_image_has_its_turn(tmp_path):
     trainer, read = trainer_of(tmp_path, epochs=5), []
     owner = token_set("train", 24).caption_image
     for epoch in range(5):
-        for rows, captions in trainer._order(epoch):
+        for rows, captions in trainer.batches.of(epoch):
             assert torch.equal(owner[captions], rows)
             read += captions.tolist()
     assert sorted(read) == list(range(24 * 5))
@@ -375,6 +377,34 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path):
     assert rates[0] < 0.3e-3 and 2 <= top <= 6 and max(rates) <= 1.01e-3
     assert rates[:top] == sorted(rates[:top]) and rates[top:] == sorted(rates[top:], reverse=True)
     assert rates[-1] < 0.1e-3
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"inter": "hardest", "chunk": 3}, {"recipe": "staged"}, {"hard_captions": 0.5, "chunk": 3},
+    {"mirror": True, "hide_regions": 0.3, "hide_words": 0.2},
+])  # fmt: skip
+def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
+    """On the device "meta" there are no numbers: whoever asks for one, as for the longest caption, gets an error."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
+    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    trainer = Trainer(tiny_model(), train, train, TrainingConfig(batch=8, **settings), tmp_path, "meta", progress=False)
+    trainer._step()
+    trainer._step()
+    assert trainer.step == 2 and trainer.sums.device.type == "meta"
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        trainer.sums.tolist()
+
+
+def test_a_plan_knows_the_sizes_of_its_batches():
+    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    batches = Batches(train, 8, seed=0, mix_lengths=4.0)
+    for share in (0.0, 0.4, 1.0):
+        for (rows, captions), (same, owned, some, longest) in zip(batches.of(1), batches.plan(1, share), strict=True):
+            assert torch.equal(rows, same) and torch.equal(captions, owned)
+            real = [place for place, row in enumerate(captions.tolist()) if train.hard.words[row].any()]
+            assert some.tolist() == real[: round(share * 8)]
+            images, texts, hard = train.images(rows), train.text[captions], train.hard[captions[some]]
+            assert longest == (images.mask.shape[1], texts.mask.shape[1], hard.mask.shape[1])
 
 
 def test_half_precision_on_a_cpu_keeps_embeddings_in_full(tmp_path, monkeypatch):

@@ -37,13 +37,21 @@ def start(work, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context, given, answers = torch.multiprocessing.get_context("spawn"), data(), []
+    forks = "forkserver" in torch.multiprocessing.get_all_start_methods()
+    context, given, answers = torch.multiprocessing.get_context("forkserver" if forks else "spawn"), data(), []
+    context.set_forkserver_preload(["datasets", "torch._dynamo", "tgdt_mini.training"])  # once for both
     for rank in range(2):
         answer, place = context.Pipe(duplex=False)
         context.Process(target=_run, args=(rank, port, place, work, arguments, given), daemon=True).start()
         place.close()  # here, so that either side notices when the other has died
         answers.append(answer)
-    found = [answer.recv() for answer in answers]
+    found = []
+    for rank, answer in enumerate(answers):
+        assert answer.poll(300), "the processes wait for each other in different places"
+        try:
+            found.append(answer.recv())
+        except EOFError:
+            raise AssertionError(f"process {rank} died: did both communicate in the same order?") from None
     for each in found:
         if isinstance(each, BaseException):
             raise each

@@ -18,7 +18,11 @@ class Batches:
             raise ValueError(f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller batch")
         self.batch, self.seed, self.mix_lengths = batch, seed, mix_lengths
         self.captions_of = _captions_of(tokens)  # (I, most captions), on the CPU
+        self.regions = tokens.starts.diff().cpu()  # (I,)
         self.lengths = tokens.text.mask.sum(dim=1).cpu()  # (C,) tokens
+        hard = tokens.hard or tokens.text[:0]
+        self.hard_lengths = hard.mask.sum(dim=1).cpu()  # (C,) tokens, or (0,)
+        self.has_hard = hard.words.any(dim=1).cpu()
 
     def __len__(self) -> int:
         return len(self.captions_of) // self.batch
@@ -38,6 +42,21 @@ class Batches:
         by_length = length.argsort(stable=True).split(self.batch)
         order = torch.randperm(len(self), generator=draw).tolist()
         return [(rows[by_length[i]], captions[by_length[i]]) for i in order]
+
+    def plan(self, epoch: int, hard_share: float = 0.0) -> list[tuple]:
+        """The same batches as (rows, captions, some, longest), with all that a step needs to know about their sizes.
+
+        some: places in the batch, the first `hard_share` of those whose caption has a hard negative.
+        longest: (regions, tokens, tokens of those hard negatives), the most that one item of the batch has.
+        """
+        plan = []
+        for rows, captions in self.of(epoch):
+            count = round(hard_share * len(captions))
+            some = self.has_hard[captions].nonzero()[:count, 0] if count else captions[:0]
+            hard = int(self.hard_lengths[captions[some]].max()) if len(some) else 0
+            longest = int(self.regions[rows].max()), int(self.lengths[captions].max()), hard
+            plan.append((rows, captions, some, longest))
+        return plan
 
 
 def _captions_of(tokens):

@@ -64,9 +64,8 @@ def parser() -> argparse.ArgumentParser:
     def command(name, about, out=None, resumable=""):
         one = kinds.add_parser(name, help=about, description=about)
         one.set_defaults(run=getattr(commands, f"run_{name}"), resumable=resumable)
-        one.add_argument(
-            "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: cuda, else cpu"
-        )
+        one.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
+                         help="auto: cuda, else cpu; no result was verified on mps")  # fmt: skip
         one.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
         one.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=f"where to write (default {out})")
         return one
@@ -87,23 +86,33 @@ def parser() -> argparse.ArgumentParser:
     def add_training(one, epochs):
         one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
         one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs or 'what the recipe says'}")
-        one.add_argument("--batch", type=int, help="pairs in a step")
-        one.add_argument("--learning-rate", type=float)
-        one.add_argument("--start", choices=("random", "correlation"), help="weights to begin with, on photographs")
+        one.add_argument(
+            "--batch", type=int, help="pairs in a step, of all processes together (default 64, photographs 512)"
+        )
+        one.add_argument(
+            "--learning-rate",
+            type=float,
+            help="after the warm-up; it falls from there (default 0.001, photographs 0.0002)",
+        )
+        one.add_argument("--start", choices=("random", "correlation"),
+                         help="weights to begin with: a closed form is for photographs")  # fmt: skip
         one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
-        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"), help="inter-modal loss")
+        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"),
+                         help="negatives (default curriculum: all of them first, then the hardest)")  # fmt: skip
         one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
         one.add_argument("--no-global", action="store_true", help="without the inter-modal term on global scores")
         one.add_argument("--no-local", action="store_true", help="without the inter-modal term on local scores")
         one.add_argument(
             "--no-hard-captions", action="store_true", help="without the negatives made of a caption's own words"
         )
-        one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"))
+        one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"),
+                         help="things found in the pixels (default), or a grid")  # fmt: skip
         one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
-        one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+        one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
+                         help="auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another")  # fmt: skip
         one.add_argument("--chunk", type=int, help="pairs embedded at a time: less memory, one more forward pass")
         one.add_argument("--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU")
-        one.add_argument("--resume", action="store_true", help="go on with the run in --out")
+        one.add_argument("--resume", action="store_true", help="go on with --out, in any number of processes")
 
     demo = command("demo", "Draw the data, train, evaluate, draw figures: the whole method in one go.",
                    Path("runs/demo"), resume)  # fmt: skip

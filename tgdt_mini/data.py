@@ -113,10 +113,13 @@ class TokenSet:
     def image_count(self) -> int:
         return len(self.whole)
 
-    def images(self, rows: torch.Tensor) -> ImageTokens:
-        """The images of `rows` (B,) int64, padded to the most regions among them."""
+    def images(self, rows: torch.Tensor, longest: int | None = None) -> ImageTokens:
+        """The images of `rows` (B,) int64, padded to the most regions among them.
+
+        longest: that number or a larger one, if it is known already; to ask a GPU for it is to wait for the GPU.
+        """
         sizes = (self.starts[1:] - self.starts[:-1])[rows]
-        longest = int(sizes.max())
+        longest = int(sizes.max()) if longest is None else longest
         slots = torch.arange(longest, device=rows.device)
         mask = slots < sizes[:, None]  # (B, R)
         places = torch.where(mask, self.starts[rows][:, None] + slots, self.starts[rows][:, None])

@@ -171,8 +171,8 @@ class StoredText(TextTokens):
         words = torch.zeros_like(mask).masked_scatter_(mask, stored.array("words"))
         return cls(ids, mask, words, stored.rows, stored.starts[:-1])
 
-    def __getitem__(self, rows) -> TextTokens:
-        some = TextTokens(self.ids, self.mask, self.words)[rows]
+    def take(self, rows, longest: int | None = None) -> TextTokens:
+        some = TextTokens(self.ids, self.mask, self.words).take(rows, longest)
         first = self.starts[rows][:, None]  # (c, 1)
         places = torch.where(some.mask, first + torch.arange(some.mask.shape[1], device=first.device), first)  # (c, T)
         features = self.features.index_select(0, places.flatten()).unflatten(0, places.shape)  # (c, T, F)

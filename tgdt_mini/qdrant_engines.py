@@ -15,6 +15,7 @@ from pathlib import Path
 from tgdt_mini.paths import whole_folder
 
 FORMAT = "tgdt_mini qdrant 1"
+BREADTH = 4  # points that the index holds in hand, by the shortlist; with 1 it found 69 of the 100 nearest of 30,000
 
 
 class Server:
@@ -72,10 +73,13 @@ class Server:
         points = [PointStruct(id=number, vector=vectors, payload=payload) for number, vectors, payload in points]
         self._ask("upsert", self.collection, points, wait=True)
 
+    def build_index(self):
+        pass
+
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         from qdrant_client import models
 
-        params = models.SearchParams(exact=exact)
+        params = models.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist)
         near = models.Prefetch(query=vector, using="global", limit=shortlist, params=params)
         sharp = models.Prefetch(query=words, using="local", limit=shortlist, prefetch=[near])
         weighted = models.MultExpression(mult=[local_weight / len(words), "$score[1]"])
@@ -85,7 +89,7 @@ class Server:
     def shortlist(self, vector, shortlist, exact):
         from qdrant_client import models
 
-        params = models.SearchParams(exact=exact)
+        params = models.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist)
         return self._ask("query_points", self.collection, vector, using="global", limit=shortlist,
                          with_vectors=["local"], search_params=params).points  # fmt: skip
 
@@ -140,9 +144,16 @@ class Embedded:
         edge = _qdrant_edge()
         self.shard.update(edge.UpdateOperation.upsert_points([edge.Point(*point) for point in points]))
 
+    def build_index(self):
+        self.shard.optimize()
+
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         edge = _qdrant_edge()
-        params, add, times = edge.SearchParams(exact=exact), edge.Expression.Sum, edge.Expression.Mult
+        params, add, times = (
+            edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
+            edge.Expression.Sum,
+            edge.Expression.Mult,
+        )
         near = edge.Prefetch(shortlist, edge.Query.Nearest(vector, using="global"), params=params)
         sharp = edge.Prefetch(shortlist, edge.Query.Nearest(words, using="local"), prefetches=[near])
         score = edge.Expression.Variable
@@ -152,7 +163,10 @@ class Embedded:
 
     def shortlist(self, vector, shortlist, exact):
         edge = _qdrant_edge()
-        query, params = edge.Query.Nearest(vector, using="global"), edge.SearchParams(exact=exact)
+        query, params = (
+            edge.Query.Nearest(vector, using="global"),
+            edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
+        )
         return self.shard.query(
             edge.QueryRequest(shortlist, query=query, params=params, with_payload=True, with_vector=["local"])
         )

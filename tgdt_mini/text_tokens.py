@@ -33,8 +33,13 @@ class TextTokens:
 
     def __getitem__(self, rows) -> "TextTokens":
         """The captions of `rows`, without the columns that are padding in all of them."""
+        return self.take(rows)
+
+    def take(self, rows, longest: int | None = None) -> "TextTokens":
+        """The captions of `rows`, cut to the most tokens among them; longest: as in `TokenSet.images`."""
         ids, mask, words = self.ids[rows], self.mask[rows], self.words[rows]
-        longest = int(mask.sum(dim=1).max()) if len(mask) else 0
+        if longest is None:
+            longest = int(mask.sum(dim=1).max()) if len(mask) else 0
         features = None if self.features is None else self.features[rows][:, :longest]
         return TextTokens(ids[:, :longest], mask[:, :longest], words[:, :longest], features)
 

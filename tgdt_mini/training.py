@@ -67,12 +67,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.history, self.best, self.seconds = 0, [], -1.0, 0.0
         self.sums = torch.zeros(6, device=self.device)  # of total, inter_global, inter_local, intra, binding, steps
-        if config.hard_captions:
-            if train.hard is None:
-                raise ValueError(
-                    "hard_captions is above 0, but the training set has none; see TokenSet.with_hard_captions"
-                )
-            self.has_hard = self.train_set.hard.words.any(dim=1)  # (C,)
+        if config.hard_captions and train.hard is None:
+            raise ValueError("hard_captions is above 0, but the training set has none; see TokenSet.with_hard_captions")
 
     @property
     def epoch(self) -> int:
@@ -133,14 +129,13 @@ class Trainer:
 
     def _step(self):
         epoch, place = divmod(self.step, self.steps_an_epoch)
-        if place == 0 or not hasattr(self, "order") or self.order_of != epoch:
-            self.order, self.order_of = self._order(epoch), epoch
-        rows, captions = self.order[place]
+        if place == 0 or not hasattr(self, "plan") or self.plan_of != epoch:
+            self.plan, self.plan_of = self._plan(epoch), epoch
+        rows, captions, some, self.longest = self.plan[place]
         rate = self.config.rate_at(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
         self.model.train()
-        some = self._with_hard_caption(captions)
         embeddings, carry_on = embed_in_chunks(self._embed, self._parts(rows, captions, captions[some]), self.device)
         images, texts, hard = distributed.gather(*embeddings)
         loss = self.loss(images, texts, rows, epoch)
@@ -173,20 +168,17 @@ class Trainer:
         rows, captions, hard = part
         with torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32):
             stop = self.config.stage_at(self.epoch) == "global"
-            read = self.train_set.images(rows), self.train_set.text[captions]
+            regions, tokens, hard_tokens = self.longest
+            read = self.train_set.images(rows, regions), self.train_set.text.take(captions, tokens)
             images, texts = self.model(*augmented(*read, *self.augmentation), stop_gradient=stop)
-            wrong = self.model.encode_captions(self.train_set.hard[hard]) if len(hard) else texts[:0]
+            wrong = self.model.encode_captions(self.train_set.hard.take(hard, hard_tokens)) if len(hard) else texts[:0]
         return images, texts, wrong
 
-    def _with_hard_caption(self, captions):
-        """Places in the batch, the first share of those whose caption has a hard negative; none in the global stage."""
-        share = self.config.hard_captions
-        if not share or not self.config.use_local or self.config.stage_at(self.epoch) == "global":
-            return captions[:0]
-        return self.has_hard[captions].nonzero()[: round(share * len(captions)), 0]
-
-    def _order(self, epoch):
-        return [(rows.to(self.device), captions.to(self.device)) for rows, captions in self.batches.of(epoch)]
+    def _plan(self, epoch):
+        """An epoch's batches on the device. Whatever a step would ask of it is known before: a GPU runs ahead of us."""
+        off = not self.config.use_local or self.config.stage_at(epoch) == "global"
+        plan = self.batches.plan(epoch, 0.0 if off else self.config.hard_captions)
+        return [(*(tensor.to(self.device) for tensor in tensors), longest) for *tensors, longest in plan]
 
     def _end_epoch(self):
         total, inter_global, inter_local, intra, binding, steps = self.sums.tolist()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers import tiny_config, tiny_model, token_set, tokenizer
+from torch.nn.functional import normalize
 
 import tgdt_mini
 from tgdt_mini.data import ImageTokens
@@ -334,6 +335,19 @@ def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbo
     assert not torch.allclose(seeing[0, 2], seeing[1, 2], atol=1e-3)
 
 
+def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_one():
+    width, tokens, mask = 32, torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4) > 0
+    plain, mixed = (
+        TokenBranch(tiny_config(context=context, local_layers=0, global_layers=0), width, 0, 2, 64)
+        for context in (0.0, 2.0)
+    )
+    mixed.load_state_dict(plain.state_dict())
+    before, after = plain(tokens, mask, mask), mixed(tokens, mask, mask)
+    assert torch.equal(before.global_token, after.global_token)
+    slots = plain.project(tokens)
+    torch.testing.assert_close(after.local_tokens, normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1))
+
+
 def test_hidden_features_are_hidden_in_all_tokens_of_an_item_and_only_in_training():
     torch.manual_seed(0)
     tokens, drop = torch.ones(50, 4, 40), DropFeatures(0.25)
@@ -368,6 +382,8 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
 def test_a_share_of_lonely_items_that_is_no_share_is_an_error():
     with pytest.raises(ValueError, match="alone is 1.5"):
         TGDTConfig(alone=1.5)
+    with pytest.raises(ValueError, match="context is -1"):
+        TGDTConfig(context=-1)
 
 
 @pytest.mark.parametrize("norm_first", [True, False])

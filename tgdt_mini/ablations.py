@@ -24,15 +24,17 @@ RECIPES = {  # name: (what is otherwise than in the default, image tokens, what 
     "staged": ({"recipe": "staged"}, "regions", "local terms first, then the global layers on stop-gradient tokens"),
     "no hard captions": ({"hard_captions": 0.0}, "regions", "without negatives made of a caption's own words"),
     "patches": ({}, "patches", "a grid of patches instead of regions"),
+    "random start": ({"start": "random"}, "regions", "random weights instead of the closed form (correlation.py)"),
 }
 
 
 SCENES_ONLY = ("no hard captions", "patches")  # photographs have neither lexicon nor regions found in their pixels
+PHOTOS_ONLY = ("random start",)  # scenes start there anyway
 
 
 def names_for(features: Path | None = None) -> list[str]:
     """The recipes that make sense: all of them on the scenes, some on photographs (a folder of features)."""
-    return [name for name in RECIPES if not (features and name in SCENES_ONLY)]
+    return [name for name in RECIPES if name not in (SCENES_ONLY if features else PHOTOS_ONLY)]
 
 
 def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = False) -> TrainingConfig:
@@ -47,7 +49,7 @@ def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = Fals
     return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
 
-def run(out: Path, names=tuple(RECIPES), seeds=SEEDS, epochs: int = EPOCHS, device: str = "auto",
+def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EPOCHS, device: str = "auto",
         first: int | None = None, other: int | None = None, progress: bool = True,
         features: Path | None = None) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
@@ -57,6 +59,7 @@ def run(out: Path, names=tuple(RECIPES), seeds=SEEDS, epochs: int = EPOCHS, devi
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 
+    names = names or names_for(features)
     every = [(name, seed, settings(name, seed, epochs, bool(features))) for seed in seeds for name in names]
     for place, (name, seed, config) in enumerate(every, start=1):
         report = path_of(out, name, seed)

@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(
             "--learning-rate",
             type=float,
-            help="after the warm-up; it falls from there (default 0.001, photographs 0.0002)",
+            help="after the warm-up; it falls from there (default 0.001, photographs 0.0003)",
         )
         one.add_argument("--start", choices=("random", "correlation"),
                          help="weights to begin with: a closed form is for photographs")  # fmt: skip

@@ -27,6 +27,7 @@ class TGDTConfig:
     local_layers: int = 1  # in the common space, up to the local tokens
     image_local_layers: int | None = None  # the same for the image branch alone; None: as many as local_layers
     global_layers: int = 1  # on top of them, up to the global token
+    context: float = 0.0  # how much of slot 0 is added to each local token: what attention brings, without its weights
     alone: float = 0.0  # share of items whose local layers, in training, let no token see its neighbours
     image_features: int = REGION_WIDTH  # numbers a region comes with
     image_hidden: int = 256  # of the two-layer perceptron that reads them; 0 for a single linear layer
@@ -68,13 +69,13 @@ class TGDTConfig:
     def photos(cls, **changes) -> "TGDTConfig":
         """For image_features and text_features of pretrained encoders; the sizes were chosen on Flickr8k's dev split.
 
-        The encoders have mixed their tokens already: with some thousand pictures, further layers learn them by heart.
-        So do linear layers, until half of the features are hidden from them at each step.
+        With some thousand pictures, layers learn them by heart; so do linear maps, until half of the features are
+        hidden from them at each step. What attention would bring to local tokens, they get from slot 0 as it is.
         """
         sizes = dict(
             width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256,
-            text_window=0, text_slot="mean", image_tokens="features", image_feature_dropout=0.5,
-            text_feature_dropout=0.2,
+            text_window=0, text_slot="mean", context=3.0, image_tokens="features", image_feature_dropout=0.5,
+            text_feature_dropout=0.3,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -110,6 +111,8 @@ class TGDTConfig:
                 )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
+        if self.context < 0:
+            raise ValueError(f"context is {self.context}; it is a weight of slot 0, 0 or more")
         for name, choices in (
             ("image_slot", ("whole", "zero")),
             ("text_slot", ("start", "mean")),
@@ -207,6 +210,7 @@ class TokenBranch(nn.Module):
         local_layers = config.local_layers if local_layers is None else local_layers
         self.local_layers = Layers(local_layers, *common, config.alone)
         self.global_layers = Layers(config.global_layers, *common)
+        self.context = config.context
 
     def forward(self, tokens, mask, local_mask, stop_gradient=False) -> Embedding:
         """tokens (B, 1 + L, width), mask (B, 1 + L) real tokens, local_mask (B, 1 + L) those that are local tokens.
@@ -217,9 +221,10 @@ class TokenBranch(nn.Module):
         tokens = self.project(self.own(tokens, mask))  # (B, 1 + L, D)
         local = self.local_layers(tokens, mask)
         top = self.global_layers.first_slot(local.detach() if stop_gradient else local, mask)  # (B, D)
+        each = local[:, 1:] + self.context * local[:, :1] if self.context else local[:, 1:]  # (B, L, D)
         return Embedding(
             normalize(top.float(), dim=-1),  # (B, D)
-            normalize(local[:, 1:].float(), dim=-1),  # (B, L, D)
+            normalize(each.float(), dim=-1),  # (B, L, D)
             local_mask[:, 1:],
         )
 

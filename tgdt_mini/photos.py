@@ -27,8 +27,8 @@ from tgdt_mini.scenes import import_datasets, no_bars
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
 SOURCE = ("images", "columns", "splits", "restval", "most_captions")
 RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
-    epochs=20, batch=128, learning_rate=1e-3, easy_share=0.8, mirror=True, hide_regions=0.5, hide_words=0.1,
-    validation_captions=1,
+    epochs=20, batch=512, learning_rate=3e-4, easy_share=0.8, start="correlation", mirror=True, hide_regions=0.5,
+    hide_words=0.2, validation_captions=1,
 )  # fmt: skip
 
 

@@ -25,12 +25,14 @@ def store(folder, name, *rsums):
 
 @pytest.mark.parametrize("name", ablations.RECIPES)
 def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
-    default, own = asdict(ablations.settings("default")), asdict(ablations.settings(name))
+    photos = name in ablations.PHOTOS_ONLY
+    default, own = (asdict(ablations.settings(each, photos=photos)) for each in ("default", name))
     changed = {key for key in default if default[key] != own[key]}
     assert changed == {
         "default": set(), "patches": set(), "global only": {"use_local", "hard_captions"}, "no intra": {"use_intra"},
         "local only": {"use_global", "use_intra"}, "InfoNCE": {"inter"}, "mean hinge": {"inter"},
         "hardest": {"inter"}, "staged": {"recipe"}, "no hard captions": {"hard_captions"},
+        "random start": {"start"},
     }[name]  # fmt: skip
     assert ablations.RECIPES[name][1] == ("patches" if name == "patches" else "regions")
 

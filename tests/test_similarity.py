@@ -73,9 +73,11 @@ def test_local_equals_the_triple_loop(width, chunk):
     torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
 
 
-def test_local_equals_the_triple_loop_when_every_region_is_real():
-    images, captions = random_embedding(2, 4, 3), random_embedding(3, 5, WORDS)
-    torch.testing.assert_close(local_similarity(images, captions), local_by_loops(images, captions))
+@pytest.mark.parametrize("regions, words", [(3, WORDS), (REGIONS, 4), (3, 4)], ids=["regions", "words", "both"])
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_local_equals_the_triple_loop_when_nothing_is_padded(regions, words, chunk):
+    images, captions = random_embedding(2, 4, regions), random_embedding(3, 5, words)
+    torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
 
 
 def test_a_padded_region_never_beats_a_negative_cosine():

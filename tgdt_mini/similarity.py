@@ -57,7 +57,11 @@ def local_similarity(images: Embedding, captions: Embedding, chunk: int = CHUNK)
             words, average = _pack(captions[some], int(word_counts[some].sum()) if known else None)  # (P, D), (c, P)
             image_step = max(1, chunk // (len(words) * most_regions))
             rows = [slice(start, start + image_step) for start in range(0, len(images), image_step)]
-            best = [average @ _best_region(words, regions[i], None if pad is None else pad[i]) for i in rows]
+            best = (_best_region(words, regions[i], None if pad is None else pad[i]) for i in rows)  # (P, i) each
+            if average is None:
+                best = [each.unflatten(0, (-1, most_words)).mean(1) for each in best]
+            else:
+                best = [average @ each for each in best]
             scores.append(torch.cat(best, dim=1))  # (c, I)
     return torch.cat(scores).T  # (I, C)
 
@@ -180,9 +184,12 @@ def _products(lead, others, own, wanted, ends):
 def _pack(captions, count):
     """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption.
 
-    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight.
+    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight. Where
+    nothing is padded nothing is copied, and there is no matrix (None): one image's captions are scored twice as fast.
     """
     mask = captions.mask  # (C, W)
+    if count == mask.numel():
+        return at_least_float32(captions.local_tokens.flatten(0, 1)), None  # (C*W, D)
     if count is None:
         words = at_least_float32(captions.local_tokens).masked_fill(~mask[..., None], 0).flatten(0, 1)  # (C*W, D)
         is_mine = torch.eye(len(mask), dtype=torch.bool, device=mask.device)[..., None] & mask  # (C, C, W)

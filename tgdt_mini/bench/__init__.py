@@ -32,7 +32,7 @@ def run(sizes=SIZES, quick: bool = False, million_in: Path | None = None, progre
         for size in sizes:
             tell(f"searches of {size:,} pictures")
             found = search.search_size(size, repeats, engines=size >= 10_000)
-            rows += found["rows"]
+            rows += found["rows"] + search.image_queries(size, repeats)
             report["curves"][str(size)], report["missed"][str(size)] = found["curve"], found["missed"]
             report["engines"] += found["engines"]
         tell("a gallery on disk")

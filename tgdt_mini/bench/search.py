@@ -86,11 +86,11 @@ def image_queries(size: int, repeats: int = 5) -> list[Row]:
             "full": lambda: local_similarity(many, captions),
             "search": lambda: gallery.search(many, 10, K, WEIGHT),
         }, repeats)  # fmt: skip
-    table, full = "Search", "scoring everything"
+    table, full = "Search by image", "scoring everything"
     return [
-        Row.speedup(table, f"{size:,} captions by image, two stages from disk, K 100", times["search"], full,
+        Row.speedup(table, f"{size:,} captions, two stages from disk, K 100", times["search"], full,
                     times["full"], at_least),
-        Row.speedup(table, f"{size:,} captions, 16 image queries together, from disk, each",
+        Row.speedup(table, f"{size:,} captions, 16 queries together, from disk, each",
                     together["search"] / BATCH, full, together["full"] / BATCH, at_least_many),
     ]  # fmt: skip
 

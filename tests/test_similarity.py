@@ -253,6 +253,12 @@ def test_words_that_nobody_counted_give_the_same_scores(filler, monkeypatch):
     torch.testing.assert_close(local_similarity(images, padded(captions, 2, filler)), expected)
 
 
+def test_real_tokens_are_counted_however_many_and_however_they_lie():
+    mask = torch.rand(50, 33) < 0.5
+    for some in (mask, mask[:, ::3], mask.T, torch.ones(2, 40_000, dtype=torch.bool)):
+        assert torch.equal(similarity._count(some), some.sum(1))
+
+
 def test_bad_input_is_named():
     images, captions = pair()
     captions.mask[2] = False

@@ -138,7 +138,7 @@ def paired_similarity(
 
 def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:
     """For each embedding, how many real tokens each item has, (B,) on the CPU. An item without any is a ValueError."""
-    counts = torch.cat([embedding.mask.sum(1) for embedding in embeddings]).cpu()  # the only wait for a GPU
+    counts = torch.cat([_count(embedding.mask) for embedding in embeddings]).cpu()  # the only wait for a GPU
     counts = list(counts.split([len(embedding) for embedding in embeddings]))
     for name, count in zip(names, counts, strict=True):
         if len(count) == 0:
@@ -166,6 +166,12 @@ def autocast_off(tensor: torch.Tensor):
     """A context without autocast on the tensor's device; some devices have none to begin with."""
     kind = tensor.device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
+def _count(mask):
+    """(B,) real tokens, counted twice as fast as by a sum of bool, which torch takes in int64."""
+    small = torch.int16 if mask.shape[1] < 2**15 else torch.int64
+    return mask.view(torch.uint8).sum(1, dtype=small).long()
 
 
 def _products(lead, others, own, wanted, ends):

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from tgdt_mini import image_tokens
-from tgdt_mini.embedding import sent
 from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.paths import cache, whole_folder
 from tgdt_mini.pictures import pictures
@@ -97,7 +96,7 @@ class TokenSet:
     """A whole split as tokens: I images, C captions, and which image each caption belongs to.
 
     Regions of all images lie one after the other (no padding is stored): those of image i are rows starts[i] to
-    starts[i + 1], always on the CPU. caption_image (C,) int64 is the row of each caption's image.
+    starts[i + 1]. caption_image (C,) int64 is the row of each caption's image.
     """
 
     features: torch.Tensor  # (all regions, F)
@@ -115,22 +114,19 @@ class TokenSet:
         return len(self.whole)
 
     def images(self, rows: torch.Tensor) -> ImageTokens:
-        """The images of `rows` (B,) int64, padded to the most regions among them.
-
-        Rows on the CPU: then a set on a GPU gives its images without being waited for.
-        """
-        rows = rows.cpu()
-        first, sizes = self.starts[rows], self.starts[rows + 1] - self.starts[rows]  # (B,)
-        slots = torch.arange(int(sizes.max()))
-        real = slots < sizes[:, None]  # (B, R)
-        take = torch.where(real, first[:, None] + slots, first[:, None]).flatten()
-        there, mask, rows = (sent(each, self.boxes.device) for each in (take, real, rows))
-        features = self.features.index_select(0, there if torch.is_tensor(self.features) else take)  # or from a disk
-        features, boxes = (each.unflatten(0, real.shape) for each in (features, self.boxes.index_select(0, there)))
+        """The images of `rows` (B,) int64, padded to the most regions among them."""
+        sizes = (self.starts[1:] - self.starts[:-1])[rows]
+        longest = int(sizes.max())
+        slots = torch.arange(longest, device=rows.device)
+        mask = slots < sizes[:, None]  # (B, R)
+        places = torch.where(mask, self.starts[rows][:, None] + slots, self.starts[rows][:, None])
+        take = places.reshape(-1)
+        features = self.features.index_select(0, take).reshape(*mask.shape, -1)
+        boxes = self.boxes.index_select(0, take).reshape(*mask.shape, 4)
         return ImageTokens(features * mask[..., None], boxes * mask[..., None], mask, self.whole[rows])
 
     def to(self, device) -> "TokenSet":
-        names = ("features", "boxes", "whole", "text", "caption_image", *(("hard",) if self.hard else ()))
+        names = ("features", "boxes", "starts", "whole", "text", "caption_image", *(("hard",) if self.hard else ()))
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def with_hard_captions(self, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0) -> "TokenSet":

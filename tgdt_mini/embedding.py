@@ -70,10 +70,3 @@ class Embedding:
             torch.cat([padded(part.local_tokens) for part in parts]),
             torch.cat([padded(part.mask) for part in parts]),
         )
-
-
-def sent(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """The tensor on a device. From the CPU to a GPU without waiting for what that GPU still has to do."""
-    if tensor.device.type == "cpu" and torch.device(device).type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=tensor.device.type == "cpu")

@@ -13,7 +13,8 @@ def encode(model: TGDT, tokens: TokenSet, batch: int = 250) -> tuple[Embedding, 
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     images = [
-        model.encode_images(tokens.images(rows).to(device)) for rows in torch.arange(tokens.image_count).split(batch)
+        model.encode_images(tokens.images(rows).to(device))
+        for rows in torch.arange(tokens.image_count, device=tokens.starts.device).split(batch)
     ]
     captions = _encode_text(model, tokens.text, batch)
     model.train(was_training)

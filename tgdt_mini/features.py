@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgdt_mini.embedding import sent
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.text_tokens import TextTokens
 
@@ -158,7 +157,7 @@ class Features:
 class StoredText(TextTokens):
     """Tokenized captions whose features stay on disk: (all real tokens, F), read for the captions that are asked for.
 
-    starts (C + 1,), always on the CPU: caption c owns rows starts[c] to starts[c + 1].
+    starts (C + 1,): caption c owns rows starts[c] to starts[c + 1].
     """
 
     starts: torch.Tensor | None = None
@@ -172,12 +171,16 @@ class StoredText(TextTokens):
         words = torch.zeros_like(mask).masked_scatter_(mask, stored.array("words"))
         return cls(ids, mask, words, stored.rows, stored.starts)
 
-    def _features(self, rows, lengths, longest):
+    def __getitem__(self, rows) -> TextTokens:
+        some = TextTokens(self.ids, self.mask, self.words)[rows]
         first = self.starts[:-1][rows][:, None]  # (c, 1)
-        real = torch.arange(longest) < lengths[:, None]  # (c, T)
-        places = torch.where(real, first + torch.arange(longest), first)
+        places = torch.where(some.mask, first + torch.arange(some.mask.shape[1], device=first.device), first)  # (c, T)
         features = self.features.index_select(0, places.flatten()).unflatten(0, places.shape)  # (c, T, F)
-        return features * sent(real, features.device)[..., None]
+        return TextTokens(some.ids, some.mask, some.words, features * some.mask[..., None])
+
+    def to(self, device) -> "StoredText":
+        moved = (part.to(device) for part in (self.ids, self.mask, self.words, self.features, self.starts))
+        return StoredText(*moved)
 
 
 class MappedRows:
@@ -208,7 +211,7 @@ class MappedRows:
         tensor = torch.from_numpy(found)
         if self.scale is not None:
             tensor = tensor * self.scale.index_select(0, torch.from_numpy(rows))
-        return sent(tensor, self.device)
+        return tensor.to(self.device)
 
 
 def _read_manifest(folder):

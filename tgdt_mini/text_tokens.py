@@ -6,13 +6,10 @@ to see WordPiece at work finds it built by hand in notebook 02; this module hold
 """
 
 import warnings
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-
-from tgdt_mini.embedding import sent
 
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 
@@ -34,34 +31,16 @@ class TextTokens:
     def __len__(self):
         return len(self.ids)
 
-    @cached_property
-    def lengths(self) -> torch.Tensor:
-        """(C,) real tokens of each caption, counted once and kept on the CPU."""
-        return self.mask.sum(dim=1).cpu()
-
     def __getitem__(self, rows) -> "TextTokens":
-        """The captions of `rows`, without the columns that are padding in all of them.
-
-        Rows on the CPU, or a slice: then captions on a GPU are had without waiting for it.
-        """
-        rows = rows.cpu() if torch.is_tensor(rows) else rows
-        lengths = self.lengths[rows]
-        longest = int(lengths.max()) if len(lengths) else 0
-        features = None if self.features is None else self._features(rows, lengths, longest)
-        rows = sent(rows, self.ids.device) if torch.is_tensor(rows) else rows
-        return TextTokens(*(part[rows][:, :longest] for part in (self.ids, self.mask, self.words)), features)
-
-    def _features(self, rows, lengths, longest):
-        """(c, longest, F). Rows and their lengths (c,) are on the CPU."""
-        rows = sent(rows, self.features.device) if torch.is_tensor(rows) else rows
-        return self.features[rows][:, :longest]
+        """The captions of `rows`, without the columns that are padding in all of them."""
+        ids, mask, words = self.ids[rows], self.mask[rows], self.words[rows]
+        longest = int(mask.sum(dim=1).max()) if len(mask) else 0
+        features = None if self.features is None else self.features[rows][:, :longest]
+        return TextTokens(ids[:, :longest], mask[:, :longest], words[:, :longest], features)
 
     def to(self, device) -> "TextTokens":
         features = None if self.features is None else self.features.to(device)
-        moved = replace(self, ids=self.ids.to(device), mask=self.mask.to(device), words=self.words.to(device),
-                        features=features)  # fmt: skip
-        vars(moved)["lengths"] = self.lengths  # counted before the move: a GPU would have to be waited for
-        return moved
+        return TextTokens(self.ids.to(device), self.mask.to(device), self.words.to(device), features)
 
 
 class TextTokenizer:

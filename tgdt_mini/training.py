@@ -20,7 +20,6 @@ from tgdt_mini.augmentation import augmented
 from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_state, random_state, save_model, save_state
 from tgdt_mini.data import TokenSet
-from tgdt_mini.embedding import sent
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.gradient_cache import embed_in_chunks
@@ -73,7 +72,7 @@ class Trainer:
                 raise ValueError(
                     "hard_captions is above 0, but the training set has none; see TokenSet.with_hard_captions"
                 )
-            self.has_hard = train.hard.words.any(dim=1).cpu()  # (C,)
+            self.has_hard = self.train_set.hard.words.any(dim=1)  # (C,)
 
     @property
     def epoch(self) -> int:
@@ -135,8 +134,8 @@ class Trainer:
     def _step(self):
         epoch, place = divmod(self.step, self.steps_an_epoch)
         if place == 0 or not hasattr(self, "order") or self.order_of != epoch:
-            self.order, self.order_of = self.batches.of(epoch), epoch
-        rows, captions = self.order[place]  # on the CPU, as all that a GPU would have to be asked for
+            self.order, self.order_of = self._order(epoch), epoch
+        rows, captions = self.order[place]
         rate = self.config.rate_at(self.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -144,11 +143,10 @@ class Trainer:
         some = self._with_hard_caption(captions)
         embeddings, carry_on = embed_in_chunks(self._embed, self._parts(rows, captions, captions[some]), self.device)
         images, texts, hard = distributed.gather(*embeddings)
-        loss = self.loss(images, texts, sent(rows, self.device), epoch)
+        loss = self.loss(images, texts, rows, epoch)
         total = loss.total
         binding = torch.zeros_like(total)
         if len(some):
-            some = sent(some, self.device)
             binding = hard_caption_loss(images[some], texts[some], hard, self.config.temperature)
             total = total + self.config.hard_weight * binding
         self.optimizer.zero_grad(set_to_none=True)
@@ -186,6 +184,9 @@ class Trainer:
         if not share or not self.config.use_local or self.config.stage_at(self.epoch) == "global":
             return captions[:0]
         return self.has_hard[captions].nonzero()[: round(share * len(captions)), 0]
+
+    def _order(self, epoch):
+        return [(rows.to(self.device), captions.to(self.device)) for rows, captions in self.batches.of(epoch)]
 
     def _end_epoch(self):
         total, inter_global, inter_local, intra, binding, steps = self.sums.tolist()

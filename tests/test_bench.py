@@ -140,6 +140,30 @@ def test_a_report_holds_what_its_table_shows_and_goes_through_json(monkeypatch, 
     assert list(lost.values()) == sorted(lost.values(), reverse=True), "a longer shortlist misses no more"
 
 
+def test_a_part_is_measured_again_and_the_rest_is_kept(monkeypatch, tmp_path):
+    small(monkeypatch)
+    whole = json.loads(json.dumps(bench.run((1000,), progress=False)))
+    monkeypatch.setattr(training, "import_row", lambda repeats: Row("Training", "import", 2.0, "ms"))
+    again = bench.run((1000,), only=("training",), before=whole, progress=False)
+    assert again["curves"] == whole["curves"] and again["scenes"] == whole["scenes"]
+    changed = [(old, new) for old, new in zip(whole["rows"], again["rows"], strict=True) if old != new]
+    assert [(old["ours"], new["ours"]) for old, new in changed] == [(1.0, 2.0)]
+    searched = bench.run((1000,), only=("search",), before=whole, progress=False)["rows"]
+    assert sorted(row["what"] for row in searched) == sorted(row["what"] for row in whole["rows"])
+    for before, message in (
+        (None, "there is no report to keep"), (whole | {"machine": {}}, "a report of another machine"),
+        (whole | {"quick": True}, "a report of another quick, True"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            bench.run((1000,), only=("training",), before=before)
+    with pytest.raises(ValueError, match="only holds 'speed'; it must be search, by-image"):
+        bench.run((1000,), only=("speed",), before=whole)
+    (tmp_path / "bench.json").write_text('{"machine": ', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bench.json is damaged .*; measure everything again"):
+        bench.read(tmp_path / "bench.json")
+    assert bench.read(tmp_path / "none.json") is None
+
+
 def test_peers_that_are_not_installed_are_told_so(monkeypatch):
     small(monkeypatch)
     monkeypatch.setattr(search, "version", lambda package: None)

@@ -238,13 +238,15 @@ def test_bench_writes_its_report_its_table_and_its_picture(monkeypatch, tmp_path
     }  # fmt: skip
     monkeypatch.setattr(bench, "run", lambda *arguments: asked.append(arguments) or report)
     code, out, _ = call(capsys, "bench", "--quick", "--sizes", 2000, "--million", "--out", tmp_path)
-    assert code == 0 and asked == [([2000], True, tmp_path)]
+    assert code == 0 and asked == [([2000], True, tmp_path, True, [], None)]
     assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")) == report
     assert (tmp_path / "bench.md").read_text(encoding="utf-8").strip() in out and "K 10 is the smallest" in out
     with Image.open(tmp_path / "search_times.png") as picture:
         assert picture.format == "PNG"
     call(capsys, "bench", "--out", tmp_path)
-    assert asked[1] == (bench.SIZES, False, None)
+    assert asked[1] == (bench.SIZES, False, None, True, [], None)
+    call(capsys, "bench", "--only", "training", "million", "--out", tmp_path)
+    assert asked[2] == (bench.SIZES, False, tmp_path, True, ["training", "million"], report), "the rest is kept"
 
 
 BAD = {
@@ -283,6 +285,7 @@ BAD = {
     "train into a file": (["train", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "demo into a file": (["demo", "--quick", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "bench into a file": (["bench", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
+    "bench of nothing": (["bench", "--only", "nonsense"], "only holds 'nonsense'; it must be search, by-image"),
     "bench of too few": (["bench", "--sizes", "10"], "sizes holds 10; each must be at least 1,000"),
     "no epochs": (["train", "--epochs", "0"], "epochs is 0; it must be above 0"),
     "an empty batch": (["train", "--quick", "--batch", "0"], "batch is 0"),

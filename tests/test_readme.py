@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tgdt_mini import ablations, scenes
+from tgdt_mini import ablations, bench, scenes
+from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.retrieval import Gallery
 
@@ -31,6 +32,15 @@ def test_the_page_on_photographs_has_the_table_that_the_stored_reports_give():
     page = (TOP / "docs" / "photographs.md").read_text(encoding="utf-8")
     table = page.split("<!-- photographs -->", 1)[1].split("<!-- end of photographs -->", 1)[0].strip()
     assert table == ablations.table(ablations.read(RESULTS / "photographs" / "default"))
+
+
+def test_the_table_of_speed_is_the_one_that_the_stored_report_gives_and_the_report_is_whole():
+    report = bench.read(RESULTS / "bench.json")
+    assert not report["quick"] and report["repeats"] >= 5 and report["machine"]["threads"] == 1
+    assert list(report["curves"]) == [str(size) for size in bench.SIZES]
+    assert {row["table"] for row in report["rows"]} == set(tables.TABLES)
+    assert report["million"]["size"] == 1_000_000 and report["machine"]["faiss-cpu"] and report["machine"]["maxsim-cpu"]
+    assert between("<!-- bench -->", "<!-- end of bench -->") == tables.table(report)
 
 
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():

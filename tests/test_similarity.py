@@ -73,9 +73,11 @@ def test_local_equals_the_triple_loop(width, chunk):
     torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
 
 
-def test_local_equals_the_triple_loop_when_every_region_is_real():
-    images, captions = random_embedding(2, 4, 3), random_embedding(3, 5, WORDS)
-    torch.testing.assert_close(local_similarity(images, captions), local_by_loops(images, captions))
+@pytest.mark.parametrize("regions, words", [(3, WORDS), (REGIONS, 4), (3, 4)], ids=["regions", "words", "both"])
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_local_equals_the_triple_loop_when_nothing_is_padded(regions, words, chunk):
+    images, captions = random_embedding(2, 4, regions), random_embedding(3, 5, words)
+    torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
 
 
 def test_a_padded_region_never_beats_a_negative_cosine():
@@ -249,6 +251,12 @@ def test_words_that_nobody_counted_give_the_same_scores(filler, monkeypatch):
     pack = similarity._pack
     monkeypatch.setattr(similarity, "_pack", lambda some, count: pack(some, None))
     torch.testing.assert_close(local_similarity(images, padded(captions, 2, filler)), expected)
+
+
+def test_real_tokens_are_counted_however_many_and_however_they_lie():
+    mask = torch.rand(50, 33) < 0.5
+    for some in (mask, mask[:, ::3], mask.T, torch.ones(2, 40_000, dtype=torch.bool)):
+        assert torch.equal(similarity._count(some), some.sum(1))
 
 
 def test_bad_input_is_named():

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from tgdt_mini import commands
+from tgdt_mini.bench import PARTS
 
 LITE, MINILM = "efficientnet-lite0", "minilm"  # see backbones.py, which takes torch to read
 
@@ -184,6 +185,8 @@ def parser() -> argparse.ArgumentParser:
                     Path("runs/bench"))  # fmt: skip
     bench.add_argument("--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)")
     bench.add_argument("--quick", action="store_true", help="the smallest size, few repeats: does it run?")
+    bench.add_argument("--only", nargs="+", metavar="PART", default=[],
+                       help=f"measure these again ({', '.join(PARTS)}); the rest stays as in --out")  # fmt: skip
     bench.add_argument("--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes")
     return top
 

@@ -168,8 +168,10 @@ def run_bench(args):
     from tgdt_mini.bench.tables import table
     from tgdt_mini.paths import write_whole
 
-    report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if args.million else None)
-    write_whole(args.out / "bench.json", json.dumps(report, indent=1) + "\n")
+    path, million = args.out / "bench.json", args.million or "million" in args.only
+    before = bench.read(path) if args.only else None
+    report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if million else None, True, args.only, before)
+    write_whole(path, json.dumps(report, indent=1) + "\n")
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")
     print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")

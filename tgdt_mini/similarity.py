@@ -57,7 +57,11 @@ def local_similarity(images: Embedding, captions: Embedding, chunk: int = CHUNK)
             words, average = _pack(captions[some], int(word_counts[some].sum()) if known else None)  # (P, D), (c, P)
             image_step = max(1, chunk // (len(words) * most_regions))
             rows = [slice(start, start + image_step) for start in range(0, len(images), image_step)]
-            best = [average @ _best_region(words, regions[i], None if pad is None else pad[i]) for i in rows]
+            best = (_best_region(words, regions[i], None if pad is None else pad[i]) for i in rows)  # (P, i) each
+            if average is None:
+                best = [each.unflatten(0, (-1, most_words)).mean(1) for each in best]
+            else:
+                best = [average @ each for each in best]
             scores.append(torch.cat(best, dim=1))  # (c, I)
     return torch.cat(scores).T  # (I, C)
 
@@ -134,7 +138,7 @@ def paired_similarity(
 
 def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:
     """For each embedding, how many real tokens each item has, (B,) on the CPU. An item without any is a ValueError."""
-    counts = torch.cat([embedding.mask.sum(1) for embedding in embeddings]).cpu()  # the only wait for a GPU
+    counts = torch.cat([_count(embedding.mask) for embedding in embeddings]).cpu()  # the only wait for a GPU
     counts = list(counts.split([len(embedding) for embedding in embeddings]))
     for name, count in zip(names, counts, strict=True):
         if len(count) == 0:
@@ -164,6 +168,12 @@ def autocast_off(tensor: torch.Tensor):
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
+def _count(mask):
+    """(B,) real tokens, counted twice as fast as by a sum of bool, which torch takes in int64."""
+    small = torch.int16 if mask.shape[1] < 2**15 else torch.int64
+    return mask.view(torch.uint8).sum(1, dtype=small).long()
+
+
 def _products(lead, others, own, wanted, ends):
     """Lead by lead, TOKENS of its partners at a time: their products (t, own tokens), and their slice of `wanted`."""
     width, dtype = lead.local_tokens.shape[2], at_least_float32(lead.local_tokens[:0]).dtype
@@ -180,9 +190,12 @@ def _products(lead, others, own, wanted, ends):
 def _pack(captions, count):
     """The real words only, (P, D) with P = count, and the (C, P) matrix that averages them caption by caption.
 
-    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight.
+    count None: nobody knows it without waiting; then all words stay, P = C * W, and padding has no weight. Where
+    nothing is padded nothing is copied, and there is no matrix (None): one image's captions are scored twice as fast.
     """
     mask = captions.mask  # (C, W)
+    if count == mask.numel():
+        return at_least_float32(captions.local_tokens.flatten(0, 1)), None  # (C*W, D)
     if count is None:
         words = at_least_float32(captions.local_tokens).masked_fill(~mask[..., None], 0).flatten(0, 1)  # (C*W, D)
         is_mine = torch.eye(len(mask), dtype=torch.bool, device=mask.device)[..., None] & mask  # (C, C, W)

@@ -14,7 +14,7 @@ from tgdt_mini.bench.measure import in_fresh_process
 from tgdt_mini.bench.search import ASKED, REGIONS, WEIGHT, WORDS, K, grow, search_megabytes
 from tgdt_mini.retrieval import Gallery
 
-SIZE, WIDTH = 1_000_000, 128  # 36 regions of the paper's data, the width of `mini`
+SIZE, WIDTH = 1_000_000, 128  # 36 regions, as in the paper's data; the width of `mini`
 
 
 def million(folder: Path, size: int = SIZE, width: int = WIDTH, local_precision: str = "float16") -> dict:

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 from tgdt_mini.correlation import canonical_maps, start_from_correlation
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
+from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.similarity import global_similarity
 from tgdt_mini.text_tokens import TextTokens
@@ -119,6 +120,21 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     torch.testing.assert_close(found, scores, atol=1e-4, rtol=0)
     before = model.read_region.weight[:, :F]
     assert torch.allclose(before, for_images[0], atol=1e-4)  # local tokens start in the same space
+
+
+def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_learn_in_all_directions():
+    tokens, scores = stored(), []
+    for width in (4, 16):  # captions have 5 numbers
+        torch.manual_seed(0)
+        sizes = dict(width=width, image_width=width, text_width=width, image_features=F, text_features=E)
+        model = TGDT(TGDTConfig.photos(image_feature_dropout=0.0, text_feature_dropout=0.0, **sizes))
+        assert len(start_from_correlation(model, tokens)) == min(width, E)
+        scores.append(global_similarity(*encode(model, tokens)))
+    images, captions = model(tokens.images(torch.arange(IMAGES)), tokens.text[torch.arange(0, IMAGES * EACH, EACH)])
+    cmc_loss(images, captions, inter="info_nce").total.backward()
+    for reader in (model.read_region, model.read_word):
+        assert (reader.weight.grad.abs().sum(dim=1) > 0).all()
+    assert torch.corrcoef(torch.stack([each.flatten() for each in scores]))[0, 1] > 0.9
 
 
 @pytest.mark.parametrize("changes", [{"image_hidden": 8}, {"local_layers": 1}, {"image_slot": "zero"}, {"width": 8}])

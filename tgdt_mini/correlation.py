@@ -18,6 +18,7 @@ from tgdt_mini.data import TokenSet
 from tgdt_mini.model import TGDT
 
 IMAGE_RIDGE, CAPTION_RIDGE, POWER = 1.0, 0.1, 0.5  # chosen on Flickr8k's dev split
+SPARE = 0.01  # of the random weights of directions beyond what the features have: free to learn, without a say at first
 BATCH = 500
 
 
@@ -51,8 +52,8 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
     """Set a model's linear layers so that global scores are those of CCA on a training set; returns the correlations.
 
     The readers of regions and words begin with the maps of whole images and captions, since a mean of tokens is mapped
-    to the mean of what they are mapped to. Place begins without a say. ValueError for a model with anything but linear
-    layers between features and common space.
+    to the mean of what they are mapped to. Place begins without a say, and so do directions of the common space beyond
+    as many as the features have. ValueError for a model with anything but linear layers between features and it.
     """
     c, branches = model.config, (model.image_branch, model.text_branch)
     linear = (
@@ -67,10 +68,12 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
     readers = model.read_region, model.read_word
     images = _read_by(readers[0], model, lambda rows: model.encode_images(train.images(rows)), train.image_count)
     captions = _read_by(readers[1], model, lambda rows: model.encode_captions(train.text[rows]), len(train.text))
-    *maps, correlations = canonical_maps(images, captions, train.caption_image, c.width)
+    known = min(c.width, c.image_features, c.text_features)
+    *maps, correlations = canonical_maps(images, captions, train.caption_image, known)
     for reader, (weight, bias) in zip(readers, maps):
-        reader.weight.copy_(weight)
-        reader.bias.copy_(bias)
+        reader.weight[known:] *= SPARE
+        reader.bias[known:] *= SPARE
+        reader.weight[:known], reader.bias[:known] = weight, bias
     if model.place is not None:
         nn.init.zeros_(model.place.weight)
         nn.init.zeros_(model.place.bias)

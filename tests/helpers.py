@@ -9,11 +9,21 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test ne
 import torch
 from torch.nn.functional import normalize
 
-from tgdt_mini import scenes
+from tgdt_mini import cli, scenes
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.model import TGDT, TGDTConfig
 from tgdt_mini.text_tokens import TextTokenizer
+
+
+def call(capsys, *arguments):
+    """(exit code, stdout, stderr) of a command."""
+    capsys.readouterr()
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
 
 
 def random_embedding(seed, items, lengths, width=8, dtype=torch.float64):

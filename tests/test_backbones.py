@@ -55,12 +55,17 @@ def test_features_are_those_of_the_model_for_the_ids_of_its_tokenizer(saved):
     assert backbone.pieces(CAPTIONS[0]) == tokenizer().pieces(CAPTIONS[0])
 
 
-def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
+def states_of_the_model():
+    """What goes into the first layer of `text_encoder`, and what comes out of each, for CAPTIONS."""
     tokens = tokenizer()(CAPTIONS)
     with torch.no_grad():
-        every = text_encoder()(
+        return text_encoder()(
             input_ids=tokens.ids, attention_mask=tokens.mask.long(), output_hidden_states=True
         ).hidden_states
+
+
+def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
+    every = states_of_the_model()
     assert torch.equal(TextBackbone(saved["text"], layers=2)(CAPTIONS).features, every[2])
     backbone = TextBackbone(saved["text"], trained_layers=1, layers=2)
     found = backbone(CAPTIONS)
@@ -76,11 +81,7 @@ def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
 
 
 def test_states_of_several_layers_lie_side_by_side(saved):
-    tokens = tokenizer()(CAPTIONS)
-    with torch.no_grad():
-        every = text_encoder()(
-            input_ids=tokens.ids, attention_mask=tokens.mask.long(), output_hidden_states=True
-        ).hidden_states
+    every = states_of_the_model()
     backbone = TextBackbone(saved["text"], states=2)
     assert torch.equal(backbone(CAPTIONS).features, torch.cat(every[2:], dim=2)) and backbone.width == 32
     assert torch.equal(TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2))

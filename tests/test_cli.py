@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import call
 from PIL import Image
 
 from tgdt_mini import cli, commands, experiments, scenes
@@ -38,16 +39,6 @@ def made(tmp_path_factory):
     arguments = ["--model", str(home / "run" / "model"), "--images", str(home / "pictures")]
     assert cli.main(["index", *arguments, "--out", str(home / "gallery")]) == 0
     return home
-
-
-def call(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command."""
-    capsys.readouterr()
-    try:
-        code = cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
 
 
 def search(home, *arguments):

@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
+from helpers import call, save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
 from PIL import Image
 from test_entities import annotated, annotation
 
@@ -39,16 +39,6 @@ TRAIN = ["--epochs", "1", "--batch", "8", "--device", "cpu"]
 def cache(tmp_path, monkeypatch):
     """What `datasets` keeps of parquet files goes away with the test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets cache")
-
-
-def call(capsys, *arguments):
-    """(exit code, stdout, stderr) of a command."""
-    capsys.readouterr()
-    try:
-        code = cli.main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        code = stop.code
-    return code, *capsys.readouterr()
 
 
 def done(capsys, *arguments):

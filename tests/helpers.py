@@ -10,9 +10,10 @@ import torch
 from torch.nn.functional import normalize
 
 from tgdt_mini import cli, scenes
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
 

@@ -11,8 +11,9 @@ import torch
 from helpers import save_encoder, text_encoder, tiny_config, token_set, tokenizer, vision_encoder
 
 from tgdt_mini.backbones import LITE, MINILM, TextBackbone, VisionBackbone, attach, grid_boxes, larger_cells, rebuild
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.encoding import encode_texts
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
 CAPTIONS = ["a red star", "two moons", "there is a tiny golden circle to the left of a big blue heart"]

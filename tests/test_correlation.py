@@ -5,11 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.correlation import canonical_maps, start_from_correlation
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.similarity import global_similarity
 from tgdt_mini.text_tokens import TextTokens
 

@@ -1,7 +1,6 @@
 """The two branches: names, unit vectors, masks, company that does not matter, and which parameters learn when."""
 
 import itertools
-import json
 import warnings
 from dataclasses import replace
 
@@ -11,11 +10,12 @@ from helpers import tiny_config, tiny_model, token_set, tokenizer
 from torch.nn.functional import normalize
 
 import tgdt_mini
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.model import TGDT, DropFeatures, DropItems, Layers, TGDTConfig, TokenBranch
+from tgdt_mini.model import TGDT, TokenBranch
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -247,24 +247,6 @@ def test_an_id_that_the_model_does_not_know_is_an_error():
         tiny_model(vocabulary=10).encode_captions(tokenizer()(["a red star"]))
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"widht": 3}, "unknown model setting 'widht'; known settings are .*width"),
-    ({"width": 33, "heads": 2}, "width is 33; it must be a multiple of heads, 2"),
-    ({"image_width": 30, "image_heads": 4}, "image_width is 30"),
-    ({"text_width": 30, "text_heads": 4}, "text_width is 30"),
-    ({"image_slot": "mean"}, "image_slot is 'mean'; it must be one of whole, zero"),
-    ({"image_tokens": "pixels"}, "image_tokens is 'pixels'; it must be one of"),
-])  # fmt: skip
-def test_settings_that_make_no_model_are_errors_that_name_them(values, message):
-    with pytest.raises(ValueError, match=message):
-        TGDTConfig.from_dict(values)
-
-
-@pytest.mark.parametrize("config", [TGDTConfig.mini(), TGDTConfig.paper()])
-def test_a_configuration_survives_json(config):
-    assert TGDTConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
 def test_the_mini_model_has_a_few_million_parameters_at_most():
     with torch.device("meta"):
         model = TGDT(TGDTConfig.mini())
@@ -348,26 +330,6 @@ def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_o
     torch.testing.assert_close(after.local_tokens, normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1))
 
 
-def test_hidden_features_are_hidden_in_all_tokens_of_an_item_and_only_in_training():
-    torch.manual_seed(0)
-    tokens, drop = torch.ones(50, 4, 40), DropFeatures(0.25)
-    found = drop(tokens)
-    assert (found == found[:, :1]).all() and not (found == found[:1]).all()
-    torch.testing.assert_close(found[found != 0], torch.full_like(found[found != 0], 1 / 0.75))
-    assert abs((found == 0).float().mean() - 0.25) < 0.03
-    assert torch.equal(drop.eval()(tokens), tokens)
-
-
-def test_about_the_share_of_items_is_left_alone_and_only_in_training():
-    torch.manual_seed(0)
-    drop = DropItems(0.3)
-    tokens = torch.ones(2000, 3, 2)
-    kept = drop(tokens)
-    assert ((kept == 0).flatten(1).all(1) | (kept == 1).flatten(1).all(1)).all()  # whole items
-    assert 0.25 < (kept == 0).float().mean() < 0.35
-    assert torch.equal(drop.eval()(tokens), tokens)
-
-
 def test_the_mini_images_local_tokens_know_of_no_other_region():
     model = tiny_model(image_local_layers=0, image_layers=0)
     assert not len(model.image_branch.local_layers.layers) and len(model.text_branch.local_layers.layers)
@@ -377,20 +339,3 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
     before, after = (model.eval().encode_images(each) for each in (images, changed))
     torch.testing.assert_close(before.local_tokens[:, 0], after.local_tokens[:, 0])
     assert not torch.allclose(before.global_token, after.global_token)
-
-
-def test_a_share_of_lonely_items_that_is_no_share_is_an_error():
-    with pytest.raises(ValueError, match="alone is 1.5"):
-        TGDTConfig(alone=1.5)
-    with pytest.raises(ValueError, match="context is -1"):
-        TGDTConfig(context=-1)
-
-
-@pytest.mark.parametrize("norm_first", [True, False])
-@pytest.mark.parametrize("count", [0, 1, 2])
-def test_the_global_token_alone_is_slot_0_of_all_slots(count, norm_first):
-    torch.manual_seed(0)
-    layers = Layers(count, 32, 4, 64, TGDTConfig(norm_first=norm_first)).double()
-    tokens, sizes = torch.randn(5, 7, 32, dtype=torch.float64), torch.tensor([7, 3, 1, 4, 2])
-    mask = torch.arange(7) < sizes[:, None]
-    torch.testing.assert_close(layers.first_slot(tokens, mask), layers(tokens, mask)[:, 0])

@@ -59,6 +59,8 @@ def test_imports_point_one_way():
         "records": {"sources", "data", "model", "training"},
         "sources": {"data", "model", "training"},
         "data": {"losses", "model", "training"},
+        "config": {"layers", "model", "data", "training"},
+        "layers": {"model", "data", "losses", "training"},
         "model": {"losses", "training", "scenes", "retrieval"},
         "similarity": {"training", "model", "data"},
         "losses": {"model", "training", "data"},

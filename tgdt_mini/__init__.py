@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "Embedding": "embedding",
     "TGDT": "model",
-    "TGDTConfig": "model",
+    "TGDTConfig": "config",
     "TextTokenizer": "text_tokens",
     "ImageTokens": "data",
     "TokenSet": "data",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import torch
 
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.config import TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.paths import whole_folder
 from tgdt_mini.text_tokens import TextTokenizer
 

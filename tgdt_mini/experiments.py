@@ -10,12 +10,13 @@ import torch
 from tgdt_mini import distributed, plots, scenes
 from tgdt_mini.assessment import assess, choice_of, choose
 from tgdt_mini.checkpoint import load_model, save_model
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.correlation import start_from_correlation
 from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes import grammar

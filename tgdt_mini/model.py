@@ -1,197 +1,19 @@
 """The two branches of TGDT: tokens in, one global token and a set of local tokens out, in one common space.
 
-Both modalities use the same class, `TokenBranch`; they share no weights. Sizes of `TGDTConfig.paper()` are those of
-the released code (LCFractal/TGDT). Encoder layers are torch's own: notebook 03 builds one by hand and shows that both
-agree. Scoring is in `similarity.py`, what to learn from it in `losses.py`.
+Both modalities use the same class, `TokenBranch`; they share no weights. The sizes are in `config.py`, the layers in
+`layers.py`. Scoring is in `similarity.py`, what to learn from it in `losses.py`.
 """
-
-from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.image_tokens import REGION_WIDTH, geometry
+from tgdt_mini.image_tokens import geometry
+from tgdt_mini.layers import DropFeatures, Layers, sinusoids, waves
 from tgdt_mini.text_tokens import TextTokens
-
-
-@dataclass(frozen=True)
-class TGDTConfig:
-    """Every size of a model. `mini()` for the drawn scenes, `paper()` for the released code's sizes."""
-
-    width: int = 128  # of the common space
-    heads: int = 4
-    feedforward: int = 256
-    local_layers: int = 1  # in the common space, up to the local tokens
-    image_local_layers: int | None = None  # the same for the image branch alone; None: as many as local_layers
-    global_layers: int = 1  # on top of them, up to the global token
-    context: float = 0.0  # how much of slot 0 is added to each local token: what attention brings, without its weights
-    alone: float = 0.0  # share of items whose local layers, in training, let no token see its neighbours
-    image_features: int = REGION_WIDTH  # numbers a region comes with
-    image_hidden: int = 256  # of the two-layer perceptron that reads them; 0 for a single linear layer
-    box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
-    image_width: int = 128
-    image_layers: int = 0  # of the modality's own, before the common space
-    image_heads: int = 4
-    image_feedforward: int = 256
-    image_slot: str = "whole"  # slot 0 of an image: its whole-image features, or "zero" as in the released code
-    vocabulary: int = 400
-    most_tokens: int = 40
-    text_width: int = 128
-    text_window: int = 9  # words that each word sees before attention, itself in the middle; 0 for none, as in BERT
-    text_layers: int = 0
-    text_heads: int = 4
-    text_feedforward: int = 256
-    dropout: float = 0.0
-    norm_first: bool = True  # layer norm before attention learns faster from scratch; the released code has it after
-    image_tokens: str = "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
-    image_source: dict | None = None  # what describes the pretrained encoder of pictures (see backbones.py), if any
-    text_source: dict | None = None  # the same for captions
-    text_slot: str = "start"  # slot 0 of a caption with features: those of its start token, or the "mean" of its words
-    text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
-    image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
-    text_top: dict | None = None  # the same of text_source
-    image_feature_dropout: float = 0.0  # of the numbers that regions come with, the same ones in a whole image
-    text_feature_dropout: float = 0.0  # of those that words come with, the same ones in a whole caption
-
-    @classmethod
-    def mini(cls, **changes) -> "TGDTConfig":
-        """About one million parameters, for the embedded scenes.
-
-        A local token stands for one region or one word, and is trained to keep to it: regions are not mixed before
-        they are compared with words, and half of the captions of a batch leave out attention before their local tokens.
-        """
-        return cls(**(dict(image_local_layers=0, global_layers=2, alone=0.5) | changes))
-
-    @classmethod
-    def photos(cls, **changes) -> "TGDTConfig":
-        """For image_features and text_features of pretrained encoders; the sizes were chosen on Flickr8k's dev split.
-
-        With some thousand pictures, layers learn them by heart; so do linear maps, until half of the features are
-        hidden from them at each step. What attention would bring to local tokens, they get from slot 0 as it is.
-        """
-        sizes = dict(
-            width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256,
-            text_window=0, text_slot="mean", context=3.0, image_tokens="features", image_feature_dropout=0.5,
-            text_feature_dropout=0.3,
-        )  # fmt: skip
-        return cls(**(sizes | changes))
-
-    @classmethod
-    def paper(cls, **changes) -> "TGDTConfig":
-        """The released code's sizes: 2048-d regions, 4 image layers, 6 BERT-sized text layers, 1024-d common space."""
-        sizes = dict(
-            width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2,
-            image_features=2048, image_hidden=2048, image_width=2048, image_layers=4, image_heads=4,
-            image_feedforward=2048, image_slot="zero", box_waves=0, vocabulary=30522, most_tokens=512,
-            text_width=768, text_window=0, text_layers=6, text_heads=12, text_feedforward=3072,
-            dropout=0.1, norm_first=False,
-        )  # fmt: skip
-        return cls(**(sizes | changes))
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "TGDTConfig":
-        """A configuration read from JSON. ValueError names a key that this version does not know."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown model setting {unknown[0]!r}; known settings are {', '.join(sorted(known))}")
-        return cls(**values)
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    def __post_init__(self):
-        for width, heads in (("width", "heads"), ("image_width", "image_heads"), ("text_width", "text_heads")):
-            if getattr(self, width) % getattr(self, heads):
-                raise ValueError(
-                    f"{width} is {getattr(self, width)}; it must be a multiple of {heads}, {getattr(self, heads)}"
-                )
-        if not 0 <= self.alone <= 1:
-            raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
-        if self.context < 0:
-            raise ValueError(f"context is {self.context}; it is a weight of slot 0, 0 or more")
-        for name, choices in (
-            ("image_slot", ("whole", "zero")),
-            ("text_slot", ("start", "mean")),
-            ("image_tokens", ("regions", "patches", "features")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}")
-
-
-class Layers(nn.Module):
-    """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes tokens through."""
-
-    def __init__(self, count: int, width: int, heads: int, feedforward: int, config: TGDTConfig, alone: float = 0.0):
-        super().__init__()
-        each = dict(dropout=config.dropout, activation="relu", batch_first=True, norm_first=config.norm_first)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count))
-        if alone:
-            for layer in self.layers:  # what attention found passes through here before it is added to the token
-                layer.dropout1 = nn.Sequential(layer.dropout1, DropItems(alone))
-        self.norm = nn.LayerNorm(width) if config.norm_first and count else nn.Identity()
-
-    def forward(self, tokens, mask):
-        """tokens (B, L, width), mask (B, L) bool: padding is looked at by nobody, so an item's batch cannot matter."""
-        for layer in self.layers:
-            tokens = layer(tokens, src_key_padding_mask=~mask)
-        return self.norm(tokens)
-
-    def first_slot(self, tokens, mask):
-        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other slots."""
-        if not self.layers:
-            return tokens[:, 0]
-        for layer in self.layers[:-1]:
-            tokens = layer(tokens, src_key_padding_mask=~mask)
-        last, slot = self.layers[-1], tokens[:, :1]  # (B, 1, width)
-
-        def attend(query, keys):
-            return last.dropout1(last.self_attn(query, keys, keys, ~mask, need_weights=False)[0])
-
-        def feed(each):
-            return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(each)))))
-
-        if last.norm_first:
-            keys = last.norm1(tokens)
-            slot = slot + attend(keys[:, :1], keys)
-            slot = slot + feed(last.norm2(slot))
-        else:
-            slot = last.norm1(slot + attend(slot, tokens))
-            slot = last.norm2(slot + feed(slot))
-        return self.norm(slot)[:, 0]
-
-
-class DropItems(nn.Module):
-    """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in eval mode.
-
-    On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by item. Here it hides
-    a token's neighbours now and then, so that the token goes on to stand for its own word or region.
-    """
-
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
-    def forward(self, tokens):
-        """tokens (B, L, D)"""
-        if not self.training:
-            return tokens
-        return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
-
-
-class DropFeatures(nn.Dropout1d):
-    """In training, hides a share p of an item's features from all of its tokens at once.
-
-    Token by token, what is hidden in one region is seen in the next, and the best region of a word would be the one
-    whose noise suits it.
-    """
-
-    def forward(self, tokens):
-        """tokens (B, L, F)"""
-        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
 
 
 class TokenBranch(nn.Module):
@@ -227,19 +49,6 @@ class TokenBranch(nn.Module):
             normalize(each.float(), dim=-1),  # (B, L, D)
             local_mask[:, 1:],
         )
-
-
-def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
-    """(N, width) sines and cosines of places (N,), from fast to slow (Vaswani et al., 2017)."""
-    rates = torch.exp(-torch.arange(0, width, 2) / width * 9.21)  # 1 down to about 1 / 10,000
-    angles = places[:, None] * rates  # (N, width / 2)
-    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
-
-
-def waves(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """(..., n) fractions to (..., n + 2 * n * count): themselves, and sines and cosines of 1, 2, 4 ... times pi."""
-    angles = [numbers * (torch.pi * 2**k) for k in range(count)]
-    return torch.cat([numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1)
 
 
 class TGDT(nn.Module):

@@ -13,12 +13,13 @@ import torch
 from tgdt_mini import distributed
 from tgdt_mini.assessment import assess, choice_of
 from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
 from tgdt_mini.encoding import encode
 from tgdt_mini.experiments import fit
 from tgdt_mini.features import Features, StoredText, write_features
-from tgdt_mini.model import TGDT, TGDTConfig
+from tgdt_mini.model import TGDT
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
 from tgdt_mini.recipe import TrainingConfig, pick_device

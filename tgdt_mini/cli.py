@@ -13,7 +13,7 @@ from pathlib import Path
 from tgdt_mini import commands
 from tgdt_mini.bench import PARTS
 
-LITE, MINILM = "efficientnet-lite0", "minilm"  # see backbones.py, which takes torch to read
+LITE, MINILM = "efficientnet-lite0", "minilm"  # see pretrained.py, which takes torch to read
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,6 @@ What the options say is kept in encoders.json, so that `search` finds the pictur
 from pathlib import Path
 
 from tgdt_mini import photos
-from tgdt_mini.backbones import TextBackbone, VisionBackbone
 from tgdt_mini.detections import BOTTOM_UP, WIDTH, Detections, read_sizes
 from tgdt_mini.entities import add_phrases
 from tgdt_mini.pictures import picture_sizes
@@ -14,6 +13,8 @@ from tgdt_mini.pretrained import LITE
 from tgdt_mini.recipe import pick_device
 from tgdt_mini.records import SPLITS
 from tgdt_mini.sources import karpathy_numbers
+from tgdt_mini.text_backbone import TextBackbone
+from tgdt_mini.vision_backbone import VisionBackbone
 
 
 def run(args) -> dict:

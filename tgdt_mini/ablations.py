@@ -44,7 +44,7 @@ def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = Fals
         raise ValueError(f"recipe is {name!r}; it must be one of {', '.join(known)}")
     base = {"hard_captions": 1.0}
     if photos:
-        from tgdt_mini.photos import RECIPE as base
+        from tgdt_mini.photo_experiments import RECIPE as base
     changes = RECIPES[name][0] | ({"hard_captions": 0.0} if photos else {})
     return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
@@ -70,10 +70,10 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         folder = Path(out) / "runs" / report.stem
         begun = (folder / "last" / "state.json").is_file()
         if features:
-            from tgdt_mini import photos
+            from tgdt_mini.photo_experiments import assess_on_photos, train_on_photos
 
-            model = photos.train_on_photos(features, config, folder, device, begun, progress)
-            found = photos.assess_on_photos(model, features)
+            model = train_on_photos(features, config, folder, device, begun, progress)
+            found = assess_on_photos(model, features)
         else:
             model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
             found, _, _ = assess_on_scenes(model, "test", other, progress)

@@ -55,9 +55,9 @@ def run_evaluate(args):
 
     model = _load(args)
     if args.features:
-        from tgdt_mini import photos
+        from tgdt_mini.photo_experiments import assess_on_photos
 
-        report = photos.assess_on_photos(model, args.features, args.split, args.folds)
+        report = assess_on_photos(model, args.features, args.split, args.folds)
     elif args.folds or model.config.image_source:
         asked = "--folds is given" if args.folds else "the model was trained on features of photographs"
         raise ValueError(f"{asked}, but no features are: add --features FOLDER")
@@ -89,9 +89,9 @@ def run_index(args):
 
     model = _load(args)
     if args.features:
-        from tgdt_mini import photos
+        from tgdt_mini.photo_experiments import encode_split
 
-        found, names = photos.encode_split(model, args.features, args.split)[:2]
+        found, names = encode_split(model, args.features, args.split)[:2]
     else:
         _attach(model)
         if args.images is None:
@@ -131,10 +131,11 @@ def run_search(args):
     _attach(model)
     chosen, picture_of = choice_of(model), _picture
     if args.features:
-        from tgdt_mini import photos
+        from tgdt_mini.photo_experiments import encode_split
+        from tgdt_mini.photos import finder
 
-        images, names, captions, texts = photos.encode_split(model, args.features, args.split)
-        picture_of = photos.finder(args.features, args.split)
+        images, names, captions, texts = encode_split(model, args.features, args.split)
+        picture_of = finder(args.features, args.split)
     if args.caption is not None:
         if args.qdrant:
             from tgdt_mini.qdrant import QdrantGallery
@@ -198,14 +199,14 @@ def _train(args):
     if not features and (getattr(args, "vision_layers", None) or getattr(args, "text_layers", None)):
         raise ValueError("--vision-layers and --text-layers are of pretrained encoders: add --features FOLDER")
     if features:
-        from tgdt_mini import photos
+        from tgdt_mini import photo_experiments
 
-        asked = photos.RECIPE | asked | {"hard_captions": 0.0}
+        asked = photo_experiments.RECIPE | asked | {"hard_captions": 0.0}
     config = TrainingConfig(**asked)
     with distributed.joined(args.device) as device:
         if features:
             trained = {"vision": args.vision_layers, "text": args.text_layers}
-            return photos.train_on_photos(features, config, args.out, device, args.resume, trained=trained)
+            return photo_experiments.train_on_photos(features, config, args.out, device, args.resume, trained=trained)
         return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 

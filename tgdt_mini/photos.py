@@ -1,7 +1,7 @@
-"""Whole runs on photographs: features extracted once by pretrained encoders, then trained and judged like drawn scenes.
+"""A folder of features: what pretrained encoders, or a detector, made of photographs and captions once, for every run.
 
-A folder of features holds, for each split, `images` and `captions` (see `features.py`) and `records`, the data set
-without its pictures; encoders.json names what made them. Nothing here needs the photographs again but drawing hits.
+It holds, for each split, `images` and `captions` (see `features.py`) and `records`, the data set without its pictures;
+encoders.json names what made them. Only drawing hits needs the photographs again. No model of ours is known here.
 """
 
 import hashlib
@@ -10,29 +10,17 @@ from pathlib import Path
 
 import torch
 
-from tgdt_mini import distributed
-from tgdt_mini.assessment import assess, choice_of
-from tgdt_mini.backbones import rebuild
-from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
-from tgdt_mini.encoding import encode
-from tgdt_mini.experiments import fit
 from tgdt_mini.features import Features, StoredText, write_features
-from tgdt_mini.model import TGDT
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
-from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.scenes import import_datasets, no_bars
 from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.vision_backbone import VisionBackbone
 
 BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
 SOURCE = ("images", "columns", "splits", "restval", "most_captions")
-RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
-    epochs=20, batch=512, learning_rate=3e-4, easy_share=0.8, start="correlation", mirror=True, hide_regions=0.5,
-    hide_words=0.2, validation_captions=1,
-)  # fmt: skip
 
 
 def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone, out: Path, precision: str = "float16",
@@ -95,19 +83,6 @@ def open_features(folder: Path, split: str, check_all: bool = False):
     )  # fmt: skip
 
 
-def _features_for(model, folder, split):
-    """`open_features`, for a model: ValueError if other encoders made them than those that it was trained with."""
-    about = encoders_of(folder)
-    for name, trained in (("vision", model.config.image_source), ("text", model.config.text_source)):
-        if not trained or trained["key"] != about[name]["key"]:
-            other = f"{trained['source']} {trained['key']}" if trained else "none"
-            raise ValueError(
-                f"{folder} holds features of the {name} encoder {about[name]['source']} {about[name]['key']}, but the "
-                f"model was trained on those of {other}; extract them with that one"
-            )
-    return open_features(folder, split)
-
-
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read through."""
     for split in encoders_of(folder)["splits"]:
@@ -122,63 +97,6 @@ def encoders_of(folder: Path) -> dict:
         return about | {name: about[name] for name in ("vision", "text", "source", "splits")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
-
-
-def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: str = "auto", resume: bool = False,
-                    progress: bool = True, trained: dict | None = None, **sizes) -> TGDT:  # fmt: skip
-    """Train on a folder of features; the best model by validation rsum, returned and written to out/model.
-
-    sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too, or only
-    the last so many of them that `trained` says: {"vision": number, "text": number}.
-    """
-    about, progress = encoders_of(features), progress and distributed.rank() == 0
-    (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
-    text = rebuild(TextBackbone, about["text"])
-    image_top = None
-    if about["vision"]["trained_layers"]:
-        image_top = rebuild(VisionBackbone, about["vision"]).top
-    torch.manual_seed(config.seed)
-    model = TGDT(TGDTConfig.photos(
-        image_features=train.features.shape[1], text_features=train.text.features.shape[1],
-        image_source=about["vision"], text_source=about["text"], most_tokens=about["text"]["most_tokens"],
-        image_top=_to_train(image_top, trained, "vision"), text_top=_to_train(text.top, trained, "text"), **sizes,
-    ))  # fmt: skip
-    for mine, pretrained in ((model.image_top, image_top), (model.text_top, text.top)):
-        if mine is not None:
-            mine.load_state_dict(pretrained.state_dict())
-    return fit(model, train, validation, text.tokenizer, config, out, pick_device(device), resume, progress)
-
-
-def _to_train(top, trained, name):
-    """What describes an encoder's last layers to a model, with how many of them learn. ValueError if it has fewer."""
-    wanted = (trained or {}).get(name)
-    there = len(top.layers) if top else 0
-    if wanted is not None and not 0 <= wanted <= there:
-        raise ValueError(
-            f"--{name}-layers is {wanted}, but the features leave {there} layers of the {name} encoder to train: use 0 "
-            f"to {there}, or extract again with --{name}-layers {wanted}"
-        )
-    return top and (top.about if wanted is None else top.about | {"trained": wanted})
-
-
-def assess_on_photos(model: TGDT, features: Path, split: str = "test", folds: int = 0) -> dict:
-    """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes.
-
-    folds: also the mean of so many parts, as in `assess`. captions_each: {captions of an image: images with so many}.
-    """
-    records, tokens = _features_for(model, features, split)
-    report = assess(model, tokens, choice_of(model), records=records, folds=folds)
-    trained = {name: value for name, value in model.notes.items() if name != "history"}
-    counts = tokens.caption_image.bincount().bincount()
-    each = {count: images for count, images in enumerate(counts.tolist()) if images}
-    return report | {"split": split, "images": tokens.image_count, "captions_each": each, "trained": trained}
-
-
-def encode_split(model: TGDT, features: Path, split: str):
-    """(Embedding of the images, their ids, Embedding of the captions, the captions) of a split."""
-    _, tokens = _features_for(model, features, split)
-    images, captions = encode(model, tokens)
-    return images, list(tokens.image_ids), captions, list(tokens.captions)
 
 
 def open_pictures(source: dict) -> dict:

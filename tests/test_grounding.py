@@ -9,7 +9,7 @@ from helpers import tokenizer
 from tgdt_mini import scenes
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.grounding import grounding, inside_share
-from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.words import COLOUR_WORDS, SHAPE_WORDS, SIZE_WORDS, true_of
 
 
 def test_inside_share_is_the_part_of_the_region_that_lies_in_the_object():
@@ -79,9 +79,9 @@ def test_a_word_on_another_object_that_it_is_true_of_counts_as_true_and_not_as_r
 def test_a_words_truth_is_that_of_its_object():
     for scene in scenes.scenes_of("validation", 20):
         for thing in scene.things:
-            for words, attribute in ((grammar.COLOUR_WORDS, thing.colour), (grammar.SIZE_WORDS, thing.size)):
-                assert all(grammar.true_of(word, thing) == (name == attribute)
+            for words, attribute in ((COLOUR_WORDS, thing.colour), (SIZE_WORDS, thing.size)):
+                assert all(true_of(word, thing) == (name == attribute)
                            for name, some in words.items() for word in some)  # fmt: skip
-            assert all(grammar.true_of(word, thing) == (name == thing.shape)
-                       for name, pairs in grammar.SHAPE_WORDS.items() for pair in pairs for word in pair)  # fmt: skip
-    assert not grammar.true_of("above", thing) and not grammar.true_of("", thing)
+            assert all(true_of(word, thing) == (name == thing.shape)
+                       for name, pairs in SHAPE_WORDS.items() for pair in pairs for word in pair)  # fmt: skip
+    assert not true_of("above", thing) and not true_of("", thing)

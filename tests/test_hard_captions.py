@@ -12,6 +12,7 @@ from tgdt_mini.data import scene_tokens
 from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.losses import hard_caption_loss
 from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.similarity import local_similarity
 from tgdt_mini.text_tokens import TextTokenizer
 
@@ -49,13 +50,13 @@ def test_articles_and_commas_stay_right():
 
 def test_hard_captions_of_the_scenes_are_nearly_always_false_of_their_picture():
     """Only text is read, so a few stay true; the meaning of a foil is found by its text."""
-    lexicon, judged, false = grammar.lexicon(), 0, 0
+    kinds, judged, false = lexicon(), 0, 0
     for scene in scenes.scenes_of("validation", 200):
         here = scenes.truths.World([scene])
         for meaning in grammar.captions(scene):
             text = grammar.write(meaning)[0]
             known = {grammar.write(foil)[0]: foil for foil in grammar.foil(meaning)}
-            for made in changes(text, lexicon, 6) & known.keys():
+            for made in changes(text, kinds, 6) & known.keys():
                 judged, false = judged + 1, false + (not here.true_of(known[made])[0])
     assert judged > 500 and false / judged > 0.9
 
@@ -64,12 +65,12 @@ def test_a_set_with_hard_captions_keeps_them_beside_their_captions():
     dataset = scenes.load("train", first=12)
     tokenizer = TextTokenizer.learn([caption for own in dataset["captions"] for caption in own])
     _, tokens = scene_tokens("train", tokenizer, first=12)
-    hard = tokens.with_hard_captions(tokenizer, grammar.lexicon(), seed=3)
-    again = tokens.with_hard_captions(tokenizer, grammar.lexicon(), seed=3)
+    hard = tokens.with_hard_captions(tokenizer, lexicon(), seed=3)
+    again = tokens.with_hard_captions(tokenizer, lexicon(), seed=3)
     assert torch.equal(hard.hard.ids, again.hard.ids) and len(hard.hard) == len(tokens.captions)
     rng = random.Random(3)
     for row, caption in enumerate(tokens.captions):
-        made = hard_caption(caption, grammar.lexicon(), rng)
+        made = hard_caption(caption, lexicon(), rng)
         real = hard.hard.ids[row][hard.hard.words[row]]
         assert real.tolist() == (tokenizer([made]).ids[0][1:-1].tolist() if made else [])
     assert len(hard.first(5).hard) == len(hard.first(5).captions)

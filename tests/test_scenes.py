@@ -22,6 +22,7 @@ from PIL import Image
 from tgdt_mini import scenes
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes.truth import oracle, truth
+from tgdt_mini.scenes.words import ANY_SHAPE, COLOUR_WORDS, NUMBER_WORDS, OPPOSITE, SHAPE_WORDS, SIZE_WORDS
 
 SPLITS = ("train", "validation", "test")
 
@@ -43,8 +44,8 @@ def fits(thing, mention):
 
 def stands(scene, first, relation, second):
     """The relation again: from centres, sizes, and pixels that a later object covers of an earlier one."""
-    if grammar.OPPOSITE[relation] in ("left", "above", "bigger", "front"):
-        return stands(scene, second, grammar.OPPOSITE[relation], first)
+    if OPPOSITE[relation] in ("left", "above", "bigger", "front"):
+        return stands(scene, second, OPPOSITE[relation], first)
     one, other = scene.things[first], scene.things[second]
     if relation == "front":
         return first > second and (world.footprint(one) & world.footprint(other)).sum() >= grammar.LEAST_SHARED
@@ -63,7 +64,7 @@ def is_true(scene, meaning):
             singles.append(mention)
             continue
         members = {i for i, thing in enumerate(scene.things) if fits(thing, mention)}
-        if len(members) != next(n for n, words in grammar.NUMBER_WORDS.items() if mention.number_word in words):
+        if len(members) != next(n for n, words in NUMBER_WORDS.items() if mention.number_word in words):
             return False
         free -= members
     return any(
@@ -262,15 +263,15 @@ def test_every_foil_is_false_of_its_image_and_one_swap_away_from_its_caption():
             same = sorted(set(foil.replace(",", "").split()) - articles) == sorted(
                 set(caption.replace(",", "").split()) - articles
             )
-            assert swapped or same or possible[foil].relation == grammar.OPPOSITE[meaning.relation]
+            assert swapped or same or possible[foil].relation == OPPOSITE[meaning.relation]
     assert count > 2000  # of 5000 captions
 
 
 def test_links_name_words_whose_objects_are_what_the_word_says():
-    says = {word: ("colour", name) for name, words in grammar.COLOUR_WORDS.items() for word in words}
-    says |= {word: ("shape", name) for name, nouns in grammar.SHAPE_WORDS.items() for noun in nouns for word in noun}
-    says |= {word: ("size", name) for name, words in grammar.SIZE_WORDS.items() for word in words}
-    any_shape, nouns = {word for noun in grammar.ANY_SHAPE for word in noun}, set()
+    says = {word: ("colour", name) for name, words in COLOUR_WORDS.items() for word in words}
+    says |= {word: ("shape", name) for name, nouns in SHAPE_WORDS.items() for noun in nouns for word in noun}
+    says |= {word: ("size", name) for name, words in SIZE_WORDS.items() for word in words}
+    any_shape, nouns = {word for noun in ANY_SHAPE for word in noun}, set()
     dataset = scenes.load("test").select(range(200))
     for scene, captions, links in zip(scenes.scenes_of("test", 200), dataset["captions"], dataset["links"]):
         for c, caption in enumerate(captions):

@@ -15,7 +15,7 @@ from tgdt_mini.checkpoint import load_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.recipe import TrainingConfig, pick_device, precision_of
-from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer, validate
 
 QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 steps an epoch
@@ -386,7 +386,7 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path):
 def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
     """On the device "meta" there are no numbers: whoever asks for one, as for the longest caption, gets an error."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
-    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
     trainer = Trainer(tiny_model(), train, train, TrainingConfig(batch=8, **settings), tmp_path, "meta", progress=False)
     trainer._step()
     trainer._step()
@@ -396,7 +396,7 @@ def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
 
 
 def test_a_plan_knows_the_sizes_of_its_batches():
-    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
     batches = Batches(train, 8, seed=0, mix_lengths=4.0)
     for share in (0.0, 0.4, 1.0):
         for (rows, captions), (same, owned, some, longest) in zip(batches.of(1), batches.plan(1, share), strict=True):
@@ -495,7 +495,7 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
 
 
 def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_result(tmp_path):
-    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
     straight = trainer_of(tmp_path / "straight", train=train, hard_captions=1.0)
     history = straight.run()
     assert 0 < history[-1]["binding"] < 10 * math.log(2)

@@ -13,7 +13,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.recipe import TrainingConfig
-from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer
 
 STEPS = {  # settings of a training step, and the epoch that it is taken from
@@ -79,7 +79,7 @@ def data():
     """Training set, validation set, tokenizer, and the model's configuration."""
     if DRAWN:
         return DRAWN[0]
-    train = token_set("train", 24).with_hard_captions(tokenizer(), grammar.lexicon())
+    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
     return train, token_set("validation", 12), tokenizer(), tiny_config()
 
 

@@ -19,7 +19,7 @@ from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
-from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.words import lexicon, true_of
 from tgdt_mini.scenes.world import SIDE
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training import Trainer
@@ -42,7 +42,7 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
         _, train = scene_tokens("train", tokenizer, kind, first, progress)
         _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
     if config.hard_captions:
-        train = train.with_hard_captions(tokenizer, grammar.lexicon(), config.seed)
+        train = train.with_hard_captions(tokenizer, lexicon(), config.seed)
     torch.manual_seed(config.seed)
     width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
     model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind))
@@ -98,7 +98,7 @@ def assess_on_scenes(model: TGDT, split: str = "test", first: int | None = None,
     dataset, tokens = scene_tokens(split, model.tokenizer, model.config.image_tokens, first, progress)
     things = [scene.things for scene in scenes.scenes_of(split, first)]
     report = assess(model, tokens, choice_of(model), dataset, scenes.oracle(split, first),
-                    lambda row, thing, word: grammar.true_of(word, things[row][thing]))  # fmt: skip
+                    lambda row, thing, word: true_of(word, things[row][thing]))  # fmt: skip
     trained = {name: value for name, value in model.notes.items() if name != "history"}
     return report | {"split": split, "scenes": tokens.image_count, "trained": trained}, dataset, tokens
 

@@ -41,13 +41,14 @@ def step_rows(repeats: int = 5) -> list[Row]:
     from tgdt_mini.data import scene_tokens
     from tgdt_mini.model import TGDT
     from tgdt_mini.recipe import TrainingConfig
-    from tgdt_mini.scenes import grammar, load
+    from tgdt_mini.scenes import load
+    from tgdt_mini.scenes.words import lexicon
     from tgdt_mini.text_tokens import TextTokenizer
     from tgdt_mini.training import Trainer
 
     tokenizer = TextTokenizer.learn([caption for own in load("train", first=SCENES)["captions"] for caption in own])
     _, scenes = scene_tokens("train", tokenizer, first=SCENES)
-    scenes = scenes.with_hard_captions(tokenizer, grammar.lexicon())
+    scenes = scenes.with_hard_captions(tokenizer, lexicon())
     rows = []
     for what, sizes, hard, at_least in (
         ("D 128, 2 + 2 layers, the CMC loss", dict(local_layers=2, image_local_layers=2, alone=0.0), 0.0, 2.5),

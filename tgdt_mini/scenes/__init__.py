@@ -1,7 +1,8 @@
 """The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn from integers.
 
 `load` gives the pictures and captions; `oracle` and `load`'s column `foils` say what a perfect reader would score.
-How a scene looks is in `world.py`, how it is talked about in `grammar.py`, what is true of it in `truth.py`.
+How a scene looks is in `world.py`, in which words it is talked about in `words.py` and `grammar.py`, what is true of it
+in `truth.py`.
 No photograph, no download: train on it in minutes, then use the same code on photographs.
 """
 

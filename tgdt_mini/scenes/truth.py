@@ -11,7 +11,8 @@ from operator import attrgetter
 
 import numpy as np
 
-from tgdt_mini.scenes.grammar import OPPOSITE, PLACE_WORDS, Meaning, placed, related
+from tgdt_mini.scenes.grammar import Meaning, placed, related
+from tgdt_mini.scenes.words import OPPOSITE, PLACE_WORDS
 from tgdt_mini.scenes.world import Scene
 
 MOST = 5  # objects in a scene

@@ -2,7 +2,7 @@
 
 A scene is a background and 2 to 5 objects, each with a shape, a colour, a size and a free position. Everything
 comes from `random.Random(seed).random()`, whose sequence Python promises for ever, and every mask is decided by
-integer arithmetic, so that each machine draws the same pixels. Words about scenes live in `grammar.py`.
+integer arithmetic, so that each machine draws the same pixels. Words about scenes live in `words.py`.
 """
 
 import random

@@ -112,7 +112,8 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     assert model.training
     found = global_similarity(*encode(model, tokens))
 
-    whole = torch.nn.functional.layer_norm(tokens.whole, (F,))
+    whole = tokens.whole.sign() * tokens.whole.abs().sqrt()  # image_power of photos()
+    whole = torch.nn.functional.layer_norm(whole, (F,))
     mean = (tokens.text.features * tokens.text.words[..., None]).sum(1) / tokens.text.words.sum(1)[:, None]
     mean = torch.nn.functional.layer_norm(mean, (E,))
     for_images, for_captions, wanted = canonical_maps(whole, mean, tokens.caption_image, 4)

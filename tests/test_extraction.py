@@ -253,7 +253,15 @@ BAD_REGIONS = {  # what was done to the folders: what the error says
     "a damaged file": r"2009\.npz cannot be read",
     "no folder": r"folder is .*nowhere, which is no folder",
     "layers of a detector": r"--vision-layers is 2, but the layers of a detector are not here",
-    "a grid of a detector": r"--grid is 4, but a detector's regions are no grid",
+    "a grid of a detector": r"--grid is 4, but a detector's regions are taken as they are",
+    "a side of a detector": r"--side is 288, but a detector's regions",
+    "mirrored regions": r"--mirrored is True, but a detector's regions",
+}
+MORE_OPTIONS = {
+    "layers of a detector": ["--vision-layers", 2],
+    "a grid of a detector": ["--grid", 4],
+    "a side of a detector": ["--side", 288],
+    "mirrored regions": ["--mirrored"],
 }
 
 
@@ -279,10 +287,8 @@ def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
         (folder / "2009.npz").write_bytes(b"no array")
     elif what == "no folder":
         folder = tmp_path / "nowhere"
-    elif what == "a grid of a detector":
-        more += ["--grid", 4]
-    elif what == "layers of a detector":
-        more += ["--vision-layers", 2]
+    elif what in MORE_OPTIONS:
+        more += MORE_OPTIONS[what]
     command = karpathy(
         world, "--detections", folder, "--boxes", boxes, "--width", WIDTH, *more, "--out", tmp_path / "f"
     )

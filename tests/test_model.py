@@ -339,3 +339,17 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
     before, after = (model.eval().encode_images(each) for each in (images, changed))
     torch.testing.assert_close(before.local_tokens[:, 0], after.local_tokens[:, 0])
     assert not torch.allclose(before.global_token, after.global_token)
+
+
+def test_a_power_of_image_features_is_taken_before_anything_reads_them():
+    images = images_of([0, 1, 2])
+    images = replace(images, features=images.features.float() - 100, whole=images.whole.float() - 100)
+
+    def signed_root(numbers):
+        return torch.where(numbers < 0, -(-numbers).clamp(min=0).sqrt(), numbers.clamp(min=0).sqrt())
+
+    rooted = replace(images, features=signed_root(images.features), whole=signed_root(images.whole))
+    plain, power = tiny_model().eval(), tiny_model(image_power=0.5).eval()
+    torch.testing.assert_close(power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens)
+    torch.testing.assert_close(power.encode_images(images).global_token, plain.encode_images(rooted).global_token)
+    assert not torch.allclose(power.encode_images(images).global_token, plain.encode_images(images).global_token)

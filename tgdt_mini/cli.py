@@ -144,6 +144,9 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
     extract.add_argument("--allow-strays", action="store_true", help="leave regions aside that belong to no picture")
     extract.add_argument("--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})")
+    extract.add_argument("--side", type=int, default=0, metavar="N", help="resize pictures to N x N pixels, "
+                         f"for {LITE} (default: the encoder's own)")  # fmt: skip
+    extract.add_argument("--mirrored", action="store_true", help="the mean of each picture and its mirror image")
     extract.add_argument("--grid", type=int, default=0, metavar="N", help="average its cells to N x N (default 0: no)")
     extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")
     extract.add_argument("--text-depth", type=int, default=0, metavar="N", help="only its first N layers, as the paper "

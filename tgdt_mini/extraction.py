@@ -25,8 +25,9 @@ def run(args) -> dict:
             raise ValueError(f"--{name} speaks of a detector's regions; give their folder, too: --detections FOLDER")
     if args.detections and args.vision_layers:
         raise ValueError(f"--vision-layers is {args.vision_layers}, but the layers of a detector are not here; use 0")
-    if args.detections and args.grid:
-        raise ValueError(f"--grid is {args.grid}, but a detector's regions are no grid of cells; use 0")
+    for name, value in {"grid": args.grid, "side": args.side, "mirrored": args.mirrored}.items():
+        if value and args.detections:
+            raise ValueError(f"--{name} is {value}, but a detector's regions are taken as they are; leave it out")
     device, source = pick_device(args.device), source_of(args)
     data = photos.open_pictures(source)
     if args.entities:
@@ -34,7 +35,7 @@ def run(args) -> dict:
     if args.detections:
         vision = detections_of(args, data)
     else:
-        vision = VisionBackbone(args.vision or LITE, args.vision_layers, args.grid, device=device)
+        vision = VisionBackbone(args.vision or LITE, args.vision_layers, args.grid, args.side, args.mirrored, device)
     text = TextBackbone(args.text, args.text_layers, args.text_depth, args.text_states, device=device)
     photos.extract(data, vision, text, args.out, args.precision, source)
     return data

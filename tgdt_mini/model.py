@@ -92,6 +92,8 @@ class TGDT(nn.Module):
             )
         features = torch.cat([batch.whole[:, None], batch.features], dim=1)  # (B, 1 + R, F)
         features = features.float() / 127.5 - 1 if features.dtype == torch.uint8 else features.float()
+        if self.config.image_power != 1:
+            features = features.sign() * features.abs() ** self.config.image_power
         mask = torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)
         if self.image_top is not None:
             seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only

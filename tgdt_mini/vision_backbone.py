@@ -13,6 +13,7 @@ from tgdt_mini.cutting import below, cut
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.pretrained import LITE, key_of, lite, load, one_line, preprocessing
 
+LEAST_SIDE = 32  # pixels of a picture that make one cell of LITE
 MOST_PREFIX = 8  # tokens before the cells: a class token and a few registers; more would be a grid misread
 
 
@@ -20,21 +21,28 @@ class VisionBackbone:
     """The frozen part of a vision encoder: pictures to the features of their grid cells, each with its box.
 
     source: LITE, or a folder or hub name of a model that gives patch tokens (ViT, DINOv2, CLIP, SigLIP ...). The whole
-    image's features are the class token where there is one, else the mean of the cells. grid: the cells are averaged
-    to grid x grid larger ones, which overlap where the sides do not divide; 0 keeps them as they are.
+    image's features are the class token where there is one, else the mean of the cells. side: pixels of the square that
+    pictures are resized to, where the encoder does not fix it (LITE); 0 for its own. mirrored: the mean of what it sees
+    in a picture and in its mirror image, turned back. grid: the cells are averaged to grid x grid larger ones, which
+    overlap where the sides do not divide; 0 keeps them as they are.
     """
 
-    def __init__(self, source: str, trained_layers: int = 0, grid: int = 0, device="cpu"):
+    def __init__(self, source: str, trained_layers: int = 0, grid: int = 0, side: int = 0, mirrored: bool = False,
+                 device="cpu"):  # fmt: skip
         self.source, self.trained_layers, self.device = str(source), trained_layers, torch.device(device)
         self.top, self.prefix = None, 0
         if self.source == LITE:
             if trained_layers:
                 raise ValueError(f"trained_layers is {trained_layers}; {LITE} has no transformer layers, use 0")
-            self.model, self.width, self.side = lite().to(self.device), 1280, 224
+            if side and side < LEAST_SIDE:
+                raise ValueError(f"side is {side}; {LITE} needs pictures of {LEAST_SIDE} pixels or more")
+            self.model, self.width, self.side = lite().to(self.device), 1280, side or 224
             self.mean, self.std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
         else:
             self.model = load(self.source, vision=True).to(self.device)
             self.side, self.mean, self.std = preprocessing(self.source, self.model.config)
+            if side not in (0, self.side):
+                raise ValueError(f"side is {side}, but {source} reads pictures of {self.side} pixels; use 0")
             example = self._check()
             if self.prefix > 1 and trained_layers:
                 raise ValueError(
@@ -47,11 +55,15 @@ class VisionBackbone:
                 f"grid is {grid} and trained_layers {trained_layers}; cells are averaged to a grid of 1 or more, and "
                 "only where no layer is left to be trained: use grid=0, or trained_layers=0"
             )
-        self.grid = grid
-        about = dict(source=self.source, trained_layers=trained_layers, grid=grid)
-        self.about = about | {
-            "key": key_of(self.model, trained_layers, grid, self.side, self.mean.tolist(), self.std.tolist())
-        }
+        if mirrored and trained_layers:
+            raise ValueError(
+                f"mirrored is True and trained_layers {trained_layers}; what goes into a layer is no mean of two "
+                "pictures: use mirrored=False, or trained_layers=0"
+            )
+        self.grid, self.mirrored = grid, mirrored
+        about = dict(source=self.source, trained_layers=trained_layers, grid=grid, side=side, mirrored=mirrored)
+        seen = (self.side, self.mean.tolist(), self.std.tolist()) + (("mirrored",) if mirrored else ())
+        self.about = about | {"key": key_of(self.model, trained_layers, grid, *seen)}
 
     @torch.no_grad()
     def _check(self):
@@ -82,18 +94,24 @@ class VisionBackbone:
     def __call__(self, images: list) -> ImageTokens:
         """The grid tokens of PIL pictures."""
         pixels = self.pixels(images).to(self.device)
-        if self.source == LITE:
-            cells = self.model.extract_features(pixels).flatten(2).transpose(1, 2)  # (B, 49, 1280)
-            whole = cells.mean(dim=1)
-        else:
-            tokens = below(self.model, self.trained_layers, pixel_values=pixels)
-            cells = tokens[:, self.prefix :]
-            whole = tokens[:, 0] if self.prefix else cells.mean(dim=1)
+        cells, whole = self._see(pixels)  # (B, P, F), (B, F)
+        if self.mirrored:
+            mirror_cells, mirror_whole = self._see(pixels.flip(3))
+            cells, whole = (cells + turned(mirror_cells)) / 2, (whole + mirror_whole) / 2
         boxes = grid_boxes(cells.shape[1])
         if self.grid:
             cells, boxes = larger_cells(cells, self.grid)
         boxes = boxes.to(self.device).expand(len(cells), -1, -1)
         return ImageTokens(cells, boxes, torch.ones(cells.shape[:2], dtype=torch.bool, device=self.device), whole)
+
+    def _see(self, pixels):
+        """((B, P, F) cells, (B, F) the whole) of pixels (B, 3, side, side)."""
+        if self.source == LITE:
+            cells = self.model.extract_features(pixels).flatten(2).transpose(1, 2)  # (B, P, 1280)
+            return cells, cells.mean(dim=1)
+        tokens = below(self.model, self.trained_layers, pixel_values=pixels)
+        cells = tokens[:, self.prefix :]
+        return cells, tokens[:, 0] if self.prefix else cells.mean(dim=1)
 
 
 def grid_boxes(cells: int) -> torch.Tensor:
@@ -103,6 +121,12 @@ def grid_boxes(cells: int) -> torch.Tensor:
         raise ValueError(f"{cells} cells make no square grid; choose an encoder with a square input")
     row, column = torch.arange(cells) // side, torch.arange(cells) % side
     return torch.stack([column, row, column + 1, row + 1], dim=1) / side
+
+
+def turned(cells: torch.Tensor) -> torch.Tensor:
+    """(B, P, F) the cells of a square grid, left to right: of 4 cells the order is then 1, 0, 3, 2."""
+    side = math.isqrt(cells.shape[1])
+    return cells.unflatten(1, (side, side)).flip(2).flatten(1, 2)
 
 
 def larger_cells(cells: torch.Tensor, grid: int):

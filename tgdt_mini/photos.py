@@ -19,7 +19,8 @@ from tgdt_mini.scenes import import_datasets, no_bars
 from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.vision_backbone import VisionBackbone
 
-BATCH = 50  # pictures that an encoder sees at once; captions come in four times as many
+PICTURES, FEW_PICTURES = 50, 4  # an encoder sees so many at once; few on a CPU, where they stay in its cache
+CAPTIONS = 200
 SOURCE = ("images", "columns", "splits", "restval", "most_captions")
 
 
@@ -131,8 +132,9 @@ def finder(features: Path, split: str):
 
 def _cells(vision, records, rows):
     found = []
-    for start in range(rows.start, rows.stop, BATCH):
-        some = range(start, min(start + BATCH, rows.stop))
+    size = FEW_PICTURES if vision.device.type == "cpu" else PICTURES
+    for start in range(rows.start, rows.stop, size):
+        some = range(start, min(start + size, rows.stop))
         found.append(vision(list(pictures(records, some))))
     return {
         "features": torch.cat([each.features.flatten(0, 1) for each in found]).float().cpu().numpy(),
@@ -145,8 +147,8 @@ def _cells(vision, records, rows):
 def _words(text, captions, rows):
     by_length = sorted(rows, key=lambda row: len(captions[row]))
     parts = {}
-    for start in range(0, len(by_length), 4 * BATCH):
-        some = by_length[start : start + 4 * BATCH]
+    for start in range(0, len(by_length), CAPTIONS):
+        some = by_length[start : start + CAPTIONS]
         tokens = text([captions[row] for row in some]).to("cpu")
         for place, row in enumerate(some):
             size = int(tokens.mask[place].sum())

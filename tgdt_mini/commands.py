@@ -1,12 +1,12 @@
 """What each command does: arguments in, a few calls into the package, files and messages out.
 
-The command line itself, with its help and its errors, is in `cli.py`. Whatever takes long to import waits inside its
-command, so that help and errors come at once.
+The command line itself, with its help and its errors, is in `cli.py`. What `extract` makes of its many options is in
+`extraction.py`, what `index` and `search` make of theirs in `searching.py`. Whatever takes long to import waits inside
+its command, so that help and errors come at once.
 """
 
 import json
 import time
-from pathlib import Path
 
 DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
 
@@ -81,87 +81,24 @@ def run_ablate(args):
 
 
 def run_index(args):
-    from tgdt_mini import scenes
-    from tgdt_mini.embedding import Embedding
-    from tgdt_mini.experiments import encode_pictures
-    from tgdt_mini.pictures import open_image
-    from tgdt_mini.retrieval import Gallery
+    from tgdt_mini import searching
 
-    model = _load(args)
-    if args.features:
-        from tgdt_mini.photo_experiments import encode_split
-
-        found, names = encode_split(model, args.features, args.split)[:2]
-    else:
-        _attach(model)
-        if args.images is None:
-            names = [f"test-{i:04d}" for i in range(scenes.SPLITS["test"][1])]
-            pictures = (scenes.picture(name) for name in names)
-        else:
-            names = _names_of(args.images)
-            pictures = (open_image(name) for name in names)
-        groups = _grouped(_shown(pictures, len(names), "encoding"), 100)
-        found = Embedding.cat([encode_pictures(model, group) for group in groups])
-    gallery = Gallery.build(found, names, "image", model.fingerprint)
-    gallery.save(args.out)
-    if args.qdrant:
-        from tgdt_mini.qdrant import QdrantGallery
-
-        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
-    print(f'{len(names)} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
+    count = searching.index(_load(args), args)
+    print(f'{count} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
 
 
 def run_search(args):
-    from tgdt_mini import plots, scenes
-    from tgdt_mini.assessment import choice_of
-    from tgdt_mini.encoding import encode_texts
-    from tgdt_mini.experiments import encode_pictures
-    from tgdt_mini.paths import shipped
-    from tgdt_mini.pictures import open_image
-    from tgdt_mini.retrieval import Gallery
+    from tgdt_mini import plots, searching
 
-    if (args.caption is None) == (args.image is None):
-        raise ValueError("give a caption or --image FILE, one of the two")
-    if args.k < 1:
-        raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
-    if args.image is not None and (args.gallery or args.qdrant):
-        raise ValueError("--gallery and --qdrant hold pictures; with --image the test captions are searched")
-    shown = args.caption if args.image is None else open_image(args.image)
-    model = _load(args)
-    _attach(model)
-    chosen, picture_of = choice_of(model), _picture
-    if args.features:
-        from tgdt_mini.photo_experiments import encode_split
-        from tgdt_mini.photos import finder
-
-        images, names, captions, texts = encode_split(model, args.features, args.split)
-        picture_of = finder(args.features, args.split)
-    if args.caption is not None:
-        if args.qdrant:
-            from tgdt_mini.qdrant import QdrantGallery
-
-            gallery = QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
-        elif args.features and not args.gallery:
-            gallery = Gallery.build(images, names, "image", model.fingerprint)
-        else:
-            gallery = Gallery.load(args.gallery or shipped() / "gallery", expect_model=model.fingerprint)
-        query = encode_texts(model, [args.caption])
-    else:
-        if not args.features:
-            texts = [caption for own in scenes.captions_of("test") for caption in own]
-            captions = encode_texts(model, texts)
-        gallery = Gallery.build(captions, texts, "caption", model.fingerprint)
-        query = encode_pictures(model, [shown])
-    side = "caption" if args.caption is not None else "image"
-    shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
-    hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
-    print(f"{'rank':>4}  {'score':>6}  {'image' if side == 'caption' else 'caption'}")
+    asked = searching.asked(args)
+    hits, size, shown = searching.search(_load(args), asked, args)
+    print(f"{'rank':>4}  {'score':>6}  {'image' if args.image is None else 'caption'}")
     for place, (score, item) in enumerate(zip(hits.scores[0].tolist(), hits.items[0]), start=1):
         print(f"{place:4}  {score:6.3f}  {item}")
-    found = [picture_of(item) for item in hits.items[0]] if side == "caption" else hits.items[0]
-    plots.hits([shown], [found], None, hits.scores.tolist(), args.out / "hits.png")
+    found = [shown(item) for item in hits.items[0]]
+    plots.hits([asked], [found], None, hits.scores.tolist(), args.out / "hits.png")
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
-    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
+    print(f"{size} searched ({times}); the hits are drawn in {args.out}/hits.png")
 
 
 def run_bench(args):
@@ -176,9 +113,6 @@ def run_bench(args):
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")
     print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
-
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 
 
 def _train(args):
@@ -220,44 +154,3 @@ def _load(args):
     if model.tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
     return model
-
-
-def _attach(model):
-    """The encoders that the model reads features of, if it does."""
-    if model.config.image_source or model.config.text_source:
-        from tgdt_mini.backbones import attach
-
-        attach(model)
-
-
-def _names_of(folder):
-    if not folder.is_dir():
-        raise ValueError(f"--images {folder} is not a folder")
-    names = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    if not names:
-        raise ValueError(f"--images {folder} holds no picture ({', '.join(PICTURES)})")
-    return names
-
-
-def _picture(item):
-    from tgdt_mini import scenes
-    from tgdt_mini.pictures import open_image
-
-    return open_image(item) if Path(item).suffix else scenes.picture(item)
-
-
-def _shown(things, total, name):
-    from tqdm import tqdm
-
-    return tqdm(things, name, total=total, unit=" images", disable=None)  # None: shown on a terminal only
-
-
-def _grouped(things, size):
-    group = []
-    for thing in things:
-        group.append(thing)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -32,9 +32,6 @@ def test_a_share_of_lonely_items_that_is_no_share_is_an_error():
         TGDTConfig(context=-1)
 
 
-def test_a_power_of_features_is_above_0_and_not_for_what_layers_are_still_to_read():
+def test_a_power_of_features_is_above_0():
     with pytest.raises(ValueError, match="image_power is 0; it must be above 0"):
         TGDTConfig(image_power=0)
-    with pytest.raises(ValueError, match="image_power is 0.5; .* 1 where image_top has layers"):
-        TGDTConfig.photos(image_power=0.5, image_top={"config": {}})
-    assert TGDTConfig.photos().image_power == 0.5 and TGDTConfig.photos(image_top={"config": {}}).image_power == 1

@@ -353,3 +353,11 @@ def test_a_power_of_image_features_is_taken_before_anything_reads_them():
     torch.testing.assert_close(power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens)
     torch.testing.assert_close(power.encode_images(images).global_token, plain.encode_images(rooted).global_token)
     assert not torch.allclose(power.encode_images(images).global_token, plain.encode_images(images).global_token)
+
+
+def test_features_that_are_0_have_a_gradient_under_a_power_too():
+    images = images_of([0, 1])
+    features = torch.zeros_like(images.features, dtype=torch.float32).requires_grad_()
+    model = tiny_model(image_power=0.5)
+    model.encode_images(replace(images, features=features)).global_token[:, 0].sum().backward()
+    assert features.grad.isfinite().all()

@@ -22,7 +22,7 @@ class TGDTConfig:
     context: float = 0.0  # how much of slot 0 is added to each local token: what attention brings, without its weights
     alone: float = 0.0  # share of items whose local layers, in training, let no token see its neighbours
     image_features: int = REGION_WIDTH  # numbers a region comes with
-    image_power: float = 1.0  # each of those numbers becomes sign(x) |x|^image_power before anything reads it
+    image_power: float = 1.0  # each of those numbers becomes sign(x) |x|^image_power before the branch reads it
     image_hidden: int = 256  # of the two-layer perceptron that reads them; 0 for a single linear layer
     box_waves: int = 4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
     image_width: int = 128
@@ -64,13 +64,12 @@ class TGDTConfig:
 
         With some thousand pictures, layers learn them by heart; so do linear maps, until half of the features are
         hidden from them at each step. What attention would bring to local tokens, they get from slot 0 as it is. The
-        square root keeps few strong features from drowning the rest (power normalisation, Perronnin et al., ECCV 2010);
-        it is left out where an encoder's last layers are still to come.
+        square root keeps few strong features from drowning the rest (power normalisation, Perronnin et al., ECCV 2010).
         """
         sizes = dict(
             width=256, local_layers=0, global_layers=0, image_hidden=0, image_width=256, text_width=256,
             text_window=0, text_slot="mean", context=3.0, image_tokens="features", image_feature_dropout=0.5,
-            text_feature_dropout=0.3, image_power=1.0 if changes.get("image_top") else 0.5,
+            text_feature_dropout=0.3, image_power=0.5,
         )  # fmt: skip
         return cls(**(sizes | changes))
 
@@ -106,10 +105,8 @@ class TGDTConfig:
                 )
         if not 0 <= self.alone <= 1:
             raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
-        if self.image_power <= 0 or (self.image_power != 1 and self.image_top):
-            raise ValueError(
-                f"image_power is {self.image_power}; it must be above 0, and 1 where image_top has layers to train"
-            )
+        if self.image_power <= 0:
+            raise ValueError(f"image_power is {self.image_power}; it must be above 0, and 1 changes nothing")
         if self.context < 0:
             raise ValueError(f"context is {self.context}; it is a weight of slot 0, 0 or more")
         for name, choices in (

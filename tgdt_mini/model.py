@@ -92,13 +92,13 @@ class TGDT(nn.Module):
             )
         features = torch.cat([batch.whole[:, None], batch.features], dim=1)  # (B, 1 + R, F)
         features = features.float() / 127.5 - 1 if features.dtype == torch.uint8 else features.float()
-        if self.config.image_power != 1:
-            features = features.sign() * features.abs() ** self.config.image_power
         mask = torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)
         if self.image_top is not None:
             seen = features[:, 1 - self.image_top.first :]  # without a class token the top sees the cells only
             found = self.image_top(seen, mask[:, 1 - self.image_top.first :])
             features = found if self.image_top.first else torch.cat([_mean(found, batch.mask), found], dim=1)
+        if self.config.image_power != 1:  # at 0 a root has no slope that could be learnt from
+            features = features.sign() * features.abs().clamp(min=1e-8) ** self.config.image_power
         features = self.image_feature_dropout(self.image_norm(features))
         boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)  # (B, 1 + R, 4)
         if self.config.image_slot == "whole":

@@ -37,6 +37,14 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
     assert ablations.RECIPES[name][1] == ("patches" if name == "patches" else "regions")
 
 
+def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
+    names = ablations.names_for("features")
+    assert names[0] == "default" and len(names) == 8 and "random start" in names
+    for name in names:
+        config = ablations.settings(name, photos=True)
+        assert {config.stage_at(epoch) for epoch in range(config.epochs)} == {"joint"}  # no layers for stages apart
+
+
 def test_an_unknown_recipe_is_named():
     with pytest.raises(ValueError, match="'no such'.*no intra"):
         ablations.settings("no such")

@@ -446,6 +446,11 @@ def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
         TrainingConfig.from_dict(values)
 
 
+def test_the_staged_recipe_needs_layers_for_its_second_stage(tmp_path):
+    with pytest.raises(ValueError, match="recipe is 'staged', but the model has global_layers=0"):
+        trainer_of(tmp_path, model=tiny_model(global_layers=0), recipe="staged")
+
+
 def test_a_device_that_is_not_there_is_an_error():
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu") == torch.device("cpu")

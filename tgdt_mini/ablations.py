@@ -28,7 +28,8 @@ RECIPES = {  # name: (what is otherwise than in the default, image tokens, what 
 }
 
 
-SCENES_ONLY = ("no hard captions", "patches")  # photographs have neither lexicon nor regions found in their pixels
+# photographs have neither lexicon nor regions found in their pixels, and their model no global layers to train apart
+SCENES_ONLY = ("no hard captions", "patches", "staged")
 PHOTOS_ONLY = ("random start",)  # scenes start there anyway
 
 

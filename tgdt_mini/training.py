@@ -56,6 +56,10 @@ class Trainer:
         self.steps_an_epoch = len(self.batches)
         if config.batch < distributed.size():
             raise ValueError(f"batch is {config.batch}; {distributed.size()} processes need one pair each at least")
+        if config.recipe == "staged" and not model.config.global_layers:
+            raise ValueError(
+                "recipe is 'staged', but the model has global_layers=0: its second stage would learn nothing; use joint"
+            )
         distributed.same_start(self.model)
         if config.compile:
             self.model.compile(dynamic=True)  # dynamic: each batch is padded to a length of its own

@@ -150,7 +150,8 @@ def hits(queries: list, pictures: list[list], right: list[list[bool]], scores=No
     queries: N str (or N pictures); pictures: N lists of K pictures (or str); right: N lists of K bool, None: unknown.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in pictures)
-    alt = f"{rows} searches, one a row: the query, then its best answers from left to right."
+    searches = f"{rows} searches, one a row" if rows > 1 else "One search"
+    alt = f"{searches}: the query, then its best answers from left to right."
     with figure(path, 1.5 * columns + 0.5, 1.6 * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
         for row in range(rows):

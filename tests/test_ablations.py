@@ -32,14 +32,14 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
         "default": set(), "patches": set(), "global only": {"use_local", "hard_captions"}, "no intra": {"use_intra"},
         "local only": {"use_global", "use_intra"}, "InfoNCE": {"inter"}, "mean hinge": {"inter"},
         "hardest": {"inter"}, "staged": {"recipe"}, "no hard captions": {"hard_captions"},
-        "random start": {"start"},
+        "curriculum": {"inter"}, "random start": {"start"}, "curriculum from random": {"inter", "start"},
     }[name]  # fmt: skip
     assert ablations.RECIPES[name][1] == ("patches" if name == "patches" else "regions")
 
 
 def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
     names = ablations.names_for("features")
-    assert names[0] == "default" and len(names) == 8 and "random start" in names
+    assert names[0] == "default" and len(names) == 9 and set(ablations.PHOTOS_ONLY) < set(names)
     for name in names:
         config = ablations.settings(name, photos=True)
         assert {config.stage_at(epoch) for epoch in range(config.epochs)} == {"joint"}  # no layers for stages apart

@@ -13,7 +13,7 @@ from tgdt_mini.recipe import TrainingConfig
 
 EPOCHS, SEEDS = 8, (0, 1, 2)
 HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "inter", "rsum_mixed")  # kept of each epoch
-RECIPES = {  # name: (what is otherwise than in the default, image tokens, what it is)
+RECIPES = {  # name: (what is otherwise than in the default, image tokens, what it is on the scenes)
     "default": ({}, "regions", "everything on: InfoNCE for 70% of the epochs, then the hardest negative"),
     "global only": ({"use_local": False, "hard_captions": 0.0}, "regions", "no inter-modal term on local scores"),
     "local only": ({"use_global": False, "use_intra": False}, "regions", "no term on global scores"),
@@ -24,13 +24,16 @@ RECIPES = {  # name: (what is otherwise than in the default, image tokens, what 
     "staged": ({"recipe": "staged"}, "regions", "local terms first, then the global layers on stop-gradient tokens"),
     "no hard captions": ({"hard_captions": 0.0}, "regions", "without negatives made of a caption's own words"),
     "patches": ({}, "patches", "a grid of patches instead of regions"),
+    "curriculum": ({"inter": "curriculum"}, "regions", "InfoNCE for 70% of the epochs, then the hardest negative"),
     "random start": ({"start": "random"}, "regions", "random weights instead of the closed form (correlation.py)"),
+    "curriculum from random": ({"inter": "curriculum", "start": "random"}, "regions", "both of the last two"),
 }
 
 
-# photographs have neither lexicon nor regions found in their pixels, and their model no global layers to train apart
-SCENES_ONLY = ("no hard captions", "patches", "staged")
-PHOTOS_ONLY = ("random start",)  # scenes start there anyway
+# photographs have neither lexicon nor regions found in their pixels, their model no global layers to train apart, and
+# their default learns from the hardest negative throughout
+SCENES_ONLY = ("no hard captions", "patches", "staged", "hardest")
+PHOTOS_ONLY = ("curriculum", "random start", "curriculum from random")  # the last is what scenes do by default
 
 
 def names_for(features: Path | None = None) -> list[str]:

@@ -98,8 +98,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--start", choices=("random", "correlation"),
                          help="weights to begin with: a closed form is for photographs")  # fmt: skip
         one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
-        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"),
-                         help="negatives (default curriculum: all of them first, then the hardest)")  # fmt: skip
+        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"), help="negatives; curriculum:"
+                         " all of them first, then the hardest (default curriculum, photographs hardest)")  # fmt: skip
         one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
         one.add_argument("--no-global", action="store_true", help="without the inter-modal term on global scores")
         one.add_argument("--no-local", action="store_true", help="without the inter-modal term on local scores")

@@ -21,8 +21,8 @@ from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.vision_backbone import VisionBackbone
 
 RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
-    epochs=20, batch=512, learning_rate=3e-4, easy_share=0.8, start="correlation", mirror=True, hide_regions=0.5,
-    hide_words=0.2, validation_captions=1,
+    epochs=20, batch=512, learning_rate=3e-4, inter="hardest", easy_share=0.8, start="correlation", mirror=True,
+    hide_regions=0.5, hide_words=0.2, validation_captions=1,
 )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def _display(png, alt):
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     """Loss and its parts, and validation rsum, over the epochs; a line where the negatives change.
 
-    A part that a run never learnt from has no curve, one that an epoch did not learn from a gap.
+    A part that is 0, or switched off, has a gap there; one that always is has no curve.
     """
     epochs = [row["epoch"] for row in history]
     turns = [b["epoch"] - 0.5 for a, b in zip(history, history[1:])
@@ -75,7 +75,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
                  ("inter_local", "inter, local", COLOURS["local"]), ("intra", "intra", "#cc79a7"),
                  ("binding", "hard captions", "#d55e00"))  # fmt: skip
         for name, label, colour in parts:
-            values = [row.get(name) or np.nan for row in history]  # 0: not learnt from, and no place on a log scale
+            values = [row.get(name) or np.nan for row in history]  # 0 has no place on a log scale
             if not np.isnan(values).all():
                 left.plot(epochs, values, label=label, color=colour, marker=".")
         left.set(xlabel="epoch", ylabel="training loss", title="What training minimises", yscale="log")
@@ -85,7 +85,8 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         for ax in (left, right):
             for turn in turns:
                 ax.axvline(turn, color="grey", linestyle="--", linewidth=1)
-            ax.legend(frameon=True)
+        left.legend(frameon=True, ncols=2, fontsize=8)
+        right.legend(frameon=True)
 
 
 def shortlist_curve(report: dict, path: Path | str | None = None) -> None:

@@ -140,6 +140,22 @@ def test_a_report_holds_what_its_table_shows_and_goes_through_json(monkeypatch, 
     assert list(lost.values()) == sorted(lost.values(), reverse=True), "a longer shortlist misses no more"
 
 
+def test_every_time_of_a_million_is_told_by_the_clock_and_of_cpu_time():
+    times = {name: {"wall": 10.0 * place, "cpu": 1.0 * place}
+             for place, name in enumerate(("built", "opened", "cold", "warm"), start=2)}  # fmt: skip
+    found = times | {"size": 300, "regions": 3, "width": 8, "local_precision": "int8", "bytes": 1, "segments": 1,
+                     "megabytes": None, "globals_megabytes": 1.0, "found_among_ten": 1, "asked": 2}  # fmt: skip
+    text = tables._million(found)
+    for part in (
+        "appending in 20 s by the clock (2 s of CPU time)",
+        "opened in 30.0 s by the clock (3.0 s of CPU time)",
+        "40,000 ms by the clock (4,000 ms of CPU time) with nothing in memory",
+        "50,000 ms by the clock (5,000 ms of CPU time) when its pages",
+    ):
+        assert part in text, part
+    assert "with nothing in memory" not in tables._million(found | {"cold": None})
+
+
 def test_a_part_is_measured_again_and_the_rest_is_kept(monkeypatch, tmp_path):
     small(monkeypatch)
     whole = json.loads(json.dumps(bench.run((1000,), progress=False)))

@@ -5,9 +5,11 @@ import json
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 import tgdt_mini
 from tgdt_mini import paths, scenes
@@ -91,6 +93,26 @@ def test_the_code_is_clean(command):
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_python_asked_for_is_the_same_everywhere_and_one_that_every_tested_version_takes():
+    lowest = re.search(r'requires-python = ">=(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    start = (ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
+    for text in ((ROOT / "README.md").read_text(encoding="utf-8"), start):
+        assert set(re.findall(r"Python (\d\.\d+) or newer", text)) == {lowest}
+    assert f"sys.version_info >= ({lowest.replace('.', ', ')})" in start
+    tested = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    wanted = {name: metadata.metadata(name)["Requires-Python"] for name in tested if _is_installed(name)}
+    assert len(wanted) > 10
+    for name, versions in wanted.items():
+        assert SpecifierSet(versions or "").contains(f"{lowest}.0"), f"{name} needs Python {versions}"
+
+
+def _is_installed(name):
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def test_text_is_read_and_written_as_utf_8():

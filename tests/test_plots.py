@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 def history(epochs=4):
     return [
         {"epoch": e + 1, "loss": 3 - 0.5 * e, "inter_global": 1 - 0.1 * e, "inter_local": 1 - 0.2 * e, "intra": 0.1,
-         "binding": 0.1, "inter": "info_nce" if e < 2 else "hardest", "stage": "joint",
+         "binding": 0.2, "inter": "info_nce" if e < 2 else "hardest", "stage": "joint",
          "rsum_global": 100 + e, "rsum_local": 120 + e, "rsum_mixed": 130 + e}
         for e in range(epochs)
     ]  # fmt: skip
@@ -85,6 +85,26 @@ def test_a_figure_without_a_path_writes_nothing(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert FIGURES[name](None) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_the_curves_of_the_losses_parts_add_up_to_the_total_and_a_part_never_learnt_from_has_none(
+    tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(plots, "_png", lambda fig: drawn.append(fig.axes[0].get_lines()) or b"")
+
+    def curves(rows):
+        plots.loss_curve(rows, tmp_path / "curve.png")
+        return {line.get_label(): line.get_ydata() for line in drawn[-1] if not line.get_label().startswith("_")}
+
+    rows = [row | {"loss": sum(row[part] for part in ("inter_global", "inter_local", "intra", "binding"))}
+            for row in history()]  # fmt: skip
+    total, *parts = curves(rows).values()
+    assert len(parts) == 4 and np.allclose(sum(parts), total)
+    without = curves([row | {"binding": 0.0} for row in rows])
+    assert list(without) == ["total", "inter, global", "inter, local", "intra"]
+    staged = curves([row | {"inter_local": 0.0 if row["epoch"] > 2 else 1.0} for row in rows])
+    assert np.isnan(staged["inter, local"]).tolist() == [False, False, True, True]
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

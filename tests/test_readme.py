@@ -10,6 +10,7 @@ from tgdt_mini import ablations, bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.retrieval import Gallery
+from tgdt_mini.scenes.grammar import related
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -67,6 +68,33 @@ def test_the_two_commands_are_one_line_each_and_install_before_they_run():
     for name, last in (("demo", "python -m tgdt_mini demo"), ("test", "python -m pytest")):
         lines = between(f"<!-- {name} command -->\n```sh", "```").splitlines()
         assert len(lines) == 1 and lines[0].endswith(last) and "pip install -r requirements.txt" in lines[0]
+
+
+def showing(query):
+    """The test pictures that a query such as "a red star above a blue circle" is true of, by the scenes themselves."""
+    one, other = re.fullmatch(r"a (\w+ \w+) above a (\w+ \w+)", query).groups()
+    found = set()
+    for number, scene in enumerate(scenes.scenes_of("test")):
+        looks = [f"{thing.colour} {thing.shape}" for thing in scene.things]
+        pairs = [(a, b) for a, x in enumerate(looks) for b, y in enumerate(looks) if (x, y) == (one, other)]
+        if any(related(scene, a, "above", b) for a, b in pairs):
+            found.add(f"test-{number:04d}")
+    return found
+
+
+def test_the_example_in_python_runs_in_any_folder_and_its_first_hits_are_right(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = README.split("```python\n", 1)[1].split("```", 1)[0]
+    names = {}
+    exec(example, names)
+    hits, (query,) = names["hits"].items[0], re.findall(r'\["(.+)"\]', example)
+    assert len(hits) == 5 and str(hits[0]) in capsys.readouterr().out
+    assert set(hits[:3]) < showing(query) and len(showing(query)) == 4, "as the README says below the example"
+
+
+def test_the_first_query_has_an_answer_in_the_gallery_and_the_second_has_none():
+    first, second = re.findall(r'tgdt_mini search "(.+)"', README)
+    assert showing(first) and not showing(second)
 
 
 def test_every_file_that_the_readme_points_to_exists():

@@ -175,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     add_qdrant(index, "put the gallery into Qdrant too")
     search = command("search", "Search pictures by a caption, or captions by a picture.", Path("runs/search"))
     add_model(search)
-    search.add_argument("caption", nargs="?", help='such as "a red star above a blue circle"')
+    search.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
     search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
     search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
     add_features(search)

@@ -61,7 +61,10 @@ def _display(png, alt):
 
 
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
-    """Loss and its parts, and validation rsum, over the epochs; a line where the negatives change."""
+    """Loss and its parts, and validation rsum, over the epochs; a line where the negatives change.
+
+    A part that is 0, or switched off, has a gap there; one that always is has no curve.
+    """
     epochs = [row["epoch"] for row in history]
     turns = [b["epoch"] - 0.5 for a, b in zip(history, history[1:])
              if (a["inter"], a["stage"]) != (b["inter"], b["stage"])]  # fmt: skip
@@ -69,9 +72,12 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     with figure(path, 10, 3.6, alt, columns=2) as axes:
         left, right = axes[0]
         parts = (("loss", "total", "black"), ("inter_global", "inter, global", COLOURS["global"]),
-                 ("inter_local", "inter, local", COLOURS["local"]), ("intra", "intra", "#cc79a7"))  # fmt: skip
+                 ("inter_local", "inter, local", COLOURS["local"]), ("intra", "intra", "#cc79a7"),
+                 ("binding", "hard captions", "#d55e00"))  # fmt: skip
         for name, label, colour in parts:
-            left.plot(epochs, [row[name] for row in history], label=label, color=colour, marker=".")
+            values = [row.get(name) or np.nan for row in history]  # 0 has no place on a log scale
+            if not np.isnan(values).all():
+                left.plot(epochs, values, label=label, color=colour, marker=".")
         left.set(xlabel="epoch", ylabel="training loss", title="What training minimises", yscale="log")
         for name in ("global", "local", "mixed"):
             right.plot(epochs, [row[f"rsum_{name}"] for row in history], label=name, color=COLOURS[name], marker=".")
@@ -79,7 +85,8 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         for ax in (left, right):
             for turn in turns:
                 ax.axvline(turn, color="grey", linestyle="--", linewidth=1)
-            ax.legend(frameon=True)
+        left.legend(frameon=True, ncols=2, fontsize=8)
+        right.legend(frameon=True)
 
 
 def shortlist_curve(report: dict, path: Path | str | None = None) -> None:

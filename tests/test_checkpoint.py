@@ -221,6 +221,20 @@ def test_a_run_on_disk_gives_back_optimizer_random_state_and_place(tmp_path):
             assert torch.equal(value, fresh.state_dict()["state"][index][name])
 
 
+def test_a_run_that_scaled_no_loss_goes_on_where_float16_has_to_and_the_other_way_round(tmp_path):
+    model = tiny_model()
+    optimizer, never = run_state(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    checkpoint.save_state(tmp_path / "plain", model, None, optimizer, never, {"step": 7})
+    checkpoint.load_state(tmp_path / "plain", model, optimizer, scaler)
+    assert scaler.get_scale() == 8
+    checkpoint.save_state(tmp_path / "scaled", model, None, optimizer, scaler, {"step": 7})
+    checkpoint.load_state(tmp_path / "scaled", model, optimizer, never)
+    other = torch.amp.GradScaler("cpu")
+    checkpoint.load_state(tmp_path / "scaled", model, optimizer, other)
+    assert other.state_dict()["scale"] == 8
+
+
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "config.json"])
 def test_a_truncated_run_is_refused_by_name(tmp_path, name):
     model = tiny_model()

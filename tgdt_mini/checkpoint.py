@@ -108,7 +108,8 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    scaler.load_state_dict(about["scaler"])
+    if about["scaler"]:  # empty in a run that scaled nothing, such as one begun on a CPU: float16 begins afresh
+        scaler.load_state_dict(about["scaler"])
     own = {name: tensors[name + _of(rank)] for name in ("random", "random_cuda") if name + _of(rank) in tensors}
     set_random_state(own, next(model.parameters()).device)
     return about["place"]

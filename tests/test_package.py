@@ -146,6 +146,20 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+def test_a_report_is_json_for_every_reader_whatever_its_figures(tmp_path):
+    report = {"rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}}, "history": [{"loss": float("nan")}, (3,)]}
+    paths.write_report(tmp_path / "report.json", report)
+
+    def never(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=never) == {
+        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}}, "history": [{"loss": None}, [3]]
+    }  # fmt: skip
+    assert text.endswith("}\n") and report["rows"]["global"]["median"] == float("inf")
+
+
 def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
     with paths.whole_folder(tmp_path / "folder") as beside:
         (beside / "a").write_text("old", encoding="utf-8")

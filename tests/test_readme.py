@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tgdt_mini import ablations, bench, scenes
+from tgdt_mini import ablations, assessment, bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.retrieval import Gallery
@@ -51,6 +51,17 @@ def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_the
         size = report["images"] if path in ON_PHOTOGRAPHS else report["scenes"]
         assert (report["split"], size) == ("test", 1000), path.name
         assert report["trained"]["training"]["seed"] == int(path.stem.rpartition("-")[2]), path.name
+
+
+def test_every_stored_report_is_json_and_can_be_shown_as_evaluate_shows_it():
+    def never(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    for path in ON_SCENES + ON_PHOTOGRAPHS:
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=never)
+        shown = assessment.table(report).splitlines()
+        for name, row in report["rows"].items():
+            assert f"{name:12}" in {line[:12] for line in shown if line.endswith(f"{row['rsum']:8.1f}")}, path.name
 
 
 def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():

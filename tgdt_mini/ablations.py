@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
-from tgdt_mini.paths import shipped, write_whole
+from tgdt_mini.paths import shipped, write_report
 from tgdt_mini.recipe import TrainingConfig
 
 EPOCHS, SEEDS = 8, (0, 1, 2)
@@ -79,7 +79,7 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
             model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
             found, _, _ = assess_on_scenes(model, "test", other, progress)
         found["history"] = [{key: row[key] for key in HISTORY} for row in model.notes["history"]]
-        write_whole(report, json.dumps(found, indent=1) + "\n")
+        write_report(report, found)
 
 
 def path_of(folder: Path, name: str, seed: int) -> Path:

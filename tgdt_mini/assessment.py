@@ -213,8 +213,9 @@ def table(report: dict) -> str:
         lines.append(f"hard pairs told apart ({pairs['pairs']}): {shown}")
     if "grounding" in report:
         ground = report["grounding"]
+        best = f", at best {ground['possible']:.1f}%" if "possible" in ground else ""  # older reports do not tell
         lines.append(f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
-                     f"at random {ground['chance']:.1f}%, at best {ground['possible']:.1f}%")  # fmt: skip
+                     f"at random {ground['chance']:.1f}%{best}")  # fmt: skip
         if "true" in ground:
             lines.append(f"words that pick an object of which they are true, meant or not: {ground['true']:.1f}%")
     if "pointing" in report:

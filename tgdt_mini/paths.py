@@ -1,5 +1,7 @@
-"""Where things lie: what the project ships, the cache, and folders that appear whole or not at all."""
+"""Where things lie: what the project ships, the cache, and files and folders that appear whole or not at all."""
 
+import json
+import math
 import os
 import shutil
 import tempfile
@@ -65,3 +67,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def write_report(path: Path, report: dict) -> None:
+    """Write figures as JSON, whole or not at all. What is not finite, as the median rank of misses, is null: JSON has
+    no word for it."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_whole(path, json.dumps(plain(report), indent=1, allow_nan=False) + "\n")

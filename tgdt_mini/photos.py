@@ -100,6 +100,17 @@ def encoders_of(folder: Path) -> dict:
         raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
 
 
+def identity(folder: Path) -> str:
+    """Sixteen hex digits, the same for features of the same data by the same encoders. ValueError for what is missing.
+
+    They are made of the encoders' keys and the captions: a copied picture has another date, and so another key.
+    """
+    about = encoders_of(folder)
+    keys = {name: about[name]["key"] for name in ("vision", "text")}
+    keys |= {f"split {split}": Features(Path(folder) / split / "captions").key for split in about["splits"]}
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
 def open_pictures(source: dict) -> dict:
     """The data set that `source` describes: data, and any of SOURCE, as `sources.open_source` takes them.
 

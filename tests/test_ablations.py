@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tgdt_mini import ablations, cli, commands, experiments, photos
+from tgdt_mini import ablations, cli, commands, experiments, paths, photos
 from tgdt_mini.paths import shipped
 
 
@@ -94,6 +94,21 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
     assert found["patches"][0]["data"] == {
         "kind of data": "scenes", "pictures to train on": 6000, "pictures to judge on": 1000
     }  # fmt: skip
+
+
+def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
+    begun = tmp_path / "runs" / "default-0"
+    for name in (".last-abcd1234", ".last-abcd1234-old"):
+        (begun / name).mkdir(parents=True)
+        (begun / name / "state.json").write_text("{}", encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    monkeypatch.setattr(
+        experiments, "train_on_scenes", lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []})
+    )
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda *args: (report(450), None, None))
+    ablations.run(tmp_path, ("default",), (0,), 3, progress=False)
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("name, made, message", [

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from tgdt_mini.paths import shipped, write_report
+from tgdt_mini.paths import put_back, shipped, write_report
 from tgdt_mini.recipe import FREE, TrainingConfig
 from tgdt_mini.scenes import SPLITS
 
@@ -75,6 +75,7 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         if progress:
             print(f"{place} of {len(every)}: {name}, seed {seed}", flush=True)
         folder = Path(out) / "runs" / report.stem
+        put_back(folder / "last")
         begun = (folder / "last" / "state.json").is_file()
         if features:
             from tgdt_mini.photo_experiments import assess_on_photos, train_on_photos

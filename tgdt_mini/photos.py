@@ -13,7 +13,7 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
 from tgdt_mini.features import Features, StoredText, write_features
-from tgdt_mini.paths import whole_folder, write_whole
+from tgdt_mini.paths import put_back, whole_folder, write_whole
 from tgdt_mini.pictures import pictures
 from tgdt_mini.scenes import import_datasets, no_bars
 from tgdt_mini.text_backbone import TextBackbone
@@ -67,6 +67,7 @@ def open_features(folder: Path, split: str, check_all: bool = False):
             f"{folder.parent} has no split {split}; it has {', '.join(about['splits'])}: extract that, too"
         )
     images, captions = (Features(folder / name, check_all=check_all) for name in ("images", "captions"))
+    put_back(folder / "records")
     try:
         records = load_from_disk(str(folder / "records"))
         own, ids = list(records["captions"]), list(records["image_id"])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_scenes import reader_of_few
 
 from tgdt_mini import ablations, assessment, bench, scenes
 from tgdt_mini.bench import tables
@@ -71,7 +72,11 @@ def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name
     assert f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image" in README
-    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in README
+    plain = " ".join(README.split())
+    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in plain
+    assert f"fewest objects reaches {reader_of_few('test'):.1f}" in plain
+    card = " ".join((TOP / "data" / "README.md").read_text(encoding="utf-8").split())
+    assert f"fewest objects has R@1 {reader_of_few('test'):.1f} from text to image" in card
 
 
 def test_the_two_commands_are_one_line_each_and_install_before_they_run():

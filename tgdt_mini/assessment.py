@@ -1,7 +1,7 @@
 """A model judged from every side on one split: recalls, share of the oracle, hard pairs, grounding, time.
 
 The shortlist's size and the weight of the local score are chosen by `choose` on validation data, and used as they are
-on test data. Formulas of ranks and recalls are in `evaluation.py`; what a perfect reader would score in `scenes/`.
+on test data. Formulas of ranks and recalls are in `evaluation.py`, that of the oracle in `scenes/truth.py`.
 """
 
 import time

@@ -59,9 +59,10 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         features: Path | None = None) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
 
+    ValueError, before anything is trained, where `out` holds a report of other settings or other data.
+
     first, other: only so many scenes to train on, and to validate and judge on. features: photographs instead of
-    scenes, as extract wrote them. Stopped, it goes on where it was. ValueError, before anything is trained, where `out`
-    holds a report that was made otherwise.
+    scenes, as extract wrote them. Stopped, it goes on where it was.
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 

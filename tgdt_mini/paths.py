@@ -65,6 +65,32 @@ def whole_folder(folder: Path, marker: str | None = None):
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, then rename it there. Text is UTF-8. OSError passes through."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_report(path: Path, report: dict) -> None:
+    """Write figures as JSON, whole or not at all. What is not finite, as the median rank of misses, is null: JSON has
+    no word for it."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(each) for key, each in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    write_whole(path, json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
+
+
 def put_back(folder: Path) -> None:
     """Give a folder its old files back, if a process was killed after it had moved them aside; else do nothing."""
     folder = Path(folder)
@@ -102,29 +128,3 @@ def _siblings(folder):
     with suppress(OSError):  # there is no parent yet
         return [path for path in folder.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
     return []
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then rename it there. Text is UTF-8. OSError passes through."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_report(path: Path, report: dict) -> None:
-    """Write figures as JSON, whole or not at all. What is not finite, as the median rank of misses, is null: JSON has
-    no word for it."""
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    write_whole(path, json.dumps(plain(report), indent=1, allow_nan=False) + "\n")

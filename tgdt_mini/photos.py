@@ -13,7 +13,7 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
 from tgdt_mini.features import Features, StoredText, write_features
-from tgdt_mini.paths import put_back, whole_folder, write_whole
+from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
 from tgdt_mini.scenes import import_datasets, no_bars
 from tgdt_mini.text_backbone import TextBackbone
@@ -67,7 +67,6 @@ def open_features(folder: Path, split: str, check_all: bool = False):
             f"{folder.parent} has no split {split}; it has {', '.join(about['splits'])}: extract that, too"
         )
     images, captions = (Features(folder / name, check_all=check_all) for name in ("images", "captions"))
-    put_back(folder / "records")
     try:
         records = load_from_disk(str(folder / "records"))
         own, ids = list(records["captions"]), list(records["image_id"])
@@ -85,6 +84,19 @@ def open_features(folder: Path, split: str, check_all: bool = False):
     )  # fmt: skip
 
 
+def identity(folder: Path) -> str:
+    """Sixteen hex digits, the same for features of the same data by the same encoders. ValueError for what is missing.
+
+    They are made of the encoders' keys and the captions of train, validation and test: a copied picture has another
+    date, and so another key, and further splits are not what a model is trained and judged on.
+    """
+    about = encoders_of(folder)
+    keys = {name: about[name]["key"] for name in ("vision", "text")}
+    for split in ("train", "validation", "test"):
+        keys[f"captions of {split}"] = Features(Path(folder) / split / "captions").key
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read through."""
     for split in encoders_of(folder)["splits"]:
@@ -99,19 +111,6 @@ def encoders_of(folder: Path) -> dict:
         return about | {name: about[name] for name in ("vision", "text", "source", "splits")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
-
-
-def identity(folder: Path) -> str:
-    """Sixteen hex digits, the same for features of the same data by the same encoders. ValueError for what is missing.
-
-    They are made of the encoders' keys and the captions of train, validation and test: a copied picture has another
-    date, and so another key, and further splits are not what a model is trained and judged on.
-    """
-    about = encoders_of(folder)
-    keys = {name: about[name]["key"] for name in ("vision", "text")}
-    for split in ("train", "validation", "test"):
-        keys[f"captions of {split}"] = Features(Path(folder) / split / "captions").key
-    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode("utf-8")).hexdigest()[:16]
 
 
 def open_pictures(source: dict) -> dict:

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tgdt_mini import ablations, cli, commands, experiments
+from tgdt_mini import ablations, cli, commands, experiments, paths, photos
+from tgdt_mini.paths import shipped
 
 
 def report(rsum, seed=0):
@@ -16,11 +17,16 @@ def report(rsum, seed=0):
             "hard_pairs": dict.fromkeys(ways, 70.0), "grounding": {"right": 80.0}, "seed": seed}  # fmt: skip
 
 
-def store(folder, name, *rsums):
+def store(folder, name, *rsums, **more):
     for seed, rsum in enumerate(rsums):
         path = ablations.path_of(folder, name, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report(rsum, seed)), encoding="utf-8")
+        path.write_text(json.dumps(report(rsum, seed) | more), encoding="utf-8")
+
+
+def made_with(name, epochs=3, **changes):
+    """What a report of the scenes tells of its training."""
+    return {"scenes": 1000, "trained": {"training": asdict(ablations.settings(name, epochs=epochs)) | changes}}
 
 
 @pytest.mark.parametrize("name", ablations.RECIPES)
@@ -66,7 +72,7 @@ def test_a_folder_without_reports_says_how_to_make_some(tmp_path):
 
 
 def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_path, monkeypatch):
-    store(tmp_path, "default", 500)
+    store(tmp_path, "default", 500, **made_with("default", precision="fp32"))
     begun = tmp_path / "runs" / "no_intra-0" / "last"
     begun.mkdir(parents=True)
     (begun / "state.json").write_text("{}", encoding="utf-8")
@@ -83,7 +89,90 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
         (False, 3, "regions", True),
         (True, 3, "patches", False),
     ]
-    assert set(ablations.read(tmp_path)) == {"default", "no intra", "patches"}
+    found = ablations.read(tmp_path)
+    assert set(found) == {"default", "no intra", "patches"}
+    assert found["patches"][0]["data"] == {
+        "kind of data": "scenes", "pictures to train on": 6000, "pictures to judge on": 1000
+    }  # fmt: skip
+
+
+def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
+    begun = tmp_path / "runs" / "default-0"
+    for name in (".last-abcd1234", ".last-abcd1234-old"):
+        (begun / name).mkdir(parents=True)
+        (begun / name / "state.json").write_text("{}", encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    monkeypatch.setattr(
+        experiments, "train_on_scenes", lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []})
+    )
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda *args: (report(450), None, None))
+    ablations.run(tmp_path, ("default",), (0,), 3, progress=False)
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("name, made, message", [
+    ("no intra", made_with("no intra", 2), "no_intra-0.json differs in epochs .2 instead of 3.*; choose another --out"),
+    ("no intra", made_with("default"), "no_intra-0.json differs in use_intra .True instead of False"),
+    ("default", made_with("default", seed=4), "default-0.json differs in seed .4 instead of 0"),
+    ("default", made_with("default") | {"scenes": 250}, "differs in pictures to judge on .250 instead of 1000"),
+    ("default", made_with("default") | {"data": {"pictures to train on": 1500}}, "in pictures to train on .1500"),
+    ("default", made_with("default") | {"data": {"kind of data": "photographs"}}, "in kind of data .'photographs'"),
+    ("default", {}, "default-0.json is no report of a recipe that scenes have"),
+    ("random start", made_with("default"), "random_start-0.json is no report of a recipe that scenes have"),
+])  # fmt: skip
+def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, name, made, message
+):
+    store(tmp_path, name, 500, **made)
+    monkeypatch.setattr(experiments, "train_on_scenes", lambda *_: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        ablations.run(tmp_path, ("staged",), (1,), 3, progress=False)
+
+
+def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(photos, "identity", lambda folder: "b" * 16)
+    trained = {"training": asdict(ablations.settings("default", photos=True))}
+    everything = {"kind of data": "photographs", "pictures to train on": "all", "pictures to judge on": "all"}
+    for more, message in (
+        ({"scenes": 1000}, "kind of data .'scenes' instead of 'photographs'"),
+        ({"images": 1000, "data": everything | {"features": "a" * 16}}, "features .'a*' instead of 'b*'"),
+    ):
+        store(tmp_path, "default", 500, trained=trained, **more)
+        with pytest.raises(ValueError, match=message):
+            ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
+    for more in ({}, {"data": everything | {"features": "b" * 16}}):
+        store(tmp_path, "default", 500, trained=trained, images=1000, **more)
+        ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
+
+
+def test_the_shipped_reports_were_made_alike_and_a_newer_setting_counts_as_its_default(tmp_path):
+    """With all of them stored nothing is left to train, neither with the budget that made them; another is refused."""
+    folder = shipped() / "results" / "ablations"
+    ablations.run(folder, ablations.names_for(), (0, 1, 2), progress=False)
+    with pytest.raises(ValueError, match="differs in epochs .8 instead of 9"):
+        ablations.run(folder, ("default",), (0,), 9, progress=False)
+
+
+def test_features_that_are_not_there_fail_before_anything_is_read(tmp_path, capsys):
+    store(tmp_path, "default", 500, **made_with("default", 8))
+    nowhere = str(tmp_path / "nowhere")
+    assert cli.main(["ablate", "--recipes", "default", "--out", str(tmp_path), "--features", nowhere]) == 2
+    said = capsys.readouterr()
+    assert "nowhere is no finished features folder" in said.err and not said.out
+
+
+def test_reports_of_any_seed_are_read_in_the_order_of_seeds(tmp_path):
+    for seed in (1000, 9, 10):
+        ablations.path_of(tmp_path, "no intra", seed).write_text(json.dumps(report(400, seed)), encoding="utf-8")
+    (tmp_path / "no_intra-first.json").write_text("mine", encoding="utf-8")
+    assert [each["seed"] for each in ablations.read(tmp_path)["no intra"]] == [9, 10, 1000]
+
+
+def test_a_damaged_report_is_named(tmp_path):
+    ablations.path_of(tmp_path, "default", 0).write_text('{"rows": ', encoding="utf-8")
+    with pytest.raises(ValueError, match="default-0.json is damaged"):
+        ablations.read(tmp_path)
 
 
 def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, capsys):

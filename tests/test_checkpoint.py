@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from helpers import tiny_config, tiny_model, token_set, tokenizer
 from safetensors.torch import load_file
 
 import tgdt_mini
-from tgdt_mini import checkpoint
+from tgdt_mini import checkpoint, paths
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.encoding import encode
 
@@ -172,6 +173,23 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, err
     assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
 
 
+def moved_aside(folder):
+    """As a process leaves it that is killed when the old files are moved aside and the new ones are not in place."""
+    shutil.copytree(folder, folder.with_name(f".{folder.name}-abcd1234"))
+    folder.rename(folder.with_name(f".{folder.name}-abcd1234-old"))
+
+
+def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_renames(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    moved_aside(saved[1])
+    assert fingerprint(load_model(saved[1])) == fingerprint(saved[0])
+    optimizer, scaler = run_state(saved[0])
+    checkpoint.save_state(tmp_path / "last", saved[0], None, optimizer, scaler, {"step": 7})
+    moved_aside(tmp_path / "last")
+    assert checkpoint.load_state(tmp_path / "last", saved[0], optimizer, scaler) == {"step": 7}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "last"}
+
+
 def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_write_json", full_disk)
     with pytest.raises(OSError, match="No space left"):
@@ -219,6 +237,20 @@ def test_a_run_on_disk_gives_back_optimizer_random_state_and_place(tmp_path):
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
             assert torch.equal(value, fresh.state_dict()["state"][index][name])
+
+
+def test_a_run_that_scaled_no_loss_goes_on_where_float16_has_to_and_the_other_way_round(tmp_path):
+    model = tiny_model()
+    optimizer, never = run_state(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    checkpoint.save_state(tmp_path / "plain", model, None, optimizer, never, {"step": 7})
+    checkpoint.load_state(tmp_path / "plain", model, optimizer, scaler)
+    assert scaler.get_scale() == 8
+    checkpoint.save_state(tmp_path / "scaled", model, None, optimizer, scaler, {"step": 7})
+    checkpoint.load_state(tmp_path / "scaled", model, optimizer, never)
+    other = torch.amp.GradScaler("cpu")
+    checkpoint.load_state(tmp_path / "scaled", model, optimizer, other)
+    assert other.state_dict()["scale"] == 8
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "config.json"])

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -168,6 +169,20 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+def test_a_report_is_json_for_every_reader_whatever_its_figures(tmp_path):
+    report = {"rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}}, "history": [{"loss": float("nan")}, (3,)]}
+    paths.write_report(tmp_path / "report.json", report)
+
+    def never(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=never) == {
+        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}}, "history": [{"loss": None}, [3]]
+    }  # fmt: skip
+    assert text.endswith("}\n") and report["rows"]["global"]["median"] == float("inf")
+
+
 def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
     with paths.whole_folder(tmp_path / "folder") as beside:
         (beside / "a").write_text("old", encoding="utf-8")
@@ -178,3 +193,83 @@ def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
     with paths.whole_folder(tmp_path / "folder") as beside:
         (beside / "b").write_text("new", encoding="utf-8")
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"] and len(list(tmp_path.iterdir())) == 1
+
+
+def killed(tmp_path, at):
+    """tmp_path/folder after a process that was writing "new" in place of "old" was killed, `at` a step."""
+    code = f"""
+import os
+from pathlib import Path
+from tgdt_mini import paths
+with paths.whole_folder(Path("folder")) as beside:
+    (beside / "a").write_text("old", encoding="utf-8")
+rename = Path.rename
+def then_die(path, target):
+    rename(path, target)
+    os._exit(9)
+def die(*_, **__):
+    os._exit(9)
+with paths.whole_folder(Path("folder")) as beside:
+    (beside / "a").write_text("new", encoding="utf-8")
+    {at}
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 9
+    return tmp_path / "folder"
+
+
+BETWEEN, WRITING, TIDYING = "Path.rename = then_die", "die()", "paths.shutil.rmtree = die"
+
+
+def test_old_files_moved_aside_by_a_process_that_was_killed_are_put_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    folder = killed(tmp_path, BETWEEN)
+    assert not folder.exists()
+    paths.put_back(folder)
+    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [folder]
+    paths.put_back(folder)  # nothing to do
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_writer_puts_them_back_before_it_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    folder = killed(tmp_path, BETWEEN)
+    with pytest.raises(KeyboardInterrupt), paths.whole_folder(folder, marker="a"):
+        raise KeyboardInterrupt
+    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_reader_waits_for_a_living_process_that_is_between_its_renames(tmp_path, monkeypatch):
+    folder = killed(tmp_path, BETWEEN)
+    new = next(path for path in tmp_path.iterdir() if not path.name.endswith("-old"))
+    monkeypatch.setattr(paths.time, "sleep", lambda seconds: new.rename(folder))
+    paths.put_back(folder)
+    assert (folder / "a").read_text(encoding="utf-8") == "new"
+
+
+def test_old_files_that_were_replaced_do_not_come_back_when_somebody_deletes_the_folder(tmp_path):
+    folder = killed(tmp_path, TIDYING)
+    assert (folder / "a").read_text(encoding="utf-8") == "new" and len(list(tmp_path.iterdir())) == 2
+    paths.shutil.rmtree(folder)
+    paths.put_back(folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("at", [WRITING, TIDYING])
+def test_what_killed_processes_left_is_removed_once_nobody_can_be_at_work_there(tmp_path, monkeypatch, at):
+    folder = killed(tmp_path, at)
+    others = [tmp_path / name for name in (".folder-1-abcd1234", ".folder-abcd123", ".folder", ".another-abcd1234")]
+    for other in others:
+        other.mkdir()
+    left = [path for path in tmp_path.iterdir() if path not in (folder, *others)]
+    assert len(left) == 1
+
+    def write():
+        with paths.whole_folder(folder) as beside:
+            (beside / "a").write_text("newest", encoding="utf-8")
+
+    write()
+    assert left[0].exists()  # a living process may have written there a moment ago
+    monkeypatch.setattr(paths, "ABANDONED", -1)
+    write()
+    assert sorted(tmp_path.iterdir()) == sorted([folder, *others])

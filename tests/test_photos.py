@@ -179,6 +179,18 @@ def test_stale_features_are_refused(tmp_path, sources, features, what):
     assert content(out) == before
 
 
+def test_features_of_the_same_data_by_the_same_encoders_have_one_identity(tmp_path, sources, features):
+    small = data(8, 4)
+    extract(small, *encoders(sources), tmp_path / "one", progress=False)
+    copied = small | {"train": with_pictures(small["train"], {0: raw_pictures(small["train"])[0]})}
+    extract(copied, *encoders(sources), tmp_path / "again", progress=False)
+    found = photos.identity(tmp_path / "one")
+    assert len(found) == 16 and photos.identity(tmp_path / "again") == found != photos.identity(features)
+    other = save_encoder(vision_encoder(seed=1), tmp_path / "vision", pictures=PICTURES)
+    extract(small, *encoders((other, sources[1])), tmp_path / "other", progress=False)
+    assert photos.identity(tmp_path / "other") != found
+
+
 def test_pictures_are_known_by_their_bytes_or_by_their_files(tmp_path, sources, features, monkeypatch):
     for part in ("_cells", "_words"):
         monkeypatch.setattr(photos, part, stop)

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from test_scenes import reader_of_few
 
-from tgdt_mini import ablations, bench, scenes
+from tgdt_mini import ablations, assessment, bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.retrieval import Gallery
@@ -54,6 +55,17 @@ def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_the
         assert report["trained"]["training"]["seed"] == int(path.stem.rpartition("-")[2]), path.name
 
 
+def test_every_stored_report_is_json_and_can_be_shown_as_evaluate_shows_it():
+    def never(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    for path in ON_SCENES + ON_PHOTOGRAPHS:
+        report = json.loads(path.read_text(encoding="utf-8"), parse_constant=never)
+        shown = assessment.table(report).splitlines()
+        for name, row in report["rows"].items():
+            assert f"{name:12}" in {line[:12] for line in shown if line.endswith(f"{row['rsum']:8.1f}")}, path.name
+
+
 def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
     oracle = scenes.oracle("test")
     for path in ON_SCENES:
@@ -61,7 +73,11 @@ def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name
     assert f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image" in README
-    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in README
+    plain = " ".join(README.split())
+    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in plain
+    assert f"fewest objects reaches {reader_of_few('test'):.1f}" in plain
+    card = " ".join((TOP / "data" / "README.md").read_text(encoding="utf-8").split())
+    assert f"fewest objects has R@1 {reader_of_few('test'):.1f} from text to image" in card
 
 
 def test_the_two_commands_are_one_line_each_and_install_before_they_run():

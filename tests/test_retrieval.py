@@ -245,6 +245,18 @@ def test_an_append_that_stops_anywhere_leaves_what_was_there(tmp_path, monkeypat
     assert {path.name for path in folder.iterdir()} == names
 
 
+def test_a_gallery_whose_writer_was_killed_between_two_renames_is_the_old_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    _, embedding = sides("caption")
+    folder = tmp_path / "gallery"
+    for work in (lambda: None, lambda: gallery_of(embedding[5:], "caption").append(folder)):
+        grown(folder, embedding[:5], "caption", (4,))
+        shutil.copytree(folder, tmp_path / ".gallery-abcd1234")
+        folder.rename(tmp_path / ".gallery-abcd1234-old")
+        work()
+        assert len(Gallery.load(folder)) >= 5 and list(tmp_path.iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "scales.npy", "gallery.json"])
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_a_damaged_segment_is_named(name, damage, tmp_path):

@@ -14,7 +14,7 @@ from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.recipe import TrainingConfig, pick_device, precision_of
+from tgdt_mini.recipe import NUMBERS, TrainingConfig, pick_device, precision_of
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer, validate
 
@@ -440,10 +440,40 @@ def test_an_image_without_a_caption_is_named(tmp_path):
     ({"learning_rate": 0.0}, "learning_rate is 0.0"),
     ({"chunk": -1}, "chunk is -1; it must be 0 for none, or a number of pairs"),
     ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
+    ({"recipe": "staged", "use_local": False}, "recipe is 'staged' without use_local: its first stage"),
+    ({"recipe": "staged", "use_global": False, "use_intra": False}, "recipe is 'staged' without use_global and use"),
+    ({"patience": -1}, "patience is -1; it must be a number of epochs, or 0 to never stop early"),
+    ({"validation_captions": -1}, "validation_captions is -1; it must be a number of captions, or 0 for all"),
+    ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+    ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
+    ({"margin": -0.1}, "margin is -0.1; it must be 0 or more"),
+    ({"consistency_margin": -0.1}, "consistency_margin is -0.1"),
+    ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+    ({"hard_weight": -1.0}, "hard_weight is -1.0"),
+    ({"local_weight": -1.0}, "local_weight is -1.0"),
+    ({"mix_lengths": -1.0}, "mix_lengths is -1.0; it must be a number of tokens"),
+    ({"warmup": 1.5}, "warmup is 1.5; it must be a share, from 0 to 1"),
+    ({"staged_share": -0.1}, "staged_share is -0.1; it must be a share"),
+    ({"easy_share": 1.1}, "easy_share is 1.1; it must be a share"),
+    ({"hard_captions": 2.0}, "hard_captions is 2.0; it must be a share"),
+    ({"hide_words": 1.0}, "hide_words is 1.0; it must be a share, from 0 to below 1"),
+    ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number"),
+    ({"clip": float("inf")}, "clip is inf; it must be a number"),
+    ({"epochs": 2.5}, "epochs is 2.5; it must be a whole number"),
+    ({"seed": "3"}, "seed is '3'; it must be a whole number"),
 ])  # fmt: skip
 def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig.from_dict(values)
+
+
+def test_every_number_of_the_settings_has_its_limits():
+    numbers = {name for name, value in vars(TrainingConfig()).items() if type(value) in (int, float)}
+    assert set(NUMBERS) == numbers
+
+
+def test_shares_may_be_none_or_all_of_it():
+    TrainingConfig(warmup=0, easy_share=0, staged_share=1, hard_captions=1, hide_regions=0, mix_lengths=0, margin=0)
 
 
 def test_the_staged_recipe_needs_layers_for_its_second_stage(tmp_path):

@@ -2,16 +2,20 @@
 
 `run` trains what is not there yet, one report a recipe and seed, so that it can be stopped and run again; `read` gives
 the stored reports back and `table` prints them in Markdown. A difference within the spread over seeds means nothing.
+Only what was trained alike can be compared: a folder with a report of other settings or other data is refused.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 
-from tgdt_mini.paths import shipped, write_whole
-from tgdt_mini.recipe import TrainingConfig
+from tgdt_mini.paths import put_back, shipped, write_report
+from tgdt_mini.recipe import FREE, TrainingConfig
+from tgdt_mini.scenes import SPLITS
 
 EPOCHS, SEEDS = 8, (0, 1, 2)
+MAY_DIFFER = (*FREE, "precision")  # "auto" is another one on another device
 HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "inter", "rsum_mixed")  # kept of each epoch
 RECIPES = {  # name: (what is otherwise than in the default, image tokens, what it is on the scenes)
     "default": ({}, "regions", "everything on: InfoNCE for 70% of the epochs, then the hardest negative"),
@@ -58,13 +62,16 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         features: Path | None = None) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
 
+    ValueError, before anything is trained, where `out` holds a report of other settings or other data.
+
     first, other: only so many scenes to train on, and to validate and judge on. features: photographs instead of
     scenes, as extract wrote them. Stopped, it goes on where it was.
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 
-    names = names or names_for(features)
+    names, data = names or names_for(features), _data(features, first, other)
     every = [(name, seed, settings(name, seed, epochs, bool(features))) for seed in seeds for name in names]
+    _check(out, epochs, data)
     for place, (name, seed, config) in enumerate(every, start=1):
         report = path_of(out, name, seed)
         if report.is_file():
@@ -72,6 +79,7 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         if progress:
             print(f"{place} of {len(every)}: {name}, seed {seed}", flush=True)
         folder = Path(out) / "runs" / report.stem
+        put_back(folder / "last")
         begun = (folder / "last" / "state.json").is_file()
         if features:
             from tgdt_mini.photo_experiments import assess_on_photos, train_on_photos
@@ -82,7 +90,44 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
             model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
             found, _, _ = assess_on_scenes(model, "test", other, progress)
         found["history"] = [{key: row[key] for key in HISTORY} for row in model.notes["history"]]
-        write_whole(report, json.dumps(found, indent=1) + "\n")
+        write_report(report, found | {"data": data})
+
+
+def _data(features, first, other):
+    """What is trained and judged on, as a report tells it. ValueError if there are no such features."""
+    if not features:
+        kind, train, test, more = "scenes", SPLITS["train"][1], SPLITS["test"][1], {}
+    else:
+        from tgdt_mini.photos import identity
+
+        kind, train, test, more = "photographs", "all", "all", {"features": identity(features)}
+    return {"kind of data": kind, "pictures to train on": first or train, "pictures to judge on": other or test} | more
+
+
+def _check(out, epochs, data):
+    """ValueError that names a report in `out` which was made with other settings or on other data, and what differs."""
+    kind = data["kind of data"]
+    photos = kind == "photographs"
+    for name in RECIPES:
+        for seed, path in _stored(out, name).items():
+            report = _read(path)
+            if name not in names_for(photos) or "training" not in report.get("trained", {}):
+                raise ValueError(f"{path} is no report of a recipe that {kind} have; choose another --out")
+            differs = _difference(report, data, settings(name, seed, epochs, photos))
+            if differs:
+                raise ValueError(f"{path} differs in {differs}, so it does not compare; choose another --out")
+
+
+def _difference(report, data, config):
+    """What is otherwise in a report than in a recipe, in words; "" if nothing is."""
+    before = {"kind of data": "photographs"}
+    if "scenes" in report:
+        before = {"kind of data": "scenes", "pictures to judge on": report["scenes"]}
+    before |= report.get("data", {})  # which reports of earlier versions lack
+    before |= asdict(TrainingConfig()) | report["trained"]["training"]  # a setting newer than it was at its default
+    now = {key: value for key, value in data.items() if key in before} | asdict(config)
+    changed = [key for key, value in now.items() if key not in MAY_DIFFER and before[key] != value]
+    return f"{changed[0]} ({before[changed[0]]!r} instead of {now[changed[0]]!r})" if changed else ""
 
 
 def path_of(folder: Path, name: str, seed: int) -> Path:
@@ -95,12 +140,26 @@ def read(folder: Path | None = None) -> dict[str, list[dict]]:
     folder = Path(folder) if folder else shipped() / "results" / "ablations"
     found = {}
     for name in RECIPES:
-        paths = [path for seed in range(100) if (path := path_of(folder, name, seed)).is_file()]
+        paths = _stored(folder, name).values()
         if paths:
-            found[name] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            found[name] = [_read(path) for path in paths]
     if not found:
         raise ValueError(f"{folder} holds no report; make some with `python -m tgdt_mini ablate --out {folder}`")
     return found
+
+
+def _stored(folder, name):
+    """{seed: path} of a recipe's reports in a folder, by seed."""
+    begins = path_of(folder, name, 0).name.removesuffix("0.json")
+    seeds = {path.stem.removeprefix(begins): path for path in Path(folder).glob(f"{begins}*.json")}
+    return {int(seed): seeds[seed] for seed in sorted(filter(str.isdecimal, seeds), key=int)}
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and ablate trains it again") from None
 
 
 COLUMNS = {  # heading: how it is read from a report

@@ -1,7 +1,7 @@
 """A model judged from every side on one split: recalls, share of the oracle, hard pairs, grounding, time.
 
 The shortlist's size and the weight of the local score are chosen by `choose` on validation data, and used as they are
-on test data. Formulas of ranks and recalls are in `evaluation.py`; what a perfect reader would score in `scenes/`.
+on test data. Formulas of ranks and recalls are in `evaluation.py`, that of the oracle in `scenes/truth.py`.
 """
 
 import time
@@ -213,8 +213,9 @@ def table(report: dict) -> str:
         lines.append(f"hard pairs told apart ({pairs['pairs']}): {shown}")
     if "grounding" in report:
         ground = report["grounding"]
+        best = f", at best {ground['possible']:.1f}%" if "possible" in ground else ""  # older reports do not tell
         lines.append(f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
-                     f"at random {ground['chance']:.1f}%, at best {ground['possible']:.1f}%")  # fmt: skip
+                     f"at random {ground['chance']:.1f}%{best}")  # fmt: skip
         if "true" in ground:
             lines.append(f"words that pick an object of which they are true, meant or not: {ground['true']:.1f}%")
     if "pointing" in report:

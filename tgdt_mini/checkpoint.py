@@ -13,7 +13,7 @@ import torch
 
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.model import TGDT
-from tgdt_mini.paths import whole_folder
+from tgdt_mini.paths import put_back, whole_folder
 from tgdt_mini.text_tokens import TextTokenizer
 
 
@@ -29,6 +29,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
     Its tokenizer, if one was saved, is model.tokenizer; the notes are model.notes.
     """
     folder = Path(folder)
+    put_back(folder)
     about = _read_json(folder / "config.json")
     try:
         model = TGDT(TGDTConfig.from_dict(about["model"]))
@@ -94,6 +95,7 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
     from safetensors.torch import load_file
 
     folder = Path(folder)
+    put_back(folder)
     config, about = _read_json(folder / "config.json"), _read_json(folder / "state.json")
     _load_weights(model, folder / "model.safetensors", config)
     before = TGDTConfig.from_dict(config["model"])
@@ -108,7 +110,8 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    scaler.load_state_dict(about["scaler"])
+    if about["scaler"]:  # empty in a run that scaled nothing, such as one begun on a CPU: float16 begins afresh
+        scaler.load_state_dict(about["scaler"])
     own = {name: tensors[name + _of(rank)] for name in ("random", "random_cuda") if name + _of(rank) in tensors}
     set_random_state(own, next(model.parameters()).device)
     return about["place"]

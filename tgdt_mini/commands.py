@@ -5,7 +5,6 @@ The command line itself, with its help and its errors, is in `cli.py`. What `ext
 its command, so that help and errors come at once.
 """
 
-import json
 import time
 
 DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
@@ -28,12 +27,12 @@ def run_train(args):
 def run_demo(args):
     from tgdt_mini import experiments, plots
     from tgdt_mini.assessment import table
-    from tgdt_mini.paths import write_whole
+    from tgdt_mini.paths import write_report, write_whole
 
     began = time.perf_counter()
     model = _train(args)
     report, dataset, tokens = experiments.assess_on_scenes(model, "test", QUICK["other"] if args.quick else None)
-    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    write_report(args.out / "results.json", report)
     write_whole(args.out / "results.txt", table(report) + "\n")
     plots.loss_curve(model.notes["history"], args.out / "loss_curve.png")
     plots.shortlist_curve(report, args.out / "shortlist.png")
@@ -51,7 +50,7 @@ def run_demo(args):
 def run_evaluate(args):
     from tgdt_mini import experiments
     from tgdt_mini.assessment import table
-    from tgdt_mini.paths import write_whole
+    from tgdt_mini.paths import write_report
 
     model = _load(args)
     if args.features:
@@ -63,7 +62,7 @@ def run_evaluate(args):
         raise ValueError(f"{asked}, but no features are: add --features FOLDER")
     else:
         report, _, _ = experiments.assess_on_scenes(model, args.split)
-    write_whole(args.out / "results.json", json.dumps(report, indent=1) + "\n")
+    write_report(args.out / "results.json", report)
     print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
 
 
@@ -104,12 +103,12 @@ def run_search(args):
 def run_bench(args):
     from tgdt_mini import bench, plots
     from tgdt_mini.bench.tables import table
-    from tgdt_mini.paths import write_whole
+    from tgdt_mini.paths import write_report, write_whole
 
     path, million = args.out / "bench.json", args.million or "million" in args.only
     before = bench.read(path) if args.only else None
     report = bench.run(args.sizes or bench.SIZES, args.quick, args.out if million else None, True, args.only, before)
-    write_whole(path, json.dumps(report, indent=1) + "\n")
+    write_report(path, report)
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")
     print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")

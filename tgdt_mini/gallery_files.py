@@ -8,7 +8,8 @@
               segment-0001/ ...    what was appended: each looks like the folder itself, less `segments`
 
 A segment is written beside its place, renamed, and only then named in gallery.json, which is replaced at once: whoever
-stops the program leaves the old gallery or the new one. One writer at a time. No pickle; no deletion of items.
+stops the program leaves the old gallery or the new one (how: `paths.whole_folder`). One writer at a time. No pickle; no
+deletion of items.
 """
 
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tgdt_mini.paths import whole_folder, write_whole
+from tgdt_mini.paths import put_back, whole_folder, write_whole
 
 CHECKED = 2**28  # bytes read and compared with their checksum whenever a gallery is opened: a quarter of a second
 FORMAT = "tgdt_mini gallery 1"
@@ -39,6 +40,7 @@ def write(folder: Path, segments: list[dict], about: dict) -> None:
 
 def append(folder: Path, segments: list[dict], about: dict) -> None:
     """Write further segments into a gallery's folder. ValueError if they do not belong to what is there."""
+    put_back(folder)
     known = read_about(folder / NAME)
     stored = np.load(folder / "global_tokens.npy", mmap_mode="r", allow_pickle=False)
     for found, expected, name in (
@@ -64,6 +66,7 @@ def read(folder: Path, check_all: bool) -> tuple[dict, list[dict]]:
 
     Sizes are always compared, checksums for the first CHECKED bytes of files, or for all of them with check_all.
     """
+    put_back(folder)
     about = read_about(folder / NAME)
     parts = [(folder, about)]
     for entry in about.get("segments", []):

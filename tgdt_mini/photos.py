@@ -84,6 +84,19 @@ def open_features(folder: Path, split: str, check_all: bool = False):
     )  # fmt: skip
 
 
+def identity(folder: Path) -> str:
+    """Sixteen hex digits, the same for features of the same data by the same encoders. ValueError for what is missing.
+
+    They are made of the encoders' keys and the captions of train, validation and test: a copied picture has another
+    date, and so another key, and further splits are not what a model is trained and judged on.
+    """
+    about = encoders_of(folder)
+    keys = {name: about[name]["key"] for name in ("vision", "text")}
+    for split in ("train", "validation", "test"):
+        keys[f"captions of {split}"] = Features(Path(folder) / split / "captions").key
+    return hashlib.sha256(json.dumps(keys, sort_keys=True).encode("utf-8")).hexdigest()[:16]
+
+
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read through."""
     for split in encoders_of(folder)["splits"]:

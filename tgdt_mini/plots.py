@@ -127,9 +127,9 @@ def search_times(report: dict, path: Path | str | None = None) -> None:
 
 
 def comparison(report: dict, path: Path | str | None = None) -> None:
-    """R@1 both ways of global, local and two-stage scoring, beside what a perfect reader would reach."""
+    """R@1 both ways of global, local and two-stage scoring, beside the oracle's."""
     names = ("global", "local", "two-stage")
-    alt = "Bars of R@1 both ways for global, local and two-stage scoring, below the best possible."
+    alt = "Bars of R@1 both ways for global, local and two-stage scoring; a dashed line is the oracle's."
     with figure(path, 7, 3.4, alt) as ax:
         for place, name in enumerate(names):
             values = [_percent(report["rows"][name][way], 1) for way in ("i2t", "t2i")]
@@ -137,9 +137,9 @@ def comparison(report: dict, path: Path | str | None = None) -> None:
             ax.bar_label(bars, fmt="%.1f", fontsize=9)
         if "oracle" in report:
             for at, way in enumerate(("i2t", "t2i")):
-                best = _percent(report["oracle"][way], 1)
-                label = "best possible" if at == 0 else None
-                ax.plot([at - 0.42, at + 0.42], [best, best], color="black", linestyle="--", label=label)
+                known = _percent(report["oracle"][way], 1)
+                label = "oracle" if at == 0 else None
+                ax.plot([at - 0.42, at + 0.42], [known, known], color="black", linestyle="--", label=label)
         ax.set_xticks(range(2), ["image to text", "text to image"])
         ax.set(ylabel="R@1 (%)", ylim=(0, 105), title="The first answer is right")
         ax.grid(axis="x", visible=False)

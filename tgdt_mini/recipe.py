@@ -12,6 +12,21 @@ import torch
 FREE = ("chunk", "compile")  # settings that say how a step is computed and not what: a resumed run may change them
 INTER = ("hardest", "mean", "info_nce")  # hinge on the hardest negative, hinge on all of them, InfoNCE (all of them)
 
+ABOVE_0, BELOW_1, ANY = math.ulp(0.0), math.nextafter(1, 0), math.inf
+NUMBERS = {  # setting: (the least that it can be, the most, both in words)
+    **dict.fromkeys(("epochs", "batch", "learning_rate", "clip", "temperature"), (ABOVE_0, ANY, "above 0")),
+    **dict.fromkeys(("weight_decay", "margin", "consistency_margin", "hard_weight", "local_weight"),
+                    (0, ANY, "0 or more")),
+    **dict.fromkeys(("warmup", "staged_share", "easy_share", "hard_captions"), (0, 1, "a share, from 0 to 1")),
+    **dict.fromkeys(("hide_regions", "hide_words"), (0, BELOW_1, "a share, from 0 to below 1")),
+    "top_rate": (0, ANY, "a share of learning_rate, 0 or more"),
+    "mix_lengths": (0, ANY, "a number of tokens, 0 or more"),
+    "patience": (0, ANY, "a number of epochs, or 0 to never stop early"),
+    "validation_captions": (0, ANY, "a number of captions, or 0 for all"),
+    "chunk": (0, ANY, "0 for none, or a number of pairs"),
+    "seed": (-ANY, ANY, "a whole number"),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -68,18 +83,24 @@ class TrainingConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}")
-        for name in ("epochs", "batch", "learning_rate", "clip"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("hide_regions", "hide_words"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to below 1")
-        if self.top_rate < 0:
-            raise ValueError(f"top_rate is {self.top_rate}; it is a share of learning_rate, 0 or more")
-        if self.chunk < 0:
-            raise ValueError(f"chunk is {self.chunk}; it must be 0 for none, or a number of pairs")
+        types = {field.name: field.type for field in fields(self)}
+        for name, (least, most, allowed) in NUMBERS.items():
+            value = getattr(self, name)
+            kinds, kind = (int, "a whole number") if types[name] is int else ((int, float), "a number")
+            if not isinstance(value, kinds) or not math.isfinite(value):
+                raise ValueError(f"{name} is {value!r}; it must be {kind}")
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}; it must be {allowed}")
         if not (self.use_global or self.use_local):
             raise ValueError("use_global and use_local are both off; a model needs one of them to learn from")
+        if self.recipe == "staged":
+            stages = (("use_local", "first", self.use_local),
+                      ("use_global and use_intra", "second", self.use_global or self.use_intra))  # fmt: skip
+            for names, stage, learns in stages:
+                if not learns:
+                    raise ValueError(
+                        f"recipe is 'staged' without {names}: its {stage} stage would learn nothing; use joint"
+                    )
 
     def stage_at(self, epoch: int) -> str:
         """What is trained in an epoch (from 0): "joint"; under the staged recipe "local", then "global"."""

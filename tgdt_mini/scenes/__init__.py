@@ -1,6 +1,7 @@
 """The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn from integers.
 
-`load` gives the pictures and captions; `oracle` and `load`'s column `foils` say what a perfect reader would score.
+`load` gives the pictures and captions, and false captions in its column `foils`; `truth` says which scenes make a
+caption true, and `oracle` what knowing that, and guessing evenly, would score.
 How a scene looks is in `world.py`, in which words it is talked about in `words.py` and `grammar.py`, what is true of it
 in `truth.py`.
 No photograph, no download: train on it in minutes, then use the same code on photographs.
@@ -102,7 +103,10 @@ def _check(split):
 
 
 def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
-    """R@K in percent of a perfect reader of this split, or of its first scenes: {"i2t": {k: %}, "t2i": {k: %}}."""
+    """R@K in percent on a split, or its first scenes, of guessing among what is true: {"i2t": {k: %}, "t2i": {k: %}}.
+
+    A yardstick, not an upper bound: see `truth.py`.
+    """
     import numpy as np
 
     true = truth(split, first)

@@ -1,8 +1,10 @@
-"""The oracle: which scenes make a caption true, and so the best that any reader of captions could score.
+"""Which scenes make a caption true, and the oracle: what a reader would score who knows exactly that, and no more.
 
 A caption is true of a scene when different objects can be found for its mentions such that every attribute, number,
 place, relation and the background hold. Numbers are exact: "two hearts" is false where there are three. A caption is
-often true of several scenes; a perfect reader can only guess among them, and that bounds R@K.
+often true of several scenes, and the oracle guesses evenly among them. That is a yardstick and no upper bound, since
+the scenes are not equally likely: where there are fewer things to speak of, each caption is likelier. To guess the true
+scene with the fewest objects has R@1 91.2 from text to image on the test split, the oracle 86.2.
 """
 
 from functools import partial
@@ -86,12 +88,12 @@ def truth(scenes: list[Scene], meanings: list[Meaning]) -> np.ndarray:
 
 
 def oracle(true: np.ndarray, caption_image: np.ndarray, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
-    """R@K, in percent, of a reader who knows exactly what is true of what, and guesses well.
+    """R@K, in percent, of a reader who knows exactly what is true of what, and guesses evenly. No upper bound.
 
     true (I, C) bool, caption_image (C,) the image of each caption. Returns {"i2t": {k: %}, "t2i": {k: %}}.
-    A caption true of n images was written for each of them with chance 1 / n. So for a caption the reader guesses
-    among the n, and is right within the first k with chance min(1, k / n). For an image it takes those true captions
-    first that are true of the fewest images, and guesses among equals: with n equals, m of them the image's own, and
+    To it, a caption true of n images was written for each of them with chance 1 / n. So for a caption it guesses among
+    the n, and is right within the first k with chance min(1, k / n). For an image it takes those true captions first
+    that are true of the fewest images, and guesses among equals: with n equals, m of them the image's own, and
     places for j of them, all are missed with chance C(n - m, j) / C(n, j).
     """
     own = caption_image[None, :] == np.arange(len(true))[:, None]

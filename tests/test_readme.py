@@ -30,11 +30,13 @@ def test_the_table_of_results_is_the_one_that_the_stored_reports_give():
     )
 
 
-def test_the_page_on_photographs_has_the_tables_that_the_stored_reports_give():
+def test_the_page_on_photographs_and_the_readme_have_the_tables_that_the_stored_reports_give():
     page = (TOP / "docs" / "photographs.md").read_text(encoding="utf-8")
     for mark, folder in (("photographs", "default"), ("photograph ablations", "ablations")):
         table = page.split(f"<!-- {mark} -->", 1)[1].split(f"<!-- end of {mark} -->", 1)[0].strip()
         assert table == ablations.table(ablations.read(RESULTS / "photographs" / folder))
+    of_default = ablations.table(ablations.read(RESULTS / "photographs" / "default"))
+    assert between("<!-- photographs -->", "<!-- end of photographs -->") == of_default
 
 
 def test_the_table_of_speed_is_the_one_that_the_stored_report_gives_and_the_report_is_whole():

@@ -4,6 +4,7 @@ Pictures are the test scenes, files of one's own, or those whose features are in
 searches (see `retrieval.py`), or Qdrant does (see `qdrant.py`).
 """
 
+import warnings
 from pathlib import Path
 
 from tgdt_mini import scenes
@@ -40,7 +41,14 @@ def index(model, args) -> int:
     if args.qdrant:
         from tgdt_mini.qdrant import QdrantGallery
 
-        QdrantGallery.upload(gallery, args.qdrant, args.collection).close()
+        there = QdrantGallery.upload(gallery, args.qdrant, args.collection)
+        if more := len(there) - len(gallery):
+            warnings.warn(
+                f"{there.engine} holds {more} item{'s' if more > 1 else ''} more than the gallery, and they are found "
+                "too: name another --collection to leave them out",
+                stacklevel=2,
+            )
+        there.close()
     return len(names)
 
 

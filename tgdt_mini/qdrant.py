@@ -155,7 +155,10 @@ class QdrantGallery:
 
     def _check_model(self, expect_model):
         if expect_model is not None and expect_model != self.model:
-            raise ValueError(f"another model built the collection ({self.model}, not {expect_model}); upload anew")
+            raise ValueError(
+                f"another model built the collection ({self.model}, not {expect_model}); index anew, and name another "
+                "--collection"
+            )
 
 
 def _point(gallery, row, first):

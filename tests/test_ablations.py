@@ -87,7 +87,7 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
 
 
 def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "QUICK", {"train": 70, "other": 20})
+    monkeypatch.setattr(commands, "QUICK", commands.QUICK | {"train": 70, "other": 20})
     assert cli.main(["ablate", "--recipes", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "staged, seed 3" in out and "| staged | global |" in out

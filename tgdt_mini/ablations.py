@@ -52,11 +52,11 @@ def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = Fals
 
 def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EPOCHS, device: str = "auto",
         first: int | None = None, other: int | None = None, progress: bool = True,
-        features: Path | None = None) -> None:  # fmt: skip
+        features: Path | None = None, share: float = 1.0) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
 
     first, other: only so many scenes to train on, and to validate and judge on. features: photographs instead of
-    scenes, as extract wrote them. Stopped, it goes on where it was.
+    scenes, as extract wrote them; share: the first part of each of their splits. Stopped, it goes on where it was.
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 
@@ -73,8 +73,8 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         if features:
             from tgdt_mini.photo_experiments import assess_on_photos, train_on_photos
 
-            model = train_on_photos(features, config, folder, device, begun, progress)
-            found = assess_on_photos(model, features)
+            model = train_on_photos(features, config, folder, device, begun, progress, share=share)
+            found = assess_on_photos(model, features, share=share)
         else:
             model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
             found, _, _ = assess_on_scenes(model, "test", other, progress)

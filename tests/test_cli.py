@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,34 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_going_on_ends_as_if_never
     assert one.tokenizer.to_json() == other.tokenizer.to_json()
     assert fingerprint(one) == fingerprint(other)
     assert one.notes["choice"] == other.notes["choice"]
+
+
+def test_a_run_in_the_folder_of_an_earlier_one_moves_that_one_aside(made, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands, "QUICK", SMALL)
+    shutil.copytree(made / "run", tmp_path / "run")
+    before = {path.relative_to(made / "run"): path.read_bytes() for path in (made / "run").rglob("*.*")}
+
+    def moved(number):
+        return {path.relative_to(tmp_path / "run" / f"earlier-{number}"): path.read_bytes()
+                for path in (tmp_path / "run" / f"earlier-{number}").rglob("*.*")}  # fmt: skip
+
+    again = [*TRAIN, "--seed", 1, "--out", tmp_path / "run"]
+    assert call(capsys, *again, "--batch", 81)[0] == 2 and not (tmp_path / "run" / "earlier-1").exists()
+    code, out, _ = call(capsys, *again)
+    assert (
+        code == 0 and f"{tmp_path / 'run'} held a run already, which is now in {tmp_path / 'run' / 'earlier-1'}" in out
+    )
+    assert moved(1) == before
+    model = load_model(tmp_path / "run" / "model")
+    assert model.notes["training"]["seed"] == 1 and fingerprint(model) != fingerprint(
+        load_model(made / "run" / "model")
+    )
+    shutil.rmtree(tmp_path / "run" / "model")  # as if it had been stopped
+    code, out, _ = call(capsys, *again, "--resume")
+    assert code == 0 and "held a run already" not in out and not (tmp_path / "run" / "earlier-2").exists()
+    stopped = fingerprint(load_model(tmp_path / "run" / "last"))
+    assert call(capsys, *TRAIN, "--seed", 2, "--out", tmp_path / "run")[0] == 0
+    assert moved(1) == before and fingerprint(load_model(tmp_path / "run" / "earlier-2" / "last")) == stopped
 
 
 def test_the_demo_writes_everything_that_it_names(monkeypatch, tmp_path, capsys):

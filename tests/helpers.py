@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from functools import cache
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test needs the hub
@@ -32,6 +33,12 @@ def call(capsys, *arguments):
     except SystemExit as stop:
         code = stop.code
     return code, *capsys.readouterr()
+
+
+def suggested(out):
+    """The arguments of each command that some output tells the reader to go on with."""
+    lines = [line.partition("python -m tgdt_mini ")[2].partition("      (")[0] for line in out.splitlines()]
+    return [shlex.split(line) for line in lines if line]
 
 
 def random_embedding(seed, items, lengths, width=8, dtype=torch.float64):

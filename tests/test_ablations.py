@@ -144,6 +144,8 @@ def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_featur
     for more in ({}, {"data": everything | {"features": "b" * 16}}):
         store(tmp_path, "default", 500, trained=trained, images=1000, **more)
         ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
+    with pytest.raises(ValueError, match="pictures to train on .'all' instead of '25%'"):
+        ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path, share=0.25)
 
 
 def test_the_shipped_reports_were_made_alike_and_a_newer_setting_counts_as_its_default(tmp_path):
@@ -176,7 +178,7 @@ def test_a_damaged_report_is_named(tmp_path):
 
 
 def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "QUICK", {"train": 70, "other": 20})
+    monkeypatch.setattr(commands, "QUICK", commands.QUICK | {"train": 70, "other": 20})
     assert cli.main(["ablate", "--recipes", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "staged, seed 3" in out and "| staged | global |" in out

@@ -3,25 +3,29 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import call
+from helpers import call, suggested
 from PIL import Image
 
-from tgdt_mini import cli, commands, experiments, scenes
+from tgdt_mini import cli, commands, experiments, scenes, searching
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.paths import shipped
+from tgdt_mini.retrieval import Gallery
 from tgdt_mini.training import Trainer
 
 SMALL = {"epochs": 1, "train": 80, "other": 30}
 TRAIN = ["train", "--quick", "--batch", "16", "--device", "cpu"]
+judged = experiments.assess_on_scenes
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,34 @@ def test_a_run_stopped_by_ctrl_c_says_how_to_go_on_and_going_on_ends_as_if_never
     assert one.notes["choice"] == other.notes["choice"]
 
 
+def test_a_run_in_the_folder_of_an_earlier_one_moves_that_one_aside(made, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(commands, "QUICK", SMALL)
+    shutil.copytree(made / "run", tmp_path / "run")
+    before = {path.relative_to(made / "run"): path.read_bytes() for path in (made / "run").rglob("*.*")}
+
+    def moved(number):
+        return {path.relative_to(tmp_path / "run" / f"earlier-{number}"): path.read_bytes()
+                for path in (tmp_path / "run" / f"earlier-{number}").rglob("*.*")}  # fmt: skip
+
+    again = [*TRAIN, "--seed", 1, "--out", tmp_path / "run"]
+    assert call(capsys, *again, "--batch", 81)[0] == 2 and not (tmp_path / "run" / "earlier-1").exists()
+    code, out, _ = call(capsys, *again)
+    assert (
+        code == 0 and f"{tmp_path / 'run'} held a run already, which is now in {tmp_path / 'run' / 'earlier-1'}" in out
+    )
+    assert moved(1) == before
+    model = load_model(tmp_path / "run" / "model")
+    assert model.notes["training"]["seed"] == 1 and fingerprint(model) != fingerprint(
+        load_model(made / "run" / "model")
+    )
+    shutil.rmtree(tmp_path / "run" / "model")  # as if it had been stopped
+    code, out, _ = call(capsys, *again, "--resume")
+    assert code == 0 and "held a run already" not in out and not (tmp_path / "run" / "earlier-2").exists()
+    stopped = fingerprint(load_model(tmp_path / "run" / "last"))
+    assert call(capsys, *TRAIN, "--seed", 2, "--out", tmp_path / "run")[0] == 0
+    assert moved(1) == before and fingerprint(load_model(tmp_path / "run" / "earlier-2" / "last")) == stopped
+
+
 def test_the_demo_writes_everything_that_it_names(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(commands, "QUICK", SMALL | {"epochs": 2})
     code, out, _ = call(capsys, "demo", "--quick", "--batch", 16, "--device", "cpu", "--out", tmp_path / "demo")
@@ -139,13 +171,103 @@ def test_the_demo_writes_everything_that_it_names(monkeypatch, tmp_path, capsys)
     table = (folder / "results.txt").read_text(encoding="utf-8")
     assert table in out and "two-stage" in table
     assert load_model(folder / "model").notes["history"]
-    query = re.search('next: python -m tgdt_mini search "(.*)" --model (.*)', out)
-    assert query[1] in scenes.captions_of("test")[0] and Path(query[2]) == folder / "model"
+    search, evaluate = suggested(out)
+    assert search == ["search", scenes.captions_of("test")[0][0], "--model", str(folder / "model")]
+    assert evaluate == ["evaluate"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 12))
+    code, out, _ = call(capsys, *search)
+    assert code == 0 and "encoding the 12 test scenes for this model" in out and "12 searched" in out
+    assert all(re.fullmatch(r"test-00\d\d", row[2]) for row in rows_of(out))
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda model, split: judged(model, split, 12))
+    assert call(capsys, *evaluate)[0] == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--split", "validation"], ["--images", "pictures"]])
+def test_what_train_and_index_say_comes_next_works(made, monkeypatch, tmp_path, capsys, more):
+    monkeypatch.setattr(commands, "QUICK", SMALL)
+    for split, (first, _) in scenes.SPLITS.items():
+        monkeypatch.setitem(scenes.SPLITS, split, (first, 12 if split == "test" else 80))
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda model, split: judged(model, split, 12))
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, *TRAIN, "--out", "a run")
+    (evaluate,) = suggested(out)
+    assert code == 0 and call(capsys, *evaluate)[0] == 0
+    more = [made / each if each == "pictures" else each for each in more]
+    code, out, _ = call(capsys, "index", "--model", Path("a run", "model"), *more, "--out", "a gallery")
+    (search,) = suggested(out)
+    assert code == 0 and search[2:] == ["--gallery", "a gallery", "--model", str(Path("a run", "model"))]
+    code, out, _ = call(capsys, *search)
+    wanted = {(): r"test-00\d\d", ("--split",): r"validation-00\d\d"}.get(tuple(more[:1]), r".*pictures.*")
+    assert code == 0 and len(rows_of(out)) == 5 and all(re.fullmatch(wanted, row[2]) for row in rows_of(out))
+    assert Path("runs", "search", "hits.png").is_file()
+
+
+def test_what_index_says_comes_next_works_for_the_shipped_model(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 12))
+    monkeypatch.chdir(tmp_path)
+    (search,) = suggested(call(capsys, "index")[1])
+    assert "--model" not in search and call(capsys, *search)[0] == 0
+
+
+def test_a_split_of_the_scenes_is_searched_when_asked_for(made, monkeypatch, tmp_path, capsys):
+    for split, count in (("test", 6), ("validation", 10)):
+        monkeypatch.setitem(scenes.SPLITS, split, (scenes.SPLITS[split][0], count))
+    captions = {split: {each for own in scenes.captions_of(split) for each in own} for split in ("test", "validation")}
+    for split in captions:
+        more = ["--split", split, "--out", tmp_path]
+        code, out, _ = call(capsys, *search(made, "a red star", *more))
+        assert code == 0 and {row[2][:4] for row in rows_of(out)} == {split[:4]}
+        code, out, _ = call(capsys, *search(made, "--image", made / "pictures" / "wide.jpg", *more))
+        assert code == 0 and {row[2] for row in rows_of(out)} <= captions[split]
+    code, out, _ = call(capsys, "search", "a red star", "--split", "validation", "--out", tmp_path)
+    assert code == 0 and "encoding the 10 validation scenes" in out and "10 searched" in out
+
+
+def test_items_without_a_picture_are_drawn_as_their_names(made, tmp_path, capsys):
+    """A file that has gone, or an item that looks like a scene's name and is none."""
+    gallery = Gallery.load(made / "gallery")
+    items = [
+        "test-00012",
+        str(tmp_path / "gone.png"),
+        "test-0001",
+        5,
+        str(made / "pictures" / "wide.jpg"),
+        "x",
+        "y",
+        "z",
+    ]
+    replace(gallery, items=items).save(tmp_path / "gallery")
+    model = load_model(made / "run" / "model")
+    shown = [searching._shown(model, item) for item in items]
+    assert [each if isinstance(each, str) else each.size for each in shown] == [
+        "test-00012", str(tmp_path / "gone.png"), (112, 112), "5", (300, 200), "x", "y", "z",
+    ]  # fmt: skip
+    code, out, _ = call(capsys, *search(made, "a star", "-k", 8, "--gallery", tmp_path / "gallery", "--out", tmp_path))
+    assert code == 0 and len(rows_of(out)) == 8
+
+
+def epochs_of(monkeypatch, tmp_path, capsys, *arguments):
+    """With how many epochs a command would train."""
+
+    def train(config, *_, **__):
+        raise ValueError(f"epochs: {config.epochs}")
+
+    monkeypatch.setattr(experiments, "train_on_scenes", train)
+    return call(capsys, *arguments, "--device", "cpu", "--out", tmp_path)[2].strip()
+
+
+def test_quick_changes_the_number_of_epochs_only_where_none_is_given(monkeypatch, tmp_path, capsys):
+    for command, usual in (("train", 30), ("demo", commands.DEMO_EPOCHS)):
+        for options, expected in (
+            ([], usual), (["--quick"], 6), (["--quick", "--epochs", 1], 1), (["--epochs", 2], 2),
+            (["--quick", "--epochs", 9], 9),
+        ):  # fmt: skip
+            assert epochs_of(monkeypatch, tmp_path, capsys, command, *options) == f"error: epochs: {expected}"
 
 
 def test_evaluate_prints_a_table_and_writes_it_as_json(made, monkeypatch, tmp_path, capsys):
-    judge = experiments.assess_on_scenes
-    monkeypatch.setattr(experiments, "assess_on_scenes", lambda model, split: judge(model, split, 30))
+    monkeypatch.setattr(experiments, "assess_on_scenes", lambda model, split: judged(model, split, 30))
     for split in ("test", "validation"):
         code, out, _ = call(capsys, "evaluate", "--model", made / "run" / "model", "--split", split, "--out", tmp_path)
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -263,6 +385,23 @@ BAD = {
     "a gallery for a picture": (
         ["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"],
         "--gallery.*hold pictures",
+    ),
+    "two galleries": (
+        ["search", "a star", "--qdrant", "{tmp}", "--gallery", "{tmp}"],
+        "--gallery and --qdrant name two",
+    ),
+    "index two sets": (
+        ["index", "--images", "{home}/pictures", "--features", "{tmp}"],
+        "--images and --features name two",
+    ),
+    "index a split of files": (
+        ["index", "--images", "{home}/pictures", "--split", "validation"],
+        "--split is validation, but the pictures of --images have no splits",
+    ),
+    "ablate without epochs": (["ablate", "--quick", "--epochs", "0"], "epochs is 0; it must be above 0"),
+    "patches of photographs": (
+        ["train", "--image-tokens", "patches", "--features", "{tmp}"],
+        "--image-tokens patches is",
     ),
     "an --out that is a file": (["search", "a star", "--out", "{home}/pictures/notes.txt"], "--out .*is a file"),
     "an --out in a file": (["search", "a star", "--out", "{home}/pictures/notes.txt/deep/er"], "notes.txt is a file"),

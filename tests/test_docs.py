@@ -34,6 +34,14 @@ def test_commands_are_understood():
         assert callable(cli.parser().parse_args(words).run), f"{name}: {words}"
 
 
+def test_phrases_are_added_to_the_features_that_the_page_makes():
+    """Other options would be refused: the two commands differ in the phrases alone."""
+    made = [vars(cli.parser().parse_args(words)) for name, words in commands()
+            if name == "photographs.md" and words[0] == "extract" and "runs/flickr8k/features" in words]  # fmt: skip
+    assert len(made) == 2 and made[1]["entities"] is not None
+    assert made[0] == made[1] | {"entities": None}
+
+
 def test_compose_files_can_be_read():
     yaml = pytest.importorskip("yaml")
     found = [yaml.safe_load(text) for _, text in blocks("yaml")]

@@ -8,17 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import call, save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
+from helpers import call, save_encoder, some_scenes, suggested, text_encoder, tokenizer, vision_encoder
 from PIL import Image
 from test_entities import annotated, annotation
 
-from tgdt_mini import cli, photos
+from tgdt_mini import cli, photo_experiments, photos, plots
 from tgdt_mini.assessment import choice_of
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.cutting import layers_of
@@ -489,7 +490,119 @@ def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monke
         assert batch.features.shape == (1, 16, 16) and batch.features.isfinite().all()
 
 
+def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys):
+    common = karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f")
+    out = done(capsys, *common, "--splits", "train")
+    assert "next: extract validation into the same folder, too, which train needs" in out
+    out = done(capsys, *common, "--splits", "val", "test", "--most-captions", 2)
+    assert "next: python -m tgdt_mini train --features" in out
+    assert [len(open_features(tmp_path / "f", split)[0]["captions"][0]) for split in COUNTS] == [5, 2, 2]
+    model = trained(capsys, tmp_path / "f", tmp_path / "run")
+    for split, first in (("test", 3000), ("validation", 2000)):
+        find = photos.finder(tmp_path / "f", split)
+        scene = next(scene for _, _, name, scene in every() if name == f"{first}.png")
+        assert (np.asarray(find(f"{first}.png")) == np.asarray(scene["image"])).all()
+        here = ["--features", tmp_path / "f", "--split", split, "--model", model, "--out", tmp_path / "s"]
+        assert ".png" in done(capsys, "search", "a red star", *here)
+
+
+# what comes next
+
+
+@pytest.fixture(scope="module")
+def cells(world, tmp_path_factory):
+    """Features of a tiny vision encoder, and a model that was trained on them."""
+    home = tmp_path_factory.mktemp("cells")
+    more = ["--images", world / "pictures", "--vision", world / "vision", "--out", home / "features"]
+    assert cli.main([str(each) for each in karpathy(world, *more)]) == 0
+    train = ["train", "--features", home / "features", *TRAIN, "--out", home / "run"]
+    assert cli.main([str(each) for each in train]) == 0
+    return home
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_what_each_command_says_comes_next_works(world, tmp_path, capsys, monkeypatch, split):
+    """For a folder that has a space in its name, with a test split and without."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(photo_experiments, "RECIPE", photo_experiments.RECIPE | {"epochs": 1, "batch": 8})
+    some = ["train", "val", "test"] if split == "test" else ["train", "val"]
+    (train,) = suggested(done(capsys, *karpathy(world, "--images", world / "pictures", "--vision", world / "vision",
+                                                "--splits", *some, "--out", "my features")))  # fmt: skip
+    (evaluate,) = suggested(done(capsys, *train))
+    assert f"{ {'test': 12, 'validation': 10}[split] } images and" in done(capsys, *evaluate)
+    index = ["index", "--features", "my features", "--model", Path(train[-1], "model"), "--split", split]
+    (search,) = suggested(done(capsys, *index, "--out", "my gallery"))
+    names = re.findall(r"^ +\d +\S+ +(\d+\.png)$", done(capsys, *search), re.M)
+    assert len(names) == 5 and {name[0] for name in names} == {{"test": "3", "validation": "2"}[split]}
+    index = ["index", "--images", world / "pictures", "--model", Path(train[-1], "model"), "--out", "my gallery"]
+    (search,) = suggested(done(capsys, *index))
+    assert "--features" not in search and ".png" in done(capsys, *search)
+
+
+def test_photographs_are_not_searched_in_the_shipped_gallery(cells, tmp_path, capsys):
+    message = refused(capsys, "search", "two dogs", "--model", cells / "run" / "model", "--out", tmp_path)
+    assert "the model knows photographs, and none are given: add --features, or --gallery made by index" in message
+
+
+def test_photographs_that_are_called_as_scenes_are_not_drawn_as_scenes(cells, tmp_path, capsys, monkeypatch):
+    """Sets that name no picture have them called by split and row."""
+    model, drawn = cells / "run" / "model", []
+    done(capsys, "index", "--features", cells / "features", "--model", model, "--out", tmp_path / "photos")
+    items = ["test-0003", *(f"test-{i:05d}" for i in range(11))]
+    replace(Gallery.load(tmp_path / "photos"), items=items).save(tmp_path / "gallery")
+    monkeypatch.setattr(plots, "hits", lambda asked, found, *rest: drawn.extend(found[0]))
+    here = ["--gallery", tmp_path / "gallery", "--model", model, "-k", 12, "--out", tmp_path]
+    done(capsys, "search", "a red star", *here)
+    assert sorted(drawn) == sorted(items)
+
+
+# quick
+
+
+def test_quick_takes_the_first_quarter_of_each_split(cells, tmp_path, capsys):
+    start = ["train", "--features", cells / "features", "--quick", "--device", "cpu", "--out", tmp_path / "run"]
+    assert "batch is 512, but there are 5 images" in refused(capsys, *start)
+    out = done(capsys, *start, "--batch", 4, "--epochs", 2)
+    assert "5 images, 25 captions" in out
+    model = load_model(tmp_path / "run" / "model")
+    assert len(model.notes["history"]) == 2
+    state = json.loads((tmp_path / "run" / "last" / "state.json").read_text(encoding="utf-8"))
+    assert state["place"]["data"] == {"images": 5, "captions": 25}
+    report = assess_on_photos(model, cells / "features", share=0.25)
+    assert report["images"] == 3 and assess_on_photos(model, cells / "features")["images"] == 12
+
+
+def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, monkeypatch):
+    seen = []
+    fit = photo_experiments.fit
+    monkeypatch.setattr(photo_experiments, "fit", lambda *every: seen.append(every) or fit(*every))
+    monkeypatch.setattr(photo_experiments, "RECIPE", photo_experiments.RECIPE | {"batch": 4})
+    quick = ["ablate", "--features", cells / "features", "--recipes", "default", "--quick", "--device", "cpu"]
+    done(capsys, *quick, "--out", tmp_path / "a")
+    ((_, train, validation, *_),) = seen
+    assert (train.image_count, validation.image_count) == (5, 2)
+    report = json.loads((tmp_path / "a" / "default-0.json").read_text(encoding="utf-8"))
+    assert report["images"] == 3 and len(report["history"]) == 2
+    done(capsys, *quick, "--epochs", 1, "--out", tmp_path / "b")
+    assert seen[1][4].epochs == 1
+
+
 # phrases
+
+
+def test_phrases_are_added_by_the_same_options_without_computing_a_feature(world, tmp_path, capsys, monkeypatch):
+    options = ["--vision", world / "vision", "--grid", 2, "--text-states", 2]
+    common = karpathy(world, "--images", world / "pictures", "--out", tmp_path / "f")
+    done(capsys, *common, *options)
+    before = {path: path.read_bytes() for path in (tmp_path / "f").rglob("*.npy")}
+    for name in ("_cells", "_words"):
+        monkeypatch.setattr(photos, name, lambda *_: pytest.fail("a feature is computed again"))
+    message = refused(capsys, *common, *options[:2], "--entities", world / "entities")
+    assert "was begun with another vision encoder or other options of it" in message
+    assert "phrases" not in open_features(tmp_path / "f", "test")[0].column_names
+    done(capsys, *common, *options, "--entities", world / "entities")
+    assert any(open_features(tmp_path / "f", "test")[0]["phrases"])
+    assert {path: path.read_bytes() for path in (tmp_path / "f").rglob("*.npy")} == before
 
 
 def test_annotations_that_fit_no_picture_are_refused(world, tmp_path, capsys):
@@ -576,8 +689,19 @@ def test_layers_that_were_not_left_cannot_learn(layered, tmp_path, capsys):
     message = refused(capsys, *start, "--text-layers", 3)
     assert "--text-layers is 3, but the features leave 2 layers of the text encoder to train: use 0 to 2, or" in message
     assert "--vision-layers is -1" in refused(capsys, *start, "--vision-layers", -1)
-    message = refused(capsys, "train", *TRAIN, "--text-layers", 1, "--out", tmp_path / "run")
-    assert "add --features FOLDER" in message
+    for option in ("--text-layers", "--top-rate"):
+        assert "add --features FOLDER" in refused(capsys, "train", *TRAIN, option, 1, "--out", tmp_path / "run")
+
+
+def test_the_rate_of_an_encoders_layers_is_a_share_of_the_rate(layered, tmp_path, capsys):
+    """At a share of 0 the layers stay as they were, and what is above them learns."""
+    model = load_model(trained(capsys, layered, tmp_path / "run", "--top-rate", 0, "--learning-rate", 0.01))
+    assert model.notes["training"]["top_rate"] == 0
+    pretrained = {"image_top": layers_of(vision_encoder())[1:], "text_top": layers_of(text_encoder())[:2]}
+    for name, layers in pretrained.items():
+        for mine, before in zip(getattr(model, name).layers, layers):
+            for part, value in before.state_dict().items():
+                assert torch.equal(mine.state_dict()[part], value), (name, part)
 
 
 def test_a_run_does_not_go_on_with_other_layers(layered, tmp_path, capsys):

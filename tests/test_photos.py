@@ -1,5 +1,6 @@
 """A folder of features by tiny pretrained encoders: written, gone on with, opened, and refused where it is stale."""
 
+import json
 import shutil
 from functools import cache
 
@@ -134,6 +135,71 @@ def test_a_stopped_extraction_goes_on_where_it_was_and_ends_with_the_same_bytes(
         extract(data(), vision, text, tmp_path, progress=False)
         assert seen == [12, 12]  # and now everything is
     assert content(tmp_path) == content(features)
+
+
+def test_splits_may_be_extracted_one_by_one(tmp_path, sources, features):
+    """The folder is the one that a single extraction makes, and each split knows where it came from."""
+    every = data()
+    for place, splits in enumerate((["test"], ["validation", "train"], ["test"])):
+        some = {split: every[split] for split in splits}
+        extract(some, *encoders(sources), tmp_path, source={"data": f"source {place}"}, progress=False)
+    assert photos.encoders_of(tmp_path)["splits"] == ["train", "validation", "test"]
+    assert (tmp_path / "encoders.json").read_bytes() == (features / "encoders.json").read_bytes()
+    for split, place in (("train", 1), ("validation", 1), ("test", 2)):
+        assert open_features(tmp_path, split)[1].image_count == len(every[split])
+        assert photos.source_of(tmp_path, split) == {"data": f"source {place}"}
+
+
+def test_splits_may_be_extracted_side_by_side(tmp_path, sources, monkeypatch):
+    every, words, begun = data(), photos._words, []
+
+    def meanwhile(text, captions, rows):
+        if not begun:
+            begun.append("validation")  # another process begins and ends while this one reads captions
+            extract({"validation": every["validation"]}, *encoders(sources), tmp_path, progress=False)
+            with pytest.raises(ValueError, match="has no split test; it has validation: extract that, too"):
+                open_features(tmp_path, "test")
+        return words(text, captions, rows)
+
+    monkeypatch.setattr(photos, "_words", meanwhile)
+    extract({"test": every["test"]}, *encoders(sources), tmp_path, progress=False)
+    listed = (tmp_path / "encoders.json").read_text(encoding="utf-8")
+    assert photos.encoders_of(tmp_path)["splits"] == ["validation", "test"] == json.loads(listed)["splits"]
+    for last in ("validation", "test"):  # both ended at once, and the list of one of them stayed
+        alone = json.dumps(json.loads(listed) | {"splits": [last]})
+        (tmp_path / "encoders.json").write_text(alone, encoding="utf-8")
+        assert all(open_features(tmp_path, split)[1].image_count == 12 for split in ("validation", "test"))
+
+
+@pytest.mark.parametrize("part", ["vision", "text"])
+def test_a_split_of_another_encoder_is_refused_before_anything_is_written(tmp_path, sources, monkeypatch, part):
+    extract({"train": records("train", 8)}, *encoders(sources), tmp_path, progress=False)
+    before = content(tmp_path)
+    given = dict(zip(("vision", "text"), encoders(sources)))
+    given[part] = dict(zip(("vision", "text"), encoders(sources, 2)))[part]
+    for name in ("_cells", "_words"):
+        monkeypatch.setattr(photos, name, stop)
+    with pytest.raises(ValueError, match=f"was begun with another {part} encoder or other options of it") as caught:
+        extract({"test": records("test", 12)}, *given.values(), tmp_path, progress=False)
+    assert len(str(caught.value).splitlines()) == 1 and "choose another folder" in str(caught.value)
+    assert content(tmp_path) == before and not (tmp_path / "test").exists()
+
+
+def test_another_encoder_that_came_first_meanwhile_is_named_and_its_list_stays(tmp_path, sources, monkeypatch):
+    every, words, begun = data(), photos._words, []
+
+    def meanwhile(text, captions, rows):
+        if not begun:
+            begun.append("validation")
+            extract({"validation": every["validation"]}, *encoders(sources, 2), tmp_path, progress=False)
+        return words(text, captions, rows)
+
+    monkeypatch.setattr(photos, "_words", meanwhile)
+    with pytest.raises(ValueError, match="was begun with another vision encoder"):
+        extract({"test": every["test"]}, *encoders(sources), tmp_path, progress=False)
+    assert photos.encoders_of(tmp_path)["splits"] == ["validation"]
+    with pytest.raises(ValueError, match="has no split test; it has validation"):
+        open_features(tmp_path, "test")
 
 
 def raw_pictures(dataset):

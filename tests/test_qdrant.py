@@ -97,7 +97,7 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
     put = type(there.engine).put
 
     def stopping(engine, points):
-        if len(sent) == 19:
+        if sent == list(range(1, 21)):
             raise KeyboardInterrupt
         sent.extend(number for number, _, _ in points)
         put(engine, points)
@@ -106,11 +106,11 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
     there.close()
     with pytest.raises(KeyboardInterrupt) as caught:
         upload(gallery, where)
-    assert sent == list(range(1, 20)), "the first item was there already"
+    assert sent == list(range(1, 21)), "the first item was there already"
     del caught  # it holds the frames, and they the folder
     sent.clear()
     finished = upload(gallery, where)
-    assert sent == list(range(20, 60)) and len(finished) == 60
+    assert sent == list(range(21, 60)) and len(finished) == 60
     finished.close()
     sent.clear()
     again = upload(gallery, where)
@@ -135,6 +135,49 @@ def test_several_galleries_fill_one_collection(where):
     there = upload(halves[1], where, first=25)
     queries = embedded(2, 5, 9)
     assert_same_hits(there.search(queries, 5, 20, 2.0), gallery_of().search(queries, 5, 20, 2.0))
+
+
+OTHERS = {  # what another gallery's items and pictures are, and what the error says
+    "other items": (["other 0"], 1, "holds 'image 0' as number 0, where the gallery has 'other 0'"),
+    "a longer gallery": ([f"other {i}" for i in range(90)], 1, "holds 'image 0' as number 0"),
+    "an item more among them": (["image 0", "new", "image 1"], 1, "holds 'image 1' as number 1, .* has 'new'"),
+    "other pictures of the same names": (["image 0", "image 1"], 5, "holds another image called 'image 0' as number 0"),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_another_gallery_is_refused_and_the_collection_stays_as_it_was(where, what):
+    items, seed, message = OTHERS[what]
+    gallery, queries = gallery_of(), embedded(2, 5, 9)
+    upload(gallery, where).close()
+    embedding = embedded(seed, len(items), 6)
+    with pytest.raises(ValueError, match=f"^collection 'things' .*{message}.*--collection.*--qdrant") as caught:
+        upload(Gallery.build(embedding, items, "image", "a model"), where)
+    assert len(str(caught.value).splitlines()) == 1
+    del caught  # it holds the frames, and they the folder
+    there = QdrantGallery.open(where, "things")
+    assert len(there) == 60
+    assert_same_hits(there.search(queries, 5, 20, 2.0), gallery.search(queries, 5, 20, 2.0))
+
+
+def test_nothing_is_sent_to_a_collection_in_which_only_a_later_item_differs(where):
+    """As after an upload that was stopped, here of numbers 30 to 59 only."""
+    items = [f"image {i}" for i in range(60)]
+    there = upload(Gallery.build(embedded(1, 60, 6)[30:], items[30:], "image", "a model"), where, first=30)
+    there.close()
+    items[59] = "another"
+    with pytest.raises(ValueError, match="holds 'image 59' as number 59, where the gallery has 'another'"):
+        upload(Gallery.build(embedded(1, 60, 6), items, "image", "a model"), where)
+    assert len(QdrantGallery.open(where, "things")) == 30
+
+
+def test_an_item_that_was_encoded_twice_is_the_same_item(where):
+    """On another device numbers differ in their last digits; items that JSON changes, such as tuples, are the same."""
+    images = embedded(1, 4, 6)
+    items = [("a", i) for i in range(4)]
+    upload(Gallery.build(images, items, "image", "a model"), where).close()
+    images.global_token[:] += 1e-4
+    assert len(upload(Gallery.build(images, items, "image", "a model"), where)) == 4
 
 
 def test_half_precision_changes_scores_by_little(where):
@@ -267,7 +310,7 @@ def test_no_acknowledged_image_is_lost_when_the_process_is_killed(tmp_path):
     acknowledged = max([acknowledged, *map(int, program.stdout.read().split())])
     assert program.wait() == -signal.SIGKILL and 500 <= acknowledged < 2000
     opened = QdrantGallery.open(tmp_path, "things")
-    assert opened.engine.present(list(range(acknowledged))) == set(range(acknowledged))
+    assert set(opened.engine.present(list(range(acknowledged)))) == set(range(acknowledged))
     opened.close()
     gallery, queries = gallery_of(count=2000), embedded(2, 16, 11)
     finished = upload(gallery, tmp_path)
@@ -283,6 +326,15 @@ def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsy
     place = ["--qdrant", str(tmp_path / "engine"), "--collection", "mine"]
     index = ["index", "--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "gallery"), *place]
     assert cli.main(index) == 0 and cli.main(index) == 0
+    scenes.picture("test-0009").save(tmp_path / "pictures" / "0 new.png")  # now the second of four
+    assert cli.main(index) == 2
+    assert "where the gallery has" in capsys.readouterr().err
+    (tmp_path / "pictures" / "0 new.png").unlink()
+    (tmp_path / "pictures" / "2.png").rename(tmp_path / "2.png")
+    assert cli.main(index) == 0
+    assert "1 item more than the gallery" in capsys.readouterr().err
+    (tmp_path / "2.png").rename(tmp_path / "pictures" / "2.png")
+    assert cli.main(index) == 0 and not capsys.readouterr().err
     caption = scenes.captions_of("test")[1][0]
     found = []
     for gallery in (place, ["--gallery", str(tmp_path / "gallery")]):

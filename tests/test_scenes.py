@@ -127,8 +127,19 @@ def test_splits_share_no_scene():
 def test_an_unknown_split_or_picture_is_an_error_that_names_it():
     with pytest.raises(ValueError, match="split is 'dev'; it must be one of train, validation, test"):
         scenes.load("dev")
-    for name in ("test-1000", "dev-0001", "test", "test-one"):
-        with pytest.raises(ValueError, match=f"image_id is '{name}'"):
+    for name in (
+        "test-1000",
+        "dev-0001",
+        "test",
+        "test-one",
+        "test-00012",
+        "test-12",
+        "test-+012",
+        "test-٠٠١٢",
+        " test-0012",
+    ):
+        assert not scenes.is_id(name)
+        with pytest.raises(ValueError, match=re.escape(f"image_id is {name!r}")):
             scenes.picture(name)
     for first in (0, 1001):
         with pytest.raises(ValueError, match=f"first is {first}; test has 1 to 1000"):

@@ -225,6 +225,71 @@ def test_rows_of_one_caption_are_put_together_by_image(tmp_path):
         assert (np.asarray(picture) == np.asarray(photo(name))).all()
 
 
+def test_rows_of_one_file_are_one_picture(tmp_path):
+    folder, rows = (
+        tmp_path / "imgs",
+        [("a0.png", "a one"), ("a1.png", "b one"), ("a0.png", "a two"), ("a1.png", "b two")],
+    )
+    for name in ("a0.png", "a1.png"):
+        image_file(folder / name)
+    (folder / "metadata.csv").write_text("file_name,text\n" + "\n".join(map(",".join, rows)), encoding="utf-8")
+    found = open_source(folder, columns={"captions": "text"})["train"]
+    assert found["image_id"][:] == ["a0.png", "a1.png"]
+    assert found["captions"][:] == [["a one", "a two"], ["b one", "b two"]]
+    for name, picture in zip(("a0.png", "a1.png"), pictures(found)):
+        assert (np.asarray(picture) == np.asarray(photo(name))).all()
+    most = open_source(folder, columns={"captions": "text"}, most_captions=1)["train"]
+    assert most["captions"][:] == [["a one"], ["b one"]]
+
+
+def test_files_of_one_name_in_two_folders_are_two_pictures_though_each_has_several_rows(tmp_path):
+    for place in ("x", "y"):
+        photo(place).save(Path(image_file(tmp_path / place / "0.png")))
+    files = [str(tmp_path / place / "0.png") for place in "xyxy"]
+    made = datasets.Dataset.from_dict({"image": files, "text": ["x one", "y one", "x two", "y two"]})
+    found = open_source({"test": made}, columns={"captions": "text"})["test"]
+    assert found["image_id"][:] == ["test-00000", "test-00001"]
+    assert found["captions"][:] == [["x one", "x two"], ["y one", "y two"]]
+    for place, picture in zip("xy", pictures(found)):
+        assert (np.asarray(picture) == np.asarray(photo(place))).all()
+
+
+def test_rows_whose_pictures_cannot_be_told_apart_are_an_error(tmp_path):
+    """The bytes are in the rows: pictures of one name may be the same, or come from two folders."""
+    made = dataset(["a.png", "b.png", "a.png"], tmp_path, image_id=None, captions=["one", "two", "three"])
+    with pytest.raises(
+        ValueError, match=r"^test has one caption a row and several rows .* called 'a.png', .*columns=\{'image_id'"
+    ):
+        open_source({"test": made})
+    assert len(open_source({"test": made.select([0, 1])})["test"]) == 2
+    unused = made.add_column("split", ["test", "test", "unused"])
+    assert len(open_source({"all": unused}, columns={"split": "split"})["test"]) == 2
+    named_rows = open_source({"test": made.add_column("name", ["a", "b", "a"])}, columns={"image_id": "name"})
+    assert named_rows["test"]["captions"][:] == [["one", "three"], ["two"]]
+
+
+def test_a_file_that_stands_twice_with_lists_of_captions_is_an_error(tmp_path):
+    made = dataset(["a.png", "b.png", "a.png"], tmp_path, inside=False, image_id=None)
+    with pytest.raises(ValueError, match="^image_id 'a.png' stands for two records of test"):
+        open_source({"test": made})
+
+
+def test_restval_stays_away_when_refused_whatever_is_asked_for(tmp_path):
+    counts = {"train": 3, "restval": 2, "val": 1, "test": 1}
+    entries = [(name, split, {}) for split, count in counts.items() for name in named(split, count)]
+    for name, _, _ in entries:
+        image_file(tmp_path / "images" / name)
+    path = karpathy_file(tmp_path, entries)
+    for splits in (None, ["train", "validation", "test"], {"train": "train", "val": "validation", "test": "test"}):
+        found = open_source(path, images=tmp_path / "images", splits=splits, restval=False)
+        assert found["train"]["image_id"][:] == named("train", 3)
+    found = open_source(path, images=tmp_path / "images", splits=["train", "validation"])
+    assert found["train"]["image_id"][:] == named("train", 3) + named("restval", 2)
+    for splits in (["train", "restval"], {"restval": "train"}, "restval"):
+        with pytest.raises(ValueError, match=r"^splits is .*restval.* and restval is False \(--no-restval\)"):
+            open_source(path, images=tmp_path / "images", splits=splits, restval=False)
+
+
 @pytest.mark.parametrize("kind", ["text", "class"])
 def test_a_split_may_be_a_column(kind, tmp_path):
     names = [*named("train", 4), *named("dev", 2), *named("test", 3), "odd.png"]

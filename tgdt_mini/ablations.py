@@ -59,17 +59,17 @@ def settings(name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = Fals
 
 def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EPOCHS, device: str = "auto",
         first: int | None = None, other: int | None = None, progress: bool = True,
-        features: Path | None = None) -> None:  # fmt: skip
+        features: Path | None = None, share: float = 1.0) -> None:  # fmt: skip
     """Train and judge each recipe with each seed; writes out/NAME-SEED.json, and leaves alone what is already there.
 
     ValueError, before anything is trained, where `out` holds a report of other settings or other data.
 
     first, other: only so many scenes to train on, and to validate and judge on. features: photographs instead of
-    scenes, as extract wrote them. Stopped, it goes on where it was.
+    scenes, as extract wrote them; share: the first part of each of their splits. Stopped, it goes on where it was.
     """
     from tgdt_mini.experiments import assess_on_scenes, train_on_scenes
 
-    names, data = names or names_for(features), _data(features, first, other)
+    names, data = names or names_for(features), _data(features, first, other, share)
     every = [(name, seed, settings(name, seed, epochs, bool(features))) for seed in seeds for name in names]
     _check(out, epochs, data)
     for place, (name, seed, config) in enumerate(every, start=1):
@@ -84,8 +84,8 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         if features:
             from tgdt_mini.photo_experiments import assess_on_photos, train_on_photos
 
-            model = train_on_photos(features, config, folder, device, begun, progress)
-            found = assess_on_photos(model, features)
+            model = train_on_photos(features, config, folder, device, begun, progress, share=share)
+            found = assess_on_photos(model, features, share=share)
         else:
             model = train_on_scenes(config, folder, device, RECIPES[name][1], first, other, begun, progress)
             found, _, _ = assess_on_scenes(model, "test", other, progress)
@@ -93,14 +93,15 @@ def run(out: Path, names: list[str] | None = None, seeds=SEEDS, epochs: int = EP
         write_report(report, found | {"data": data})
 
 
-def _data(features, first, other):
+def _data(features, first, other, share):
     """What is trained and judged on, as a report tells it. ValueError if there are no such features."""
     if not features:
         kind, train, test, more = "scenes", SPLITS["train"][1], SPLITS["test"][1], {}
     else:
         from tgdt_mini.photos import identity
 
-        kind, train, test, more = "photographs", "all", "all", {"features": identity(features)}
+        part = "all" if share == 1 else f"{share:.0%}"
+        kind, train, test, more = "photographs", part, part, {"features": identity(features)}
     return {"kind of data": kind, "pictures to train on": first or train, "pictures to judge on": other or test} | more
 
 

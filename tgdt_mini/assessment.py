@@ -20,7 +20,6 @@ from tgdt_mini.similarity import global_similarity, local_similarity, mixed_simi
 
 WEIGHTS = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 SHORTLISTS = (5, 10, 20, 50, 100, 200)
-SIDES = ("image", "caption")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
     def add_training(one, epochs):
         one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
-        one.add_argument("--epochs", type=int, default=epochs, help=f"default {epochs or 'what the recipe says'}")
+        one.add_argument("--epochs", type=int, help=f"default {epochs or 'what the recipe says'}, with --quick "
+                         f"{commands.QUICK['epochs']}")  # fmt: skip
         one.add_argument(
             "--batch", type=int, help="pairs in a step, of all processes together (default 64, photographs 512)"
         )
@@ -124,6 +125,8 @@ def parser() -> argparse.ArgumentParser:
     for name in ("vision", "text"):
         train.add_argument(f"--{name}-layers", type=int, metavar="N", help=f"of the {name} encoder's layers that "
                            "extract left to be trained, only the last N (default: all of them)")  # fmt: skip
+    train.add_argument("--top-rate", type=float, help="learning rate of these layers, as a share of --learning-rate "
+                       "(default 0.05)")  # fmt: skip
     extract = command("extract", "Run pretrained encoders over photographs and captions, once, for train.",
                       Path("runs/features"), again)  # fmt: skip
     extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
@@ -156,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
     extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")
-    evaluate = command("evaluate", "Judge a model on the test scenes.", Path("runs/evaluate"))
+    evaluate = command("evaluate", "Judge a model on test data, scenes or photographs.", Path("runs/evaluate"))
     add_model(evaluate)
     add_features(evaluate)
     evaluate.add_argument("--folds", type=int, default=0, metavar="N", help="also the mean of N parts, each searched "
@@ -165,9 +168,11 @@ def parser() -> argparse.ArgumentParser:
                      Path("runs/ablations"), again)  # fmt: skip
     ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
     ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
-    ablate.add_argument("--epochs", type=int, help="default 8")
+    ablate.add_argument("--epochs", type=int, help="default 8, with --quick 2")
     add_features(ablate, "on photographs", split=False)
-    ablate.add_argument("--quick", action="store_true", help="a quarter of the data, one seed, 2 epochs: does it run?")
+    ablate.add_argument(
+        "--quick", action="store_true", help="a quarter of the data, one seed, few epochs: does it run?"
+    )
     index = command("index", "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
     add_model(index)
     index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")

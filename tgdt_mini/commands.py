@@ -5,23 +5,36 @@ The command line itself, with its help and its errors, is in `cli.py`. What `ext
 its command, so that help and errors come at once.
 """
 
+import os
+import shlex
+import subprocess
 import time
 
 DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
+QUARTER = 0.25  # of photographs, for --quick
 
 
 def run_extract(args):
-    from tgdt_mini import extraction
+    from tgdt_mini import extraction, photos
 
     sizes = ", ".join(f"{len(records)} {split}" for split, records in extraction.run(args).items())
     print(f"features of {sizes} pictures are in {args.out}/")
-    print(f"next: python -m tgdt_mini train --features {args.out} --out runs/photos")
+    there = photos.encoders_of(args.out)["splits"]
+    missing = [split for split in ("train", "validation") if split not in there]
+    if missing:
+        print(f"next: extract {' and '.join(missing)} into the same folder, too, which train needs")
+    else:
+        print(f"next: {_line('train', '--features', args.out, '--out', 'runs/photos')}")
 
 
 def run_train(args):
     if _train(args) is not None:
-        features = f" --features {args.features}" if args.features else ""
-        print(f"next: python -m tgdt_mini evaluate --model {args.out}/model{features}")
+        data = ()
+        if args.features:
+            from tgdt_mini.photos import encoders_of
+
+            data = _of(args.features, "test" if "test" in encoders_of(args.features)["splits"] else "validation")
+        print(f"next: {_line('evaluate', '--model', args.out / 'model', *data)}")
 
 
 def run_demo(args):
@@ -30,7 +43,7 @@ def run_demo(args):
     from tgdt_mini.paths import write_report, write_whole
 
     began = time.perf_counter()
-    model = _train(args)
+    model = _train(args, DEMO_EPOCHS)
     report, dataset, tokens = experiments.assess_on_scenes(model, "test", QUICK["other"] if args.quick else None)
     write_report(args.out / "results.json", report)
     write_whole(args.out / "results.txt", table(report) + "\n")
@@ -43,8 +56,8 @@ def run_demo(args):
     figures = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
     drawn = [f"{name}.png" for name in figures if (args.out / f"{name}.png").is_file()]  # there may be no miss to show
     print(f"figures: {', '.join(drawn)}")
-    print(f'next: python -m tgdt_mini search "{tokens.captions[0]}" --model {args.out}/model')
-    print("      python -m tgdt_mini evaluate      (the shipped model, trained longer)")
+    print(f"next: {_line('search', tokens.captions[0], '--model', args.out / 'model')}")
+    print(f"      {_line('evaluate')}      (the shipped model, trained longer)")
 
 
 def run_evaluate(args):
@@ -70,11 +83,11 @@ def run_ablate(args):
     from tgdt_mini import ablations
 
     names = args.recipes or ablations.names_for(args.features)
-    seeds, epochs = args.seeds or ablations.SEEDS, args.epochs or ablations.EPOCHS
-    part = (None, None)
+    seeds, epochs, part, share = args.seeds or ablations.SEEDS, ablations.EPOCHS, (None, None), 1.0
     if args.quick:
-        seeds, epochs, part = args.seeds or [args.seed], args.epochs or 2, (QUICK["train"], QUICK["other"])
-    ablations.run(args.out, names, seeds, epochs, args.device, *part, features=args.features)
+        seeds, epochs, part, share = args.seeds or [args.seed], 2, (QUICK["train"], QUICK["other"]), QUARTER
+    epochs = epochs if args.epochs is None else args.epochs
+    ablations.run(args.out, names, seeds, epochs, args.device, *part, features=args.features, share=share)
     print(ablations.table(ablations.read(args.out)))
     print(f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are trained")
 
@@ -82,8 +95,13 @@ def run_ablate(args):
 def run_index(args):
     from tgdt_mini import searching
 
-    count = searching.index(_load(args), args)
-    print(f'{count} pictures are in {args.out}/\nnext: python -m tgdt_mini search "..." --gallery {args.out}')
+    model = _load(args)
+    count = searching.index(model, args)
+    example = "two dogs run through the snow" if model.config.image_source else "a red star above a blue circle"
+    of_model = ("--model", args.model) if args.model else ()
+    data = _of(args.features, args.split) if args.features else ()
+    print(f"{count} pictures are in {args.out}/")
+    print(f"next: {_line('search', example, '--gallery', args.out, *of_model, *data)}")
 
 
 def run_search(args):
@@ -114,32 +132,41 @@ def run_bench(args):
     print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
 
 
-def _train(args):
-    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None."""
+def _train(args, epochs=None):
+    """Train as the arguments say; returns the best model, which is in --out/model. In all processes but one: None.
+
+    epochs: instead of the recipe's, where neither --epochs nor --quick says how many.
+    """
     from tgdt_mini import distributed, experiments
     from tgdt_mini.recipe import TrainingConfig
 
     args.out.mkdir(parents=True, exist_ok=True)
     names = ("epochs", "batch", "learning_rate", "start", "recipe", "inter", "patience", "precision", "seed", "chunk",
-             "compile")  # fmt: skip
-    asked = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+             "compile", "top_rate")  # fmt: skip
+    usual = QUICK["epochs"] if args.quick else epochs
+    asked = {} if usual is None else {"epochs": usual}
+    asked |= {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     asked |= {f"use_{part}": not getattr(args, f"no_{part}") for part in ("intra", "global", "local")}
     asked["hard_captions"] = 0.0 if args.no_hard_captions else 1.0
     part = (QUICK["train"], QUICK["other"]) if args.quick else (None, None)
-    if args.quick:
-        asked["epochs"] = QUICK["epochs"]
     features = getattr(args, "features", None)
-    if not features and (getattr(args, "vision_layers", None) or getattr(args, "text_layers", None)):
-        raise ValueError("--vision-layers and --text-layers are of pretrained encoders: add --features FOLDER")
+    if not features and any(getattr(args, name, None) for name in ("vision_layers", "text_layers", "top_rate")):
+        raise ValueError(
+            "--vision-layers, --text-layers and --top-rate are of pretrained encoders: add --features FOLDER"
+        )
     if features:
         from tgdt_mini import photo_experiments
 
+        if args.image_tokens != "regions":
+            raise ValueError(f"--image-tokens {args.image_tokens} is of scenes, but --features are given; leave it out")
         asked = photo_experiments.RECIPE | asked | {"hard_captions": 0.0}
     config = TrainingConfig(**asked)
     with distributed.joined(args.device) as device:
         if features:
             trained = {"vision": args.vision_layers, "text": args.text_layers}
-            return photo_experiments.train_on_photos(features, config, args.out, device, args.resume, trained=trained)
+            share = QUARTER if args.quick else 1.0
+            return photo_experiments.train_on_photos(features, config, args.out, device, args.resume, trained=trained,
+                                                     share=share)  # fmt: skip
         return experiments.train_on_scenes(config, args.out, device, args.image_tokens, *part, resume=args.resume)
 
 
@@ -153,3 +180,13 @@ def _load(args):
     if model.tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
     return model
+
+
+def _of(features, split):
+    return "--features", features, *(("--split", split) if split != "test" else ())
+
+
+def _line(*words):
+    """A command line of this program, to be copied; what has spaces in it is quoted as this system wants it."""
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return f"python -m tgdt_mini {join([str(word) for word in words])}"

@@ -17,6 +17,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT
+from tgdt_mini.paths import set_aside
 from tgdt_mini.recipe import TrainingConfig, pick_device
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes.words import lexicon, true_of
@@ -51,13 +52,21 @@ def train_on_scenes(config: TrainingConfig, out: Path, device: str = "auto", kin
 
 def fit(model: TGDT, train: TokenSet, validation: TokenSet, tokenizer: TextTokenizer, config: TrainingConfig, out: Path,
         device: torch.device, resume: bool = False, progress: bool = True) -> TGDT:  # fmt: skip
-    """Train a model; the best one by validation rsum, returned and written to out/model with its notes."""
+    """Train a model; the best one by validation rsum, returned and written to out/model with its notes.
+
+    An earlier run in `out` is not lost: unless this one resumes it, its folders are moved to out/earlier-1 or the next.
+    """
     if config.start == "correlation" and not resume and distributed.rank() == 0:  # the trainer hands it to the others
         start_from_correlation(model, train)
     trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
+    aside = None
     if resume:
         trainer.resume()
+    elif distributed.rank() == 0:
+        aside = set_aside(out, ("model", "best", "last"))
     if progress:
+        if aside:
+            print(f"{out} held a run already, which is now in {aside}")
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         print(f"{train.image_count} images, {len(train.captions)} captions, {size:.2f} million parameters, {device}"
               + (f", going on after step {trainer.step} of {trainer.total_steps}" if resume else ""))  # fmt: skip

@@ -123,7 +123,7 @@ class Features:
 
     def __init__(self, folder: Path | str, expect_key: str | None = None, check_all: bool = False):
         folder = Path(folder)
-        manifest = _read_manifest(folder)
+        manifest = read_manifest(folder)
         self.folder, self.key, self.items = folder, manifest["key"], manifest["items"]
         self.about = manifest["about"]
         if expect_key is not None and expect_key != self.key:
@@ -225,7 +225,8 @@ class MappedRows:
         return tensor.to(self.device)
 
 
-def _read_manifest(folder):
+def read_manifest(folder: Path) -> dict:
+    """What a finished features folder says of itself. ValueError if it is not finished, or damaged."""
     path = folder / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))

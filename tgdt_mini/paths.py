@@ -65,6 +65,23 @@ def whole_folder(folder: Path, marker: str | None = None):
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def set_aside(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """Move what is called so in a folder into a new folder there, `earlier-1` or the next; None if nothing was there.
+
+    set_aside(Path("runs/full"), ("model", "last")) -> runs/full/earlier-1, with model and last in it
+    """
+    there = [path for name in names if (path := Path(folder) / name).exists()]
+    if not there:
+        return None
+    number = 1
+    while (aside := Path(folder) / f"earlier-{number}").exists():
+        number += 1
+    aside.mkdir()
+    for path in there:
+        path.rename(aside / path.name)
+    return aside
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place, then rename it there. Text is UTF-8. OSError passes through."""
     path = Path(path)

@@ -27,14 +27,16 @@ RECIPE = dict(  # of training on features; chosen on Flickr8k's dev split
 
 
 def train_on_photos(features: Path, config: TrainingConfig, out: Path, device: str = "auto", resume: bool = False,
-                    progress: bool = True, trained: dict | None = None, **sizes) -> TGDT:  # fmt: skip
+                    progress: bool = True, trained: dict | None = None, share: float = 1.0,
+                    **sizes) -> TGDT:  # fmt: skip
     """Train on a folder of features; the best model by validation rsum, returned and written to out/model.
 
     sizes: changes to `TGDTConfig.photos()`. The encoders' last layers, where extract left any, are trained too, or only
-    the last so many of them that `trained` says: {"vision": number, "text": number}.
+    the last so many of them that `trained` says: {"vision": number, "text": number}. share: only the first part of the
+    pictures of each split, such as 0.25 for a quarter.
     """
     about, progress = encoders_of(features), progress and distributed.rank() == 0
-    (_, train), (_, validation) = open_features(features, "train"), open_features(features, "validation")
+    (_, train), (_, validation) = (_first(share, *open_features(features, name)) for name in ("train", "validation"))
     text = rebuild(TextBackbone, about["text"])
     image_top = None
     if about["vision"]["trained_layers"]:
@@ -63,12 +65,19 @@ def _to_train(top, trained, name):
     return top and (top.about if wanted is None else top.about | {"trained": wanted})
 
 
-def assess_on_photos(model: TGDT, features: Path, split: str = "test", folds: int = 0) -> dict:
+def _first(share, records, tokens):
+    """The first part of the pictures of a split, one at least."""
+    count = max(1, round(share * tokens.image_count))
+    return (records, tokens) if count == tokens.image_count else (records.select(range(count)), tokens.first(count))
+
+
+def assess_on_photos(model: TGDT, features: Path, split: str = "test", folds: int = 0, share: float = 1.0) -> dict:
     """A report as on the scenes, without foils and oracle, with the pointing game where phrases have boxes.
 
-    folds: also the mean of so many parts, as in `assess`. captions_each: {captions of an image: images with so many}.
+    folds: also the mean of so many parts, as in `assess`. share: as in `train_on_photos`.
+    captions_each: {captions of an image: images with so many}.
     """
-    records, tokens = _features_for(model, features, split)
+    records, tokens = _first(share, *_features_for(model, features, split))
     report = assess(model, tokens, choice_of(model), records=records, folds=folds)
     trained = {name: value for name, value in model.notes.items() if name != "history"}
     counts = tokens.caption_image.bincount().bincount()

@@ -1,7 +1,8 @@
 """A folder of features: what pretrained encoders, or a detector, made of photographs and captions once, for every run.
 
-It holds, for each split, `images` and `captions` (see `features.py`) and `records`, the data set without its pictures;
-encoders.json names what made them. Only drawing hits needs the photographs again. No model of ours is known here.
+It holds, for each split, `images` and `captions` (see `features.py`), `records`, the data set without its pictures, and
+source.json, where they came from; encoders.json names what made them. Splits may come one by one, or side by side.
+Only drawing hits needs the photographs again. No model of ours is known here.
 """
 
 import hashlib
@@ -12,9 +13,10 @@ import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.detections import Detections
-from tgdt_mini.features import Features, StoredText, write_features
+from tgdt_mini.features import Features, StoredText, read_manifest, write_features
 from tgdt_mini.paths import whole_folder, write_whole
 from tgdt_mini.pictures import pictures
+from tgdt_mini.records import SPLITS
 from tgdt_mini.scenes import import_datasets, no_bars
 from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.vision_backbone import VisionBackbone
@@ -29,11 +31,12 @@ def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone,
     """Write the features of every split of `data` (see `sources.open_source`); what was done before is kept.
 
     vision: an encoder of pictures, or what a detector found in them. source: JSON values that say where the data came
-    from, for whoever looks for the pictures later (see `open_pictures`).
+    from, for whoever looks for the pictures later (see `open_pictures`). Other splits that are in `out` stay there.
     Raises ValueError where `out` holds features of other encoders or other data.
     """
     out = Path(out)
-    about = {"vision": vision.about, "text": text.about, "source": source or {}, "splits": list(data)}
+    about = {"vision": vision.about, "text": text.about}
+    _check_encoders(out, about)
     for split, records in data.items():
         folder = out / split
         captions = [caption for own in records["captions"] for caption in own]
@@ -48,9 +51,13 @@ def extract(data: dict, vision: VisionBackbone | Detections, text: TextBackbone,
         write_features(folder / "captions", _key(text.about["key"], captions), [str(i) for i in range(len(captions))],
                        lambda rows, captions=captions: _words(text, captions, rows), text.about, precision,
                        shard=5000, progress=progress)  # fmt: skip
+        if source:
+            write_whole(folder / "source.json", json.dumps(source, indent=1) + "\n")
         kept = [name for name in records.column_names if name != "image"]
         with no_bars(import_datasets()), whole_folder(folder / "records") as beside:
             records.select_columns(kept).save_to_disk(beside)  # phrases may be new though the features are not
+    before = _check_encoders(out, about)  # again: another process may have come first
+    about = before | about | {"splits": _splits(out, about, data)}
     write_whole(out / "encoders.json", json.dumps(about, indent=1) + "\n")
 
 
@@ -104,13 +111,56 @@ def check_features(folder: Path) -> None:
 
 
 def encoders_of(folder: Path) -> dict:
-    """What encoders.json of a features folder says. ValueError if there is none."""
+    """What encoders.json of a features folder says, with the splits that are there now. ValueError if there is none."""
     path = Path(folder) / "encoders.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        return about | {name: about[name] for name in ("vision", "text", "source", "splits")}
+        about |= {name: about[name] for name in ("vision", "text", "splits")}
+        return about | {"splits": _splits(Path(folder), about, about["splits"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is no finished features folder ({error}); make one with extract") from None
+
+
+def source_of(folder: Path, split: str) -> dict:
+    """Where the records of a split came from, {} if extract was not told. ValueError if the folder is not finished."""
+    about, path = encoders_of(folder), Path(folder) / split / "source.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    return about.get("source", {})  # once there was one for all splits
+
+
+def _check_encoders(out, about):
+    """What encoders.json says so far, {} if nothing. ValueError if it names other encoders than `about`."""
+    try:
+        before = encoders_of(out)
+    except ValueError:  # there is none yet, or it is damaged and will be written anew
+        return {}
+    for name in ("vision", "text"):
+        if before[name]["key"] != about[name]["key"]:
+            theirs, ours = (f"{each[name]['source']} {each[name]['key']}" for each in (before, about))
+            raise ValueError(
+                f"{out} was begun with another {name} encoder or other options of it ({theirs}, not {ours}), so its "
+                "features are stale; use the same options, delete it, or choose another folder"
+            )
+    return before
+
+
+def _splits(folder, about, known):
+    """`known` and the other splits that lie in a folder, whole and made by the encoders of `about`, in their order."""
+    found = {each.name for each in folder.iterdir() if each.name not in known and _is_whole(each, about)} | {*known}
+    order = [*dict.fromkeys(SPLITS.values()), *sorted(found)]
+    return [split for split in dict.fromkeys(order) if split in found]
+
+
+def _is_whole(split, about):
+    """Whether all parts of a split are there, and of these encoders. What they hold is checked when it is opened."""
+    if not (split / "records").is_dir():  # the last to be written
+        return False
+    try:
+        keys = [read_manifest(split / name)["about"].get("key") for name in ("images", "captions")]
+    except ValueError:
+        return False
+    return keys == [about["vision"]["key"], about["text"]["key"]]
 
 
 def open_pictures(source: dict) -> dict:
@@ -129,7 +179,7 @@ def finder(features: Path, split: str):
 
     Where extract was told of no pictures, it gives the id back, which can be drawn too.
     """
-    source = encoders_of(features)["source"]
+    source = source_of(features, split)
     records = open_pictures(source).get(split) if "data" in source else None
     if "data" not in source or (records and "image" not in records.column_names):
         return str

@@ -12,6 +12,7 @@ where: the address of a server; a folder, for the same engine inside this proces
 or a QdrantClient. No deletion and no filters. How to start a server, and how many: docs/scaling.md.
 """
 
+import json
 import time
 
 import torch
@@ -22,6 +23,7 @@ from tgdt_mini.retrieval import Gallery, Hits
 from tgdt_mini.similarity import check_real, shortlist_similarity
 
 FLOATS = 2**19  # in one upload request, about 10 MB as JSON; a server takes 32 MB at most
+SAME = 0.01  # a number of a global token differs by less where one item was encoded twice, on a CPU and on a GPU say
 
 
 class QdrantGallery:
@@ -53,6 +55,7 @@ class QdrantGallery:
         Item i is point first + i: what is there already is not sent again, so an upload that was stopped goes on when
         it is called again, and several galleries fill one collection. Each batch is acknowledged before the next.
         shards, replicas: of a new collection on a cluster. half: local tokens as float16, in half the room.
+        Raises ValueError, before anything is sent, where one of these points holds something else.
         """
         from tqdm import tqdm
 
@@ -65,17 +68,36 @@ class QdrantGallery:
             if theirs != ours:
                 raise ValueError(f"collection {collection!r} has {name} {theirs}, the gallery {ours}; name another one")
         found._check_model(gallery.model)
+        missing = found._missing(gallery, first)
         step = max(1, FLOATS // (gallery.stored.longest * width))
-        bar = tqdm(total=len(gallery), desc="uploading", unit=" items", disable=None if progress else True)
+        bar = tqdm(total=len(gallery), initial=len(gallery) - len(missing), desc="uploading", unit=" items",
+                   disable=None if progress else True)  # fmt: skip
         with bar:
-            for start in range(0, len(gallery), step):
-                rows = range(start, min(start + step, len(gallery)))
-                there = engine.present([first + row for row in rows])
-                points = [_point(gallery, row, first) for row in rows if first + row not in there]
-                if points:
-                    engine.put(points)
+            for start in range(0, len(missing), step):
+                rows = missing[start : start + step]
+                engine.put([_point(gallery, row, first) for row in rows])
                 bar.update(len(rows))
         return found
+
+    def _missing(self, gallery, first):
+        """The rows of a gallery that are not in the collection. ValueError if a row's point holds something else."""
+        step, missing = max(1, FLOATS // self.width), []
+        for start in range(0, len(gallery), step):
+            rows = range(start, min(start + step, len(gallery)))
+            there = self.engine.present([first + row for row in rows])
+            for row in rows:
+                if first + row not in there:
+                    missing.append(row)
+                    continue
+                item, token = there[first + row]
+                other = json.dumps(item) != json.dumps(gallery.items[row])
+                if other or (torch.tensor(token) - gallery.global_tokens[row].float()).abs().max() > SAME:
+                    theirs = repr(item) if other else f"another {self.holds} called {item!r}"
+                    raise ValueError(
+                        f"{self.engine} holds {theirs} as number {first + row}, where the gallery has "
+                        f"{gallery.items[row]!r}: name another --collection, or another place for --qdrant"
+                    )
+        return missing
 
     def build_index(self) -> None:
         """Make the index that `search(exact=False)` reads, and wait for it; a server does so by itself meanwhile.
@@ -133,7 +155,10 @@ class QdrantGallery:
 
     def _check_model(self, expect_model):
         if expect_model is not None and expect_model != self.model:
-            raise ValueError(f"another model built the collection ({self.model}, not {expect_model}); upload anew")
+            raise ValueError(
+                f"another model built the collection ({self.model}, not {expect_model}); index anew, and name another "
+                "--collection"
+            )
 
 
 def _point(gallery, row, first):

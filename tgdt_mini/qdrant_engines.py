@@ -5,7 +5,8 @@ the query's vectors of the largest dot product with one of the point's. "local" 
 is only ever compared with a shortlist. Two stages are one query of Qdrant's Query API: prefetch K points by global, of
 those the score by local, and a formula of both, global + weight / words x local.
 
-Both classes have the same methods; points are (number, {"global": ..., "local": ...}, {"item": ...}).
+Both classes have the same methods; points are (number, {"global": ..., "local": ...}, {"item": ...}), and `present`
+gives {number: (item, global token)} of those that are there.
 """
 
 import json
@@ -23,6 +24,9 @@ class Server:
 
     def __init__(self, client, address, collection):
         self.client, self.address, self.collection = client, address, collection
+
+    def __str__(self):
+        return f"collection {self.collection!r} at {self.address}"
 
     def _ask(self, method, *arguments, **options):
         """A call to the client; what goes wrong is one line that says where."""
@@ -65,7 +69,8 @@ class Server:
         return self._ask("count", self.collection, exact=True).count
 
     def present(self, ids):
-        return {record.id for record in self._ask("retrieve", self.collection, ids, with_payload=False)}
+        found = self._ask("retrieve", self.collection, ids, with_payload=["item"], with_vectors=["global"])
+        return {record.id: (record.payload["item"], record.vector["global"]) for record in found}
 
     def put(self, points):
         from qdrant_client.models import PointStruct
@@ -99,6 +104,9 @@ class Embedded:
 
     def __init__(self, folder):
         self.folder, self._shard = Path(folder), None
+
+    def __str__(self):
+        return f"collection {self.folder.name!r} in {self.folder.parent}"
 
     @property
     def shard(self):
@@ -138,7 +146,8 @@ class Embedded:
         return self.shard.count(_qdrant_edge().CountRequest(exact=True))
 
     def present(self, ids):
-        return {record.id for record in self.shard.retrieve(ids, with_payload=False, with_vector=False)}
+        found = self.shard.retrieve(ids, with_payload=True, with_vector=["global"])
+        return {record.id: (record.payload["item"], record.vector["global"]) for record in found}
 
     def put(self, points):
         edge = _qdrant_edge()

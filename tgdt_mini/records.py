@@ -15,17 +15,15 @@ Whatever the source, no record is dropped in silence: a picture without a captio
 or a picture in two splits is an error. To leave records out, filter the data sets first and give them to `to_records`.
 """
 
-import hashlib
-import os
-import warnings
 from pathlib import Path
+
+from tgdt_mini.picture_files import SIZE, check_told_apart, files_of, names_by_file, warn_of_copies
 
 COLUMNS = ("image", "captions", "image_id", "split", "boxes", "phrases")
 SPLITS = {
     "train": "train", "training": "train", "restval": "train", "validation": "validation", "valid": "validation",
     "val": "validation", "dev": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
-SIZE = "file size"  # a column that lives until the checks are done
 
 
 def to_records(sets: dict, columns: dict | None = None, splits=None, images: Path | str | None = None,
@@ -34,8 +32,9 @@ def to_records(sets: dict, columns: dict | None = None, splits=None, images: Pat
     """{split: Dataset} in the format above, from data sets that have another one.
 
     sets: {name: Dataset}. columns: {a column here: its name there}, where names differ; captions may be a column of
-    lists, a list of columns, or a column with one caption a row (rows of one image_id are then put together). Without
-    image_id, a picture is called by its file (below `root`, if given) or, failing that, by its set and row.
+    lists, a list of columns, or a column with one caption a row: rows of one image_id, or of one file, are then put
+    together. Without image_id, a picture is called by its file (below `root`, if given) or, failing that, by its set
+    and row.
     splits: which of the names in `sets`, or in the column `split`, to take: a list, or {name there: name here}; by
     default those of SPLITS, others are left aside. restval: COCO's spare validation pictures count as train.
     images: the folder of pictures that are given as file names. most_captions: keep only the first so many of each.
@@ -48,6 +47,10 @@ def to_records(sets: dict, columns: dict | None = None, splits=None, images: Pat
         raise ValueError(f"most_captions is {most_captions}; keep at least 1 of each picture")
     columns, parts, seen = columns or {}, {}, set()
     splits = [splits] if isinstance(splits, str) else splits
+    if not restval and any(name.lower() == "restval" for name in splits or ()):
+        raise ValueError(
+            f"splits is {splits} and restval is False (--no-restval): one takes restval, the other does not"
+        )
     for own, dataset in sets.items():
         own = str(own)
         names = _split_names(dataset, columns["split"], own) if "split" in columns else [own] * len(dataset)
@@ -71,7 +74,7 @@ def to_records(sets: dict, columns: dict | None = None, splits=None, images: Pat
     order = [*dict.fromkeys(SPLITS.values()), *sorted(parts)]
     records = {split: concatenate_datasets(parts[split]) for split in dict.fromkeys(order) if split in parts}
     check(records)
-    _warn_of_copies(records)
+    warn_of_copies(records)
     shown = ("image", "image_id", "captions", "boxes", "phrases")
     return {split: each.select_columns([name for name in shown if name in each.column_names])
             for split, each in records.items()}  # fmt: skip
@@ -105,11 +108,13 @@ def check(records: dict) -> None:
 def split_here(name: str | None, splits=None, restval: bool = True) -> str | None:
     """What the split `name` of a source is called here; None if it is left aside. "dev" -> "validation"."""
     official = SPLITS.get((name or "").lower())
+    if not restval and (name or "").lower() == "restval":
+        return None
     if isinstance(splits, dict):
         return splits.get(name)
     if splits is not None:
         return (official or name) if name in splits else official if official in splits else None
-    return None if official and name.lower() == "restval" and not restval else official
+    return official
 
 
 def _there(dataset, name, what, own):
@@ -140,13 +145,13 @@ def _in_format(dataset, own, wanted, columns, images, root, most, need_pictures)
         names = dataset[_there(dataset, columns.get("image_id", "image_id"), "image_id", own)][:]
         if None in names:
             raise ValueError(f"{own} has no image_id in row {names.index(None)}; give every picture a name")
-    sizes, files = _files(*stored) if stored else ([0] * len(dataset), [None] * len(dataset))
+    sizes, files, inside = files_of(*stored) if stored else ([each] * len(dataset) for each in (0, None, False))
     if not named:
-        names = [file and _below(file, root) for file in files]
-        if None in names or len(set(names)) < len(names):
-            names = [f"{own}-{row:05d}" for row in range(len(files))]
+        if one_a_row:
+            check_told_apart(own, [file for file, here, split in zip(files, inside, wanted) if here and split])
+        names = names_by_file(own, files, inside, root)
     names, rows = list(map(str, names)), range(len(names))
-    if one_a_row and named:
+    if one_a_row:
         first = {}
         for row, key in enumerate(zip(wanted, names)):
             if first.setdefault(key, row) != row:
@@ -202,59 +207,3 @@ def _captions(dataset, column, own):
         f"column {column!r} holds {dataset.features[column]}; captions must be text, or lists of text: "
         "columns={'captions': ...}"
     )
-
-
-def _files(stored):
-    """([size in bytes], [file name or None]) of pictures, none of which is read. ValueError if files are missing."""
-    import pyarrow.compute as pc
-
-    sizes, files, missing = [], [], []
-    for part in stored.with_format("arrow").iter(1000):
-        lengths = pc.binary_length(pc.struct_field(part["image"], "bytes")).to_pylist()
-        for length, path in zip(lengths, pc.struct_field(part["image"], "path").to_pylist()):
-            if length is None:
-                try:
-                    length = os.stat(path or "").st_size
-                except OSError:
-                    missing.append(path or f"that of row {len(sizes)}")
-            sizes.append(length)
-            files.append(path)
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(sizes)} pictures are missing, such as {missing[0]}; "
-            "unpack them all, and give their folder as images"
-        )
-    return sizes, files
-
-
-def _below(file, root):
-    path = Path(file)
-    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
-
-
-def _warn_of_copies(records):
-    """Warn of files that are equal, byte by byte, in two splits. Only those of equal sizes are read."""
-    from datasets import Image
-
-    by_size, copies = {}, []
-    records = {split: dataset for split, dataset in records.items() if "image" in dataset.column_names}
-    for split, dataset in records.items():
-        for row, size in enumerate(dataset[SIZE][:]):
-            by_size.setdefault(size, []).append((split, row))
-    raw = {split: dataset.cast_column("image", Image(decode=False)) for split, dataset in records.items()}
-    for places in by_size.values():
-        if len({split for split, _ in places}) < 2:
-            continue
-        home = {}
-        for split, row in places:
-            record = raw[split][row]
-            content = record["image"]["bytes"]
-            content = Path(record["image"]["path"]).read_bytes() if content is None else content
-            other = home.setdefault(hashlib.sha256(content).digest(), (split, record["image_id"]))
-            if other[0] != split:
-                copies.append(f"{other[1]} in {other[0]} and {record['image_id']} in {split}")
-    if copies:
-        warnings.warn(
-            f"{len(copies)} pictures are in two splits under two names, such as {copies[0]}: test figures will flatter",
-            stacklevel=3,
-        )

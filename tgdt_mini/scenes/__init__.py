@@ -32,11 +32,23 @@ def captions_of(split: str) -> list[list[str]]:
     return [[grammar.write(meaning)[0] for meaning in grammar.captions(scene, CAPTIONS)] for scene in scenes_of(split)]
 
 
+def id_of(split: str, place: int) -> str:
+    """The image_id of a scene by its place in a split: id_of("test", 12) -> "test-0012"."""
+    return f"{split}-{place:04d}"
+
+
+def is_id(image_id) -> bool:
+    """Whether this is a scene's image_id: "test-0012" is, "test-12", "test-00012" and "test-9999" are not."""
+    split, _, number = str(image_id).rpartition("-")
+    places = SPLITS[split][1] if split in SPLITS else 0
+    return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
+
+
 def picture(image_id: str):
     """The picture of one scene by its image_id, such as "test-0012", as a PIL image. ValueError for an unknown id."""
+    if not is_id(image_id):
+        raise ValueError(f"image_id is {image_id!r}; it must be a split, a dash and four digits, such as test-0012")
     split, _, number = image_id.rpartition("-")
-    if split not in SPLITS or not number.isdigit() or int(number) >= SPLITS[split][1]:
-        raise ValueError(f"image_id is {image_id!r}; it must be a split, a dash and a number, such as test-0012")
     return world.draw(world.scene(SPLITS[split][0] + int(number)))
 
 
@@ -83,7 +95,7 @@ def draw(split: str, progress: bool = False, first: int | None = None) -> dict[s
         meanings = grammar.captions(scene, CAPTIONS)
         written = [grammar.write(meaning) for meaning in meanings]
         columns["image"].append({"bytes": _png(world.draw(scene)), "path": None})
-        columns["image_id"].append(f"{split}-{i:04d}")
+        columns["image_id"].append(id_of(split, i))
         columns["captions"].append([text for text, _ in written])
         columns["boxes"].append([list(thing.box) for thing in scene.things])
         columns["links"].append(

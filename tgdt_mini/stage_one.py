@@ -27,11 +27,11 @@ def best_by_global(
     with autocast_off(queries):
         queries = at_least_float32(queries)
         if index is None:
-            return _ascending(*_scores(queries, global_tokens).topk(count))
+            return _ascending(*_scores(queries, global_tokens).topk(count, sorted=False))
         scores, ids = (torch.from_numpy(found) for found in index.search(queries.numpy(), count))
         short = (ids < 0).any(1)  # (Q,)
         if short.any():
-            scores[short], ids[short] = _scores(queries[short], global_tokens).topk(count)
+            scores[short], ids[short] = _scores(queries[short], global_tokens).topk(count, sorted=False)
         return _ascending(scores, ids)
 
 

@@ -17,7 +17,7 @@ from tgdt_mini.scenes import SPLITS
 EPOCHS, SEEDS = 8, (0, 1, 2)
 MAY_DIFFER = (*FREE, "precision")  # "auto" is another one on another device
 HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "inter", "rsum_mixed")  # kept of each epoch
-RECIPES = {  # name: (what is otherwise than in the default, image tokens, what it is on the scenes)
+RECIPES = {  # name: (what is otherwise than in the default, image tokens, what it is; the default as on scenes)
     "default": ({}, "regions", "everything on: InfoNCE for 70% of the epochs, then the hardest negative"),
     "global only": ({"use_local": False, "hard_captions": 0.0}, "regions", "no inter-modal term on local scores"),
     "local only": ({"use_global": False, "use_intra": False}, "regions", "no term on global scores"),
@@ -28,7 +28,7 @@ RECIPES = {  # name: (what is otherwise than in the default, image tokens, what 
     "staged": ({"recipe": "staged"}, "regions", "local terms first, then the global layers on stop-gradient tokens"),
     "no hard captions": ({"hard_captions": 0.0}, "regions", "without negatives made of a caption's own words"),
     "patches": ({}, "patches", "a grid of patches instead of regions"),
-    "curriculum": ({"inter": "curriculum"}, "regions", "InfoNCE for 70% of the epochs, then the hardest negative"),
+    "curriculum": ({"inter": "curriculum"}, "regions", "InfoNCE for 80% of the epochs, then the hardest negative"),
     "random start": ({"start": "random"}, "regions", "random weights instead of the closed form (correlation.py)"),
     "curriculum from random": ({"inter": "curriculum", "start": "random"}, "regions", "both of the last two"),
 }

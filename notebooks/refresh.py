@@ -29,9 +29,15 @@ SECONDS = 600  # for one cell
 def notebooks(numbers: list[str] | None = None) -> list[Path]:
     """The notebooks, or those whose name begins with one of `numbers`."""
     found = sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
-    unknown = [number for number in numbers or [] if not any(path.name.startswith(number) for path in found)]
+    unknown = [
+        number
+        for number in numbers or []
+        if not any(path.name.startswith(number) for path in found)
+    ]
     if unknown:
-        raise SystemExit(f"no notebook begins with {unknown[0]!r}; there are {', '.join(p.name for p in found)}")
+        raise SystemExit(
+            f"no notebook begins with {unknown[0]!r}; there are {', '.join(p.name for p in found)}"
+        )
     return [path for path in found if not numbers or path.name.startswith(tuple(numbers))]
 
 
@@ -39,7 +45,9 @@ def minutes(book) -> float:
     """How long a notebook's header says it takes. ValueError if it says nothing."""
     said = re.search(r"\*\*Minutes\*\*: (\d+(?:\.\d+)?)", book.cells[0].source)
     if not said:
-        raise ValueError('the first cell must hold a line such as "**Minutes**: 1 on two CPU cores"')
+        raise ValueError(
+            'the first cell must hold a line such as "**Minutes**: 1 on two CPU cores"'
+        )
     return float(said[1])
 
 
@@ -47,16 +55,20 @@ def execute(book) -> float:
     """Run all cells in place in a new kernel; returns the seconds. CellExecutionError if one fails."""
     began = time.perf_counter()
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    NotebookClient(book, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}).execute()
+    NotebookClient(
+        book, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    ).execute()
     return time.perf_counter() - began
 
 
 def tidy(book) -> None:
     """Leave out whatever would differ the next time without meaning anything."""
     book.metadata = nbformat.from_dict(
-        {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-         "language_info": {"name": "python"}}
-    )  # fmt: skip
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
     for cell in book.cells:
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         if cell.cell_type == "code":
@@ -82,7 +94,9 @@ def solve(book) -> int:
     for place, cell in enumerate(book.cells):
         if cell.cell_type == "code" and CHECK in cell.source:
             solution = re.search(
-                r"<summary>Solution</summary>\s*```python\n(.*?)```", book.cells[place + 1].source, re.S
+                r"<summary>Solution</summary>\s*```python\n(.*?)```",
+                book.cells[place + 1].source,
+                re.S,
             )
             if not solution:
                 raise ValueError(f"the cell after exercise {cell.id} holds no folded solution")
@@ -93,8 +107,13 @@ def solve(book) -> int:
 
 def unsolved(book) -> list[str]:
     """The exercises of an executed notebook that say that nothing is written yet."""
-    return [cell.id for cell in book.cells if cell.cell_type == "code" and CHECK in cell.source
-            and any(UNDONE in text for text in _words(cell.outputs))]  # fmt: skip
+    return [
+        cell.id
+        for cell in book.cells
+        if cell.cell_type == "code"
+        and CHECK in cell.source
+        and any(UNDONE in text for text in _words(cell.outputs))
+    ]
 
 
 def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[str]:
@@ -109,11 +128,16 @@ def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[st
         return [f"{path.name}: {error}"]
     if solutions:
         left = unsolved(book)
-        print(f"{path.name}: {count - len(left)} of {count} solutions pass, {seconds:.0f} s", flush=True)
+        print(
+            f"{path.name}: {count - len(left)} of {count} solutions pass, {seconds:.0f} s",
+            flush=True,
+        )
         return [f"{path.name}: the solution of {cell} leaves it undone" for cell in left]
     tidy(book)
     told = changes(before, book)
-    print(f"{path.name}: {seconds:.0f} s of {60 * minutes(book):.0f}", *told, sep="\n    ", flush=True)
+    print(
+        f"{path.name}: {seconds:.0f} s of {60 * minutes(book):.0f}", *told, sep="\n    ", flush=True
+    )
     if seconds > 60 * minutes(book):
         return [f"{path.name}: took {seconds:.0f} s, its header says {minutes(book):g} minutes"]
     if not check:
@@ -124,12 +148,20 @@ def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[st
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("numbers", nargs="*", help="such as 04 05 (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.add_argument("--solutions", action="store_true", help="solve the exercises, write nothing")
+    parser.add_argument(
+        "--solutions", action="store_true", help="solve the exercises, write nothing"
+    )
     args = parser.parse_args()
-    wrong = [line for path in notebooks(args.numbers) for line in refresh(path, args.check, args.solutions)]
+    wrong = [
+        line
+        for path in notebooks(args.numbers)
+        for line in refresh(path, args.check, args.solutions)
+    ]
     print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
@@ -143,7 +175,11 @@ def _joined(outputs):
         else:
             kept.append(output)
     for output in kept:
-        for kind in [kind for kind in output.get("data", {}) if kind.startswith("application/vnd.jupyter.widget")]:
+        for kind in [
+            kind
+            for kind in output.get("data", {})
+            if kind.startswith("application/vnd.jupyter.widget")
+        ]:
             del output.data[kind]
     return kept
 
@@ -152,7 +188,8 @@ def _words(outputs):
     texts = []
     for output in _joined([nbformat.from_dict(output) for output in outputs]):
         texts.append(
-            output.get("text") or str(sorted((k, v) for k, v in output.get("data", {}).items() if k != "image/png"))
+            output.get("text")
+            or str(sorted((k, v) for k, v in output.get("data", {}).items() if k != "image/png"))
         )
     return texts
 

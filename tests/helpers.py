@@ -1,9 +1,13 @@
-"""Shared by the tests: random embeddings, small models, small sets of scenes, small pretrained encoders."""
+"""Shared by the tests: random embeddings, small models, small sets of scenes, small pretrained
+encoders.
+"""
 
 import json
 import os
 import shlex
 from functools import cache
+
+from tgdt_mini.scenes.tokens import build_token_set
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test needs the hub
 
@@ -13,16 +17,31 @@ from torch.nn.functional import normalize
 
 from tgdt_mini import cli, scenes
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
-CAPTIONS = ["a red star", "two moons", "there is a tiny golden circle to the left of a big blue heart"]
-CLIP_TEXT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, vocab_size=99)
-CLIP_SIGHT = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32,
-                  patch_size=8)  # fmt: skip
-PICTURES = {"size": {"height": 32, "width": 32}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # a processor's
+CAPTIONS = [
+    "a red star",
+    "two moons",
+    "there is a tiny golden circle to the left of a big blue heart",
+]
+CLIP_TEXT = dict(
+    hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, vocab_size=99
+)
+CLIP_SIGHT = dict(
+    hidden_size=16,
+    num_hidden_layers=3,
+    num_attention_heads=2,
+    intermediate_size=32,
+    image_size=32,
+    patch_size=8,
+)
+PICTURES = {
+    "size": {"height": 32, "width": 32},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}  # a processor's
 
 
 def call(capsys, *arguments):
@@ -37,20 +56,28 @@ def call(capsys, *arguments):
 
 def suggested(out):
     """The arguments of each command that some output tells the reader to go on with."""
-    lines = [line.partition("python -m tgdt_mini ")[2].partition("      (")[0] for line in out.splitlines()]
+    lines = [
+        line.partition("python -m tgdt_mini ")[2].partition("      (")[0]
+        for line in out.splitlines()
+    ]
     return [shlex.split(line) for line in lines if line]
 
 
 def random_embedding(seed, items, lengths, width=8, dtype=torch.float64):
-    """An Embedding of random unit vectors; lengths is the number of real tokens, one int for all or one for each item.
+    """An Embedding of random unit vectors; lengths is the number of real tokens, one int for all or
+    one for each item.
 
     Masked tokens hold unit vectors too, never zeros: a score that reads them differs.
     """
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([lengths] * items if isinstance(lengths, int) else list(lengths))
     longest = int(lengths.max())
-    global_token = normalize(torch.randn(items, width, generator=generator, dtype=torch.float64), dim=-1)
-    local_tokens = normalize(torch.randn(items, longest, width, generator=generator, dtype=torch.float64), dim=-1)
+    global_token = normalize(
+        torch.randn(items, width, generator=generator, dtype=torch.float64), dim=-1
+    )
+    local_tokens = normalize(
+        torch.randn(items, longest, width, generator=generator, dtype=torch.float64), dim=-1
+    )
     mask = torch.arange(longest) < lengths[:, None]
     return Embedding(global_token.to(dtype), local_tokens.to(dtype), mask)
 
@@ -64,23 +91,39 @@ def some_scenes(split="validation", first=40):
 @cache
 def tokenizer():
     """A vocabulary learnt from the first training captions."""
-    return TextTokenizer.learn([caption for own in some_scenes("train", 200)["captions"] for caption in own])
+    return TextTokenizer.learn(
+        [caption for own in some_scenes("train", 200)["captions"] for caption in own]
+    )
 
 
 @cache
 def token_set(split="validation", first=40, kind="regions"):
     """The same scenes as tokens."""
-    return TokenSet.build(some_scenes(split, first), tokenizer(), kind)
+    return build_token_set(some_scenes(split, first), tokenizer(), kind)
 
 
 def tiny_config(**changes):
     """A configuration of one layer and 32 numbers everywhere, without dropout."""
-    sizes = {"width": 32, "heads": 2, "feedforward": 64, "local_layers": 1, "global_layers": 1, "dropout": 0.0,
-             "image_local_layers": None, "alone": 0.0}  # fmt: skip
+    sizes = {
+        "width": 32,
+        "heads": 2,
+        "feedforward": 64,
+        "local_layers": 1,
+        "global_layers": 1,
+        "dropout": 0.0,
+        "image_local_layers": None,
+        "alone": 0.0,
+    }
     for modality in ("image", "text"):
-        sizes |= {f"{modality}_{name}": value for name, value in
-                  (("width", 32), ("layers", 1), ("heads", 2), ("feedforward", 64))}  # fmt: skip
-    sizes |= {"image_hidden": 32, "vocabulary": tokenizer().vocabulary, "most_tokens": tokenizer().most_tokens}
+        sizes |= {
+            f"{modality}_{name}": value
+            for name, value in (("width", 32), ("layers", 1), ("heads", 2), ("feedforward", 64))
+        }
+    sizes |= {
+        "image_hidden": 32,
+        "vocabulary": tokenizer().vocabulary,
+        "most_tokens": tokenizer().most_tokens,
+    }
     return TGDTConfig.mini(**(sizes | changes))
 
 
@@ -97,26 +140,45 @@ def text_encoder(kind="Bert", seed=0, **changes):
     """
     import transformers
 
-    sizes = dict(vocab_size=tokenizer().vocabulary, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-                 intermediate_size=32, max_position_embeddings=64, initializer_range=0.5, pad_token_id=0)  # fmt: skip
+    sizes = dict(
+        vocab_size=tokenizer().vocabulary,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        pad_token_id=0,
+    )
     config = getattr(transformers, f"{kind}Config")(**(sizes | changes))
     torch.manual_seed(seed)
     return getattr(transformers, f"{kind}Model")(config).eval()
 
 
 def vision_encoder(kind="ViT", seed=0, name="Model", **changes):
-    """A vision model of transformers, random, with 3 layers of 16 numbers; pictures of 32 x 32 make 4 x 4 patches."""
+    """A vision model of transformers, random, with 3 layers of 16 numbers; pictures of 32 x 32 make
+    4 x 4 patches.
+    """
     import transformers
 
-    sizes = dict(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32,
-                 patch_size=8, initializer_range=0.5)  # fmt: skip
+    sizes = dict(
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=8,
+        initializer_range=0.5,
+    )
     config = getattr(transformers, f"{kind}Config")(**(sizes | changes))
     torch.manual_seed(seed)
     return getattr(transformers, f"{kind}{name}")(config).eval()
 
 
 def save_encoder(model, folder, words=None, pictures=None):
-    """The folder, as str, of a saved model; with `words`, a TextTokenizer, or `pictures`, a processor's settings."""
+    """The folder, as str, of a saved model; with `words`, a TextTokenizer, or `pictures`, a
+    processor's settings.
+    """
     from transformers import PreTrainedTokenizerFast
 
     model.save_pretrained(folder)
@@ -141,4 +203,7 @@ def photographs(count=3, side=50):
     from PIL import Image
 
     draw = np.random.default_rng(0)
-    return [Image.fromarray(draw.integers(0, 256, (40 + i, side, 3), dtype=np.uint8)) for i in range(count)]
+    return [
+        Image.fromarray(draw.integers(0, 256, (40 + i, side, 3), dtype=np.uint8))
+        for i in range(count)
+    ]

@@ -1,4 +1,6 @@
-"""The ablation runner: what each recipe changes, what is stored, and that nothing is trained twice."""
+"""The ablation runner: what each recipe changes, what is stored, and that nothing is trained
+twice.
+"""
 
 import json
 from dataclasses import asdict
@@ -6,15 +8,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from tgdt_mini import ablations, cli, commands, experiments, paths, photos
-from tgdt_mini.paths import shipped
+from tgdt_mini import cli
+from tgdt_mini.commands import common as commands
+from tgdt_mini.files import whole
+from tgdt_mini.files.paths import shipped
+from tgdt_mini.photos import feature_folder
+from tgdt_mini.runs import ablations
+from tgdt_mini.runs import scenes as experiments
 
 
 def report(rsum, seed=0):
     row = {"i2t": {"1": rsum / 6}, "t2i": {"1": rsum / 8}, "rsum": rsum}
     ways = ("global", "local", "two-stage")
-    return {"rows": dict.fromkeys(ways, row), "share_of_oracle": dict.fromkeys(ways, 50.0),
-            "hard_pairs": dict.fromkeys(ways, 70.0), "grounding": {"right": 80.0}, "seed": seed}  # fmt: skip
+    return {
+        "rows": dict.fromkeys(ways, row),
+        "share_of_oracle": dict.fromkeys(ways, 50.0),
+        "hard_pairs": dict.fromkeys(ways, 70.0),
+        "grounding": {"right": 80.0},
+        "seed": seed,
+    }
 
 
 def store(folder, name, *rsums, **more):
@@ -26,7 +38,10 @@ def store(folder, name, *rsums, **more):
 
 def made_with(name, epochs=3, **changes):
     """What a report of the scenes tells of its training."""
-    return {"scenes": 1000, "trained": {"training": asdict(ablations.settings(name, epochs=epochs)) | changes}}
+    return {
+        "scenes": 1000,
+        "trained": {"training": asdict(ablations.settings(name, epochs=epochs)) | changes},
+    }
 
 
 @pytest.mark.parametrize("name", ablations.RECIPES)
@@ -34,12 +49,24 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
     photos = name in ablations.PHOTOS_ONLY
     default, own = (asdict(ablations.settings(each, photos=photos)) for each in ("default", name))
     changed = {key for key in default if default[key] != own[key]}
-    assert changed == {
-        "default": set(), "patches": set(), "global only": {"use_local", "hard_captions"}, "no intra": {"use_intra"},
-        "local only": {"use_global", "use_intra"}, "InfoNCE": {"inter"}, "mean hinge": {"inter"},
-        "hardest": {"inter"}, "staged": {"recipe"}, "no hard captions": {"hard_captions"},
-        "curriculum": {"inter"}, "random start": {"start"}, "curriculum from random": {"inter", "start"},
-    }[name]  # fmt: skip
+    assert (
+        changed
+        == {
+            "default": set(),
+            "patches": set(),
+            "global only": {"use_local", "hard_captions"},
+            "no intra": {"use_intra"},
+            "local only": {"use_global", "use_intra"},
+            "InfoNCE": {"inter"},
+            "mean hinge": {"inter"},
+            "hardest": {"inter"},
+            "staged": {"recipe"},
+            "no hard captions": {"hard_captions"},
+            "curriculum": {"inter"},
+            "random start": {"start"},
+            "curriculum from random": {"inter", "start"},
+        }[name]
+    )
     assert ablations.RECIPES[name][1] == ("patches" if name == "patches" else "regions")
 
 
@@ -48,7 +75,9 @@ def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
     assert names[0] == "default" and len(names) == 9 and set(ablations.PHOTOS_ONLY) < set(names)
     for name in names:
         config = ablations.settings(name, photos=True)
-        assert {config.stage_at(epoch) for epoch in range(config.epochs)} == {"joint"}  # no layers for stages apart
+        assert {config.stage_at(epoch) for epoch in range(config.epochs)} == {
+            "joint"
+        }  # no layers for stages apart
 
 
 def test_an_unknown_recipe_is_named():
@@ -92,8 +121,10 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
     found = ablations.read(tmp_path)
     assert set(found) == {"default", "no intra", "patches"}
     assert found["patches"][0]["data"] == {
-        "kind of data": "scenes", "pictures to train on": 6000, "pictures to judge on": 1000
-    }  # fmt: skip
+        "kind of data": "scenes",
+        "pictures to train on": 6000,
+        "pictures to judge on": 1000,
+    }
 
 
 def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
@@ -102,25 +133,54 @@ def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path
         (begun / name).mkdir(parents=True)
         (begun / name / "state.json").write_text("{}", encoding="utf-8")
     seen = []
-    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    monkeypatch.setattr(whole, "MOMENT", 0.01)
     monkeypatch.setattr(
-        experiments, "train_on_scenes", lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []})
+        experiments,
+        "train_on_scenes",
+        lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []}),
     )
     monkeypatch.setattr(experiments, "assess_on_scenes", lambda *args: (report(450), None, None))
     ablations.run(tmp_path, ("default",), (0,), 3, progress=False)
     assert seen == [True]
 
 
-@pytest.mark.parametrize("name, made, message", [
-    ("no intra", made_with("no intra", 2), "no_intra-0.json differs in epochs .2 instead of 3.*; choose another --out"),
-    ("no intra", made_with("default"), "no_intra-0.json differs in use_intra .True instead of False"),
-    ("default", made_with("default", seed=4), "default-0.json differs in seed .4 instead of 0"),
-    ("default", made_with("default") | {"scenes": 250}, "differs in pictures to judge on .250 instead of 1000"),
-    ("default", made_with("default") | {"data": {"pictures to train on": 1500}}, "in pictures to train on .1500"),
-    ("default", made_with("default") | {"data": {"kind of data": "photographs"}}, "in kind of data .'photographs'"),
-    ("default", {}, "default-0.json is no report of a recipe that scenes have"),
-    ("random start", made_with("default"), "random_start-0.json is no report of a recipe that scenes have"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, made, message",
+    [
+        (
+            "no intra",
+            made_with("no intra", 2),
+            "no_intra-0.json differs in epochs .2 instead of 3.*; choose another --out",
+        ),
+        (
+            "no intra",
+            made_with("default"),
+            "no_intra-0.json differs in use_intra .True instead of False",
+        ),
+        ("default", made_with("default", seed=4), "default-0.json differs in seed .4 instead of 0"),
+        (
+            "default",
+            made_with("default") | {"scenes": 250},
+            "differs in pictures to judge on .250 instead of 1000",
+        ),
+        (
+            "default",
+            made_with("default") | {"data": {"pictures to train on": 1500}},
+            "in pictures to train on .1500",
+        ),
+        (
+            "default",
+            made_with("default") | {"data": {"kind of data": "photographs"}},
+            "in kind of data .'photographs'",
+        ),
+        ("default", {}, "default-0.json is no report of a recipe that scenes have"),
+        (
+            "random start",
+            made_with("default"),
+            "random_start-0.json is no report of a recipe that scenes have",
+        ),
+    ],
+)
 def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
     tmp_path, monkeypatch, name, made, message
 ):
@@ -130,13 +190,22 @@ def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
         ablations.run(tmp_path, ("staged",), (1,), 3, progress=False)
 
 
-def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_features(tmp_path, monkeypatch):
-    monkeypatch.setattr(photos, "identity", lambda folder: "b" * 16)
+def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_features(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(feature_folder, "identity", lambda folder: "b" * 16)
     trained = {"training": asdict(ablations.settings("default", photos=True))}
-    everything = {"kind of data": "photographs", "pictures to train on": "all", "pictures to judge on": "all"}
+    everything = {
+        "kind of data": "photographs",
+        "pictures to train on": "all",
+        "pictures to judge on": "all",
+    }
     for more, message in (
         ({"scenes": 1000}, "kind of data .'scenes' instead of 'photographs'"),
-        ({"images": 1000, "data": everything | {"features": "a" * 16}}, "features .'a*' instead of 'b*'"),
+        (
+            {"images": 1000, "data": everything | {"features": "a" * 16}},
+            "features .'a*' instead of 'b*'",
+        ),
     ):
         store(tmp_path, "default", 500, trained=trained, **more)
         with pytest.raises(ValueError, match=message):
@@ -149,7 +218,9 @@ def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_featur
 
 
 def test_the_shipped_reports_were_made_alike_and_a_newer_setting_counts_as_its_default(tmp_path):
-    """With all of them stored nothing is left to train, neither with the budget that made them; another is refused."""
+    """With all of them stored nothing is left to train, neither with the budget that made them;
+    another is refused.
+    """
     folder = shipped() / "results" / "ablations"
     ablations.run(folder, ablations.names_for(), (0, 1, 2), progress=False)
     with pytest.raises(ValueError, match="differs in epochs .8 instead of 9"):
@@ -159,14 +230,19 @@ def test_the_shipped_reports_were_made_alike_and_a_newer_setting_counts_as_its_d
 def test_features_that_are_not_there_fail_before_anything_is_read(tmp_path, capsys):
     store(tmp_path, "default", 500, **made_with("default", 8))
     nowhere = str(tmp_path / "nowhere")
-    assert cli.main(["ablate", "--recipes", "default", "--out", str(tmp_path), "--features", nowhere]) == 2
+    assert (
+        cli.main(["ablate", "--recipes", "default", "--out", str(tmp_path), "--features", nowhere])
+        == 2
+    )
     said = capsys.readouterr()
     assert "nowhere is no finished features folder" in said.err and not said.out
 
 
 def test_reports_of_any_seed_are_read_in_the_order_of_seeds(tmp_path):
     for seed in (1000, 9, 10):
-        ablations.path_of(tmp_path, "no intra", seed).write_text(json.dumps(report(400, seed)), encoding="utf-8")
+        ablations.path_of(tmp_path, "no intra", seed).write_text(
+            json.dumps(report(400, seed)), encoding="utf-8"
+        )
     (tmp_path / "no_intra-first.json").write_text("mine", encoding="utf-8")
     assert [each["seed"] for each in ablations.read(tmp_path)["no intra"]] == [9, 10, 1000]
 
@@ -179,12 +255,20 @@ def test_a_damaged_report_is_named(tmp_path):
 
 def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "QUICK", commands.QUICK | {"train": 70, "other": 20})
-    assert cli.main(["ablate", "--recipes", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]) == 0
+    assert (
+        cli.main(
+            ["ablate", "--recipes", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     assert "staged, seed 3" in out and "| staged | global |" in out
     stored = json.loads(ablations.path_of(tmp_path, "staged", 3).read_text(encoding="utf-8"))
     assert [row["epoch"] for row in stored["history"]] == [1, 2]
-    assert stored["trained"]["training"]["recipe"] == "staged" and stored["trained"]["training"]["seed"] == 3
+    assert (
+        stored["trained"]["training"]["recipe"] == "staged"
+        and stored["trained"]["training"]["seed"] == 3
+    )
 
 
 def test_an_unknown_recipe_on_the_command_line_is_one_line_and_exit_code_2(tmp_path, capsys):

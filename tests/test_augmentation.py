@@ -1,10 +1,12 @@
-"""Batches made harder: what is turned, left out or hidden, how much of it, and what must never be."""
+"""Batches made harder: what is turned, left out or hidden, how much of it, and what must never
+be.
+"""
 
 import pytest
 import torch
 
-from tgdt_mini.augmentation import augmented
 from tgdt_mini.data import ImageTokens
+from tgdt_mini.photos.augmentation import augmented
 from tgdt_mini.text_tokens import TextTokens
 
 
@@ -14,13 +16,19 @@ def seeded():
 
 
 def pictures(counts, width=3):
-    """Pictures of so many regions, padded; each region's features say whose it is and where it stands."""
+    """Pictures of so many regions, padded; each region's features say whose it is and where it
+    stands.
+    """
     mask = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
     place = torch.arange(max(counts)).expand(mask.shape)
-    features = torch.stack([torch.arange(len(counts))[:, None].expand(mask.shape), place, place], dim=2).float()
+    features = torch.stack(
+        [torch.arange(len(counts))[:, None].expand(mask.shape), place, place], dim=2
+    ).float()
     corner = torch.rand(*mask.shape, 2) / 2
     boxes = torch.cat([corner, corner + 0.3], dim=2)
-    return ImageTokens(features * mask[..., None], boxes * mask[..., None], mask, torch.rand(len(counts), width))
+    return ImageTokens(
+        features * mask[..., None], boxes * mask[..., None], mask, torch.rand(len(counts), width)
+    )
 
 
 def captions(lengths):
@@ -28,7 +36,9 @@ def captions(lengths):
     size = torch.tensor(lengths)[:, None]
     place = torch.arange(max(lengths) + 2)
     mask, words = place < size + 2, (place > 0) & (place < size + 1)
-    return TextTokens(torch.randint(5, 90, mask.shape) * mask, mask, words, torch.rand(*mask.shape, 4))
+    return TextTokens(
+        torch.randint(5, 90, mask.shape) * mask, mask, words, torch.rand(*mask.shape, 4)
+    )
 
 
 def test_nothing_is_changed_unless_asked_for():
@@ -40,12 +50,22 @@ def test_nothing_is_changed_unless_asked_for():
 def test_half_of_the_pictures_are_mirrored_box_by_box():
     images, texts = pictures([5] * 400), captions([3] * 400)
     found, same = augmented(images, texts, mirror=True)
-    assert same is texts and torch.equal(found.features, images.features) and torch.equal(found.whole, images.whole)
+    assert (
+        same is texts
+        and torch.equal(found.features, images.features)
+        and torch.equal(found.whole, images.whole)
+    )
     turned = (found.boxes != images.boxes).flatten(1).any(dim=1)
     assert 160 < int(turned.sum()) < 240
     x0, y0, x1, y1 = images.boxes[turned].unbind(dim=2)
-    assert torch.allclose(found.boxes[turned], torch.stack([1 - x1, y0, 1 - x0, y1], dim=2), atol=1e-6)
-    assert (found.boxes[..., 2] > found.boxes[..., 0]).all() and found.boxes.min() >= 0 and found.boxes.max() <= 1
+    assert torch.allclose(
+        found.boxes[turned], torch.stack([1 - x1, y0, 1 - x0, y1], dim=2), atol=1e-6
+    )
+    assert (
+        (found.boxes[..., 2] > found.boxes[..., 0]).all()
+        and found.boxes.min() >= 0
+        and found.boxes.max() <= 1
+    )
 
 
 @pytest.mark.parametrize("share, kept", [(0.25, 6), (0.5, 4), (0.9, 1), (0.999, 1)])
@@ -60,7 +80,9 @@ def test_each_picture_keeps_so_many_of_its_regions_in_their_order_and_never_none
         assert (found.features[row, real, 0] == row).all()
         place = found.features[row, real, 1].long()
         assert place.tolist() == sorted(set(place.tolist()))
-        assert torch.equal(found.boxes[row, real], images.boxes[row, place])  # a region keeps its own box
+        assert torch.equal(
+            found.boxes[row, real], images.boxes[row, place]
+        )  # a region keeps its own box
 
 
 def test_every_region_is_left_out_about_equally_often():
@@ -68,7 +90,9 @@ def test_every_region_is_left_out_about_equally_often():
     found, _ = augmented(images, captions([3] * 2000), hide_regions=0.5)
     times = torch.bincount(found.features[..., 1].long().flatten(), minlength=8)
     assert times.sum() == 8000 and (times - 1000).abs().max() < 100
-    assert len({tuple(row) for row in found.features[:100, :, 1].tolist()}) > 30  # each picture loses others
+    assert (
+        len({tuple(row) for row in found.features[:100, :, 1].tolist()}) > 30
+    )  # each picture loses others
 
 
 def test_words_are_hidden_from_everybody_and_the_special_tokens_stay():
@@ -77,7 +101,9 @@ def test_words_are_hidden_from_everybody_and_the_special_tokens_stay():
     assert torch.equal(found.ids, texts.ids) and torch.equal(found.features, texts.features)
     assert not (found.words & ~texts.words).any()
     assert torch.equal(found.mask & ~texts.words, texts.mask & ~texts.words)  # start and end
-    assert torch.equal(found.mask & texts.words, found.words)  # a hidden word is no token for attention either
+    assert torch.equal(
+        found.mask & texts.words, found.words
+    )  # a hidden word is no token for attention either
     assert 0.26 < 1 - int(found.words.sum()) / int(texts.words.sum()) < 0.34
 
 
@@ -94,5 +120,7 @@ def test_the_same_random_state_gives_the_same_batch_and_another_another():
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         one, other = augmented(images, texts, *settings)
-        found.append(torch.cat([one.boxes.flatten(), one.features.flatten(), other.mask.float().flatten()]))
+        found.append(
+            torch.cat([one.boxes.flatten(), one.features.flatten(), other.mask.float().flatten()])
+        )
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])

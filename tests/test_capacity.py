@@ -1,4 +1,6 @@
-"""Sizes and work that the formulas give are those of a gallery on disk and of the products that a search makes."""
+"""Sizes and work that the formulas give are those of a gallery on disk and of the products that a
+search makes.
+"""
 
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import torch
 from helpers import random_embedding
 from torch.utils.flop_counter import FlopCounterMode
 
-from tgdt_mini import capacity
-from tgdt_mini.capacity import BITS, Plan, short, token_bytes
-from tgdt_mini.retrieval import Gallery, two_stage
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.scaling import capacity
+from tgdt_mini.scaling.capacity import BITS, Plan, short, token_bytes
+from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -23,9 +26,14 @@ def embedded(seed, count, tokens):
 @pytest.mark.parametrize("global_kind, local_kind", [("float32", "float16"), ("float16", "int8")])
 def test_the_bytes_of_an_image_are_those_of_a_gallery_on_disk(tmp_path, global_kind, local_kind):
     kinds = {"global_precision": global_kind, "local_precision": local_kind}
-    Gallery.build(embedded(0, IMAGES, TOKENS), list(range(IMAGES)), **kinds).save(tmp_path / "gallery")
+    Gallery.build(embedded(0, IMAGES, TOKENS), list(range(IMAGES)), **kinds).save(
+        tmp_path / "gallery"
+    )
     header, last_offset = 128, 8
-    stored = sum(path.stat().st_size - header for path in (tmp_path / "gallery").glob("*.npy")) - last_offset
+    stored = (
+        sum(path.stat().st_size - header for path in (tmp_path / "gallery").glob("*.npy"))
+        - last_offset
+    )
     assert stored == IMAGES * Plan(WIDTH, TOKENS, global_kind, local_kind).image_bytes
 
 
@@ -51,7 +59,11 @@ def test_what_is_read_is_what_is_stored():
     work = plan.work(IMAGES, WORDS, SHORTLIST)
     assert work["stage one, bytes"] == IMAGES * 2 * WIDTH
     assert work["stage two, bytes"] == SHORTLIST * (TOKENS * (WIDTH + 4) + 8)
-    assert work["everything, bytes"] == IMAGES * plan.image_bytes == IMAGES * (plan.global_bytes + plan.local_bytes)
+    assert (
+        work["everything, bytes"]
+        == IMAGES * plan.image_bytes
+        == IMAGES * (plan.global_bytes + plan.local_bytes)
+    )
 
 
 def test_a_token_has_the_bytes_of_its_numbers():
@@ -59,7 +71,9 @@ def test_a_token_has_the_bytes_of_its_numbers():
     assert token_bytes(9, "1 bit") == 2
     for kind in ("float32", "float16"):
         assert token_bytes(WIDTH, kind) == torch.zeros(WIDTH, dtype=getattr(torch, kind)).nbytes
-    with pytest.raises(ValueError, match="kind is 'fp8'; it must be one of float32, float16, int8, 1 bit"):
+    with pytest.raises(
+        ValueError, match="kind is 'fp8'; it must be one of float32, float16, int8, 1 bit"
+    ):
         token_bytes(8, "fp8")
     with pytest.raises(ValueError, match="width is 0"):
         token_bytes(0)
@@ -68,7 +82,11 @@ def test_a_token_has_the_bytes_of_its_numbers():
 def test_a_machine_is_full_when_no_image_fits_any_more():
     plan = Plan(128, 3.7)
     memory, disk = 10**9, 10**10
-    assert plan.images_in(memory) * plan.image_bytes <= memory < (plan.images_in(memory) + 1) * plan.image_bytes
+    assert (
+        plan.images_in(memory) * plan.image_bytes
+        <= memory
+        < (plan.images_in(memory) + 1) * plan.image_bytes
+    )
     with_disk = plan.images_in(memory, disk)
     assert with_disk * plan.global_bytes <= memory and with_disk * plan.local_bytes <= disk
     assert (with_disk + 1) * plan.global_bytes > memory or (with_disk + 1) * plan.local_bytes > disk
@@ -78,14 +96,18 @@ def test_a_machine_is_full_when_no_image_fits_any_more():
 def test_exact_search_ends_where_reading_takes_too_long():
     plan = Plan(128, 4)
     most = plan.exact_up_to(0.1)
-    assert most * plan.global_bytes / capacity.READ <= 0.1 < (most + 1) * plan.global_bytes / capacity.READ
+    assert (
+        most * plan.global_bytes / capacity.READ
+        <= 0.1
+        < (most + 1) * plan.global_bytes / capacity.READ
+    )
     assert plan.exact_up_to(0.1, cores=8) == pytest.approx(8 * most, rel=1e-5)
     assert plan.graph_bytes(16) == 128
 
 
 @pytest.mark.parametrize("name", capacity.TABLES)
 def test_the_page_holds_the_tables_that_the_formulas_give(name):
-    start = f"<!-- made by `python -m tgdt_mini.capacity`: {name} -->"
+    start = f"<!-- made by `python -m tgdt_mini.scaling.capacity`: {name} -->"
     assert PAGE.count(start) == 1
     assert PAGE.split(start)[1].split("<!-- end -->")[0].strip() == capacity.TABLES[name]()
 

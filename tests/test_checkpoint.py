@@ -1,4 +1,6 @@
-"""Models on disk: the same again after loading, and by name what is missing, damaged or from another model."""
+"""Models on disk: the same again after loading, and by name what is missing, damaged or from
+another model.
+"""
 
 import json
 import re
@@ -12,9 +14,10 @@ from helpers import tiny_config, tiny_model, token_set, tokenizer
 from safetensors.torch import load_file
 
 import tgdt_mini
-from tgdt_mini import checkpoint, paths
+from tgdt_mini import checkpoint
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.encoding import encode
+from tgdt_mini.files import whole
 
 
 @pytest.fixture
@@ -29,7 +32,9 @@ def contents(folder):
 
 
 def rewrite(folder, name, content):
-    """Another file in a model's folder, with the checksum that goes with it: a wrong model, not a damaged one."""
+    """Another file in a model's folder, with the checksum that goes with it: a wrong model, not a
+    damaged one.
+    """
     (folder / name).write_bytes(content)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about["sha256"][name] = checkpoint._sha(folder / name)
@@ -42,11 +47,15 @@ def test_a_loaded_model_is_the_saved_one(saved):
     assert again.config == model.config and not again.training
     assert again.notes == {"seed": 3, "figures": [1.5, None]}
     known, found = model.state_dict(), again.state_dict()
-    assert list(known) == list(found) and all(torch.equal(part, found[name]) for name, part in known.items())
+    assert list(known) == list(found) and all(
+        torch.equal(part, found[name]) for name, part in known.items()
+    )
     assert again.tokenizer.to_json() == tokenizer().to_json()
     assert again.tokenizer.most_tokens == model.config.most_tokens
     for one, other in zip(encode(model, token_set()), encode(again, token_set())):
-        assert torch.equal(one.global_token, other.global_token) and torch.equal(one.local_tokens, other.local_tokens)
+        assert torch.equal(one.global_token, other.global_token) and torch.equal(
+            one.local_tokens, other.local_tokens
+        )
 
 
 def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):
@@ -57,7 +66,10 @@ def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):
 
 def test_a_folder_holds_safetensors_and_json_only(saved):
     assert set(contents(saved[1])) == {"model.safetensors", "config.json", "tokenizer.json"}
-    assert json.loads((saved[1] / "config.json").read_text(encoding="utf-8"))["model"] == saved[0].config.to_dict()
+    assert (
+        json.loads((saved[1] / "config.json").read_text(encoding="utf-8"))["model"]
+        == saved[0].config.to_dict()
+    )
 
 
 def test_saving_again_replaces_the_old_model(saved):
@@ -77,14 +89,27 @@ def test_the_fingerprint_changes_with_any_weight(saved):
         assert fingerprint(model) != before, name
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda weights: {name: part for name, part in weights.items() if name != "word.weight"}, "word.weight"),
-    (lambda weights: weights | {"another.weight": torch.zeros(2)}, "another.weight"),
-    (lambda weights: weights | {"word.weight": weights["word.weight"][:-1].contiguous()}, "word.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (
+            lambda weights: {name: part for name, part in weights.items() if name != "word.weight"},
+            "word.weight",
+        ),
+        (lambda weights: weights | {"another.weight": torch.zeros(2)}, "another.weight"),
+        (
+            lambda weights: weights | {"word.weight": weights["word.weight"][:-1].contiguous()},
+            "word.weight",
+        ),
+    ],
+)
 def test_a_weight_missing_too_many_or_of_another_shape_is_named(saved, change, message):
     model, folder = saved
-    rewrite(folder, "model.safetensors", safetensors.torch.save(change(load_file(folder / "model.safetensors"))))
+    rewrite(
+        folder,
+        "model.safetensors",
+        safetensors.torch.save(change(load_file(folder / "model.safetensors"))),
+    )
     with pytest.raises(
         ValueError, match=rf"model\.safetensors does not fit this model: .*{re.escape(message)}"
     ) as caught:
@@ -117,24 +142,31 @@ def test_a_damaged_file_is_named(saved, name, damage):
 
 def test_weights_of_another_model_in_the_folder_are_refused(saved, tmp_path):
     save_model(tiny_model(seed=1), tmp_path / "other")
-    (saved[1] / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    (saved[1] / "model.safetensors").write_bytes(
+        (tmp_path / "other" / "model.safetensors").read_bytes()
+    )
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged or from another model"):
         load_model(saved[1])
 
 
 def test_no_folder_at_all_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere.config\.json is missing; name a folder that holds a model"):
+    with pytest.raises(
+        ValueError, match=r"nowhere.config\.json is missing; name a folder that holds a model"
+    ):
         load_model(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("about, message", [
-    ({"model": tiny_config().to_dict() | {"widht": 3}}, "unknown model setting 'widht'"),
-    ({"model": tiny_config().to_dict() | {"width": 33}}, "width is 33"),
-    ({"model": tiny_config().to_dict() | {"width": "wide"}}, "config.json"),
-    ({"notes": {}}, r"config\.json does not describe a model"),
-    ([1, 2], r"config\.json does not describe a model"),
-    ({"model": None}, r"config\.json does not describe a model"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "about, message",
+    [
+        ({"model": tiny_config().to_dict() | {"widht": 3}}, "unknown model setting 'widht'"),
+        ({"model": tiny_config().to_dict() | {"width": 33}}, "width is 33"),
+        ({"model": tiny_config().to_dict() | {"width": "wide"}}, "config.json"),
+        ({"notes": {}}, r"config\.json does not describe a model"),
+        ([1, 2], r"config\.json does not describe a model"),
+        ({"model": None}, r"config\.json does not describe a model"),
+    ],
+)
 def test_a_config_that_describes_no_model_is_an_error(saved, about, message):
     (saved[1] / "config.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
@@ -169,18 +201,24 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, err
     with pytest.raises(error):
         save_model(tiny_model(seed=1), saved[1], tokenizer())
     monkeypatch.undo()
-    assert contents(saved[1]) == before and fingerprint(load_model(saved[1])) == fingerprint(saved[0])
+    assert contents(saved[1]) == before and fingerprint(load_model(saved[1])) == fingerprint(
+        saved[0]
+    )
     assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
 
 
 def moved_aside(folder):
-    """As a process leaves it that is killed when the old files are moved aside and the new ones are not in place."""
+    """As a process leaves it that is killed when the old files are moved aside and the new ones are
+    not in place.
+    """
     shutil.copytree(folder, folder.with_name(f".{folder.name}-abcd1234"))
     folder.rename(folder.with_name(f".{folder.name}-abcd1234-old"))
 
 
-def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_renames(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "MOMENT", 0.01)
+def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_renames(
+    saved, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(whole, "MOMENT", 0.01)
     moved_aside(saved[1])
     assert fingerprint(load_model(saved[1])) == fingerprint(saved[0])
     optimizer, scaler = run_state(saved[0])
@@ -202,7 +240,9 @@ def test_a_file_in_the_way_is_not_touched(tmp_path):
         (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
         with pytest.raises((ValueError, OSError), match="notes.txt"):
             save_model(tiny_model(), place)
-        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine" and len(list(tmp_path.iterdir())) == 1
+        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine" and len(
+            list(tmp_path.iterdir())
+        ) == 1
 
 
 def test_a_folder_of_other_things_is_not_replaced(tmp_path):
@@ -253,7 +293,9 @@ def test_a_run_that_scaled_no_loss_goes_on_where_float16_has_to_and_the_other_wa
     assert other.state_dict()["scale"] == 8
 
 
-@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "model.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "name", ["state.safetensors", "state.json", "model.safetensors", "config.json"]
+)
 def test_a_truncated_run_is_refused_by_name(tmp_path, name):
     model = tiny_model()
     optimizer, scaler = run_state(model)

@@ -1,4 +1,6 @@
-"""The configuration: settings that make no model are refused by name, and JSON gives back what it was given."""
+"""The configuration: settings that make no model are refused by name, and JSON gives back what it
+was given.
+"""
 
 import json
 
@@ -7,14 +9,17 @@ import pytest
 from tgdt_mini.config import TGDTConfig
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"widht": 3}, "unknown model setting 'widht'; known settings are .*width"),
-    ({"width": 33, "heads": 2}, "width is 33; it must be a multiple of heads, 2"),
-    ({"image_width": 30, "image_heads": 4}, "image_width is 30"),
-    ({"text_width": 30, "text_heads": 4}, "text_width is 30"),
-    ({"image_slot": "mean"}, "image_slot is 'mean'; it must be one of whole, zero"),
-    ({"image_tokens": "pixels"}, "image_tokens is 'pixels'; it must be one of"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"widht": 3}, "unknown model setting 'widht'; known settings are .*width"),
+        ({"width": 33, "heads": 2}, "width is 33; it must be a multiple of heads, 2"),
+        ({"image_width": 30, "image_heads": 4}, "image_width is 30"),
+        ({"text_width": 30, "text_heads": 4}, "text_width is 30"),
+        ({"image_slot": "mean"}, "image_slot is 'mean'; it must be one of whole, zero"),
+        ({"image_tokens": "pixels"}, "image_tokens is 'pixels'; it must be one of"),
+    ],
+)
 def test_settings_that_make_no_model_are_errors_that_name_them(values, message):
     with pytest.raises(ValueError, match=message):
         TGDTConfig.from_dict(values)

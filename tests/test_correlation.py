@@ -6,11 +6,11 @@ import torch
 from torch.nn.functional import normalize
 
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.correlation import canonical_maps, start_from_correlation
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT
+from tgdt_mini.photos.correlation import canonical_maps, start_from_correlation
 from tgdt_mini.similarity import global_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -18,7 +18,9 @@ IMAGES, EACH, F, E = 60, 3, 7, 5
 
 
 def pairs(seed=0, shared=3, noise=0.1):
-    """(images, captions, owner): a few numbers that both know, the rest their own, mixed by random matrices."""
+    """(images, captions, owner): a few numbers that both know, the rest their own, mixed by random
+    matrices.
+    """
     draw = torch.Generator().manual_seed(seed)
 
     def some(*shape):
@@ -26,7 +28,9 @@ def pairs(seed=0, shared=3, noise=0.1):
 
     common, owner = some(IMAGES, shared), torch.arange(IMAGES).repeat_interleave(EACH)
     images = torch.cat([common, some(IMAGES, F - shared)], dim=1) @ some(F, F) + 2
-    captions = torch.cat([common[owner] + noise * some(len(owner), shared), some(len(owner), E - shared)], dim=1)
+    captions = torch.cat(
+        [common[owner] + noise * some(len(owner), shared), some(len(owner), E - shared)], dim=1
+    )
     return images, captions @ some(E, E) - 1, owner
 
 
@@ -43,15 +47,22 @@ def test_without_ridges_the_outputs_are_white_and_correlate_pair_by_pair():
     for_images, for_captions, correlations = canonical_maps(images, captions, owner, E, (0, 0), 0)
     x, y = mapped(for_images, images)[owner], mapped(for_captions, captions)
     for found, wanted in (
-        (covariance(x, x), torch.eye(E)), (covariance(y, y), torch.eye(E)),
-        (covariance(x, y), torch.diag(correlations)), (x.mean(0), torch.zeros(E)), (y.mean(0), torch.zeros(E)),
-    ):  # fmt: skip
+        (covariance(x, x), torch.eye(E)),
+        (covariance(y, y), torch.eye(E)),
+        (covariance(x, y), torch.diag(correlations)),
+        (x.mean(0), torch.zeros(E)),
+        (y.mean(0), torch.zeros(E)),
+    ):
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
-    assert (correlations[:3] > 0.95).all() and (correlations[3:] < 0.6).all()  # what both know, and what they do not
+    assert (correlations[:3] > 0.95).all() and (
+        correlations[3:] < 0.6
+    ).all()  # what both know, and what they do not
 
 
 def test_the_first_correlation_is_the_largest_that_any_direction_has():
-    """That of the best least-squares fit of captions to each direction of the images, over thousands of directions."""
+    """That of the best least-squares fit of captions to each direction of the images, over
+    thousands of directions.
+    """
     images, captions, owner = pairs(noise=1.0)
     best = canonical_maps(images, captions, owner, 1, (0, 0))[2]
     seen, captions = images.double()[owner].numpy(), captions.double().numpy()
@@ -77,7 +88,10 @@ def test_features_that_never_change_and_more_features_than_pairs_are_left_out():
     torch.testing.assert_close(found[2], wanted[2])
     assert found[0][0][:, -1].abs().max() < 1e-4
     few = torch.randn(4, 9, generator=torch.Generator().manual_seed(1))
-    assert all(part.isfinite().all() for part, _ in canonical_maps(few, few[:, :6], torch.arange(4), 3, (0, 0))[:2])
+    assert all(
+        part.isfinite().all()
+        for part, _ in canonical_maps(few, few[:, :6], torch.arange(4), 3, (0, 0))[:2]
+    )
 
 
 def test_a_width_or_a_ridge_that_cannot_be_is_named():
@@ -89,7 +103,9 @@ def test_a_width_or_a_ridge_that_cannot_be_is_named():
 
 
 def stored(seed=0):
-    """A TokenSet of pretrained features: two regions an image, captions of two to four words and a start token."""
+    """A TokenSet of pretrained features: two regions an image, captions of two to four words and a
+    start token.
+    """
     images, captions, owner = pairs(seed)
     draw = torch.Generator().manual_seed(seed)
     regions = images.repeat_interleave(2, dim=0) + torch.randn(2 * IMAGES, F, generator=draw)
@@ -97,16 +113,34 @@ def stored(seed=0):
     words = mask & (torch.arange(5) > 0)
     features = captions[:, None] + torch.randn(len(owner), 5, E, generator=draw)
     corners = torch.rand(2 * IMAGES, 2, generator=draw) / 2
-    text = TextTokens(torch.zeros(mask.shape, dtype=torch.int64), mask, words, features * mask[..., None])
-    return TokenSet(regions, torch.cat([corners, corners + 0.5], dim=1), 2 * torch.arange(IMAGES + 1), images, text,
-                    owner, tuple("words" for _ in owner), tuple(map(str, range(IMAGES))))  # fmt: skip
+    text = TextTokens(
+        torch.zeros(mask.shape, dtype=torch.int64), mask, words, features * mask[..., None]
+    )
+    return TokenSet(
+        regions,
+        torch.cat([corners, corners + 0.5], dim=1),
+        2 * torch.arange(IMAGES + 1),
+        images,
+        text,
+        owner,
+        tuple("words" for _ in owner),
+        tuple(map(str, range(IMAGES))),
+    )
 
 
 def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     tokens = stored()
     torch.manual_seed(0)
-    config = TGDTConfig.photos(width=4, image_width=4, text_width=4, heads=2, image_heads=2, text_heads=2,
-                               image_features=F, text_features=E)  # fmt: skip
+    config = TGDTConfig.photos(
+        width=4,
+        image_width=4,
+        text_width=4,
+        heads=2,
+        image_heads=2,
+        text_heads=2,
+        image_features=F,
+        text_features=E,
+    )
     model = TGDT(config).train()
     correlations = start_from_correlation(model, tokens)
     assert model.training
@@ -114,11 +148,15 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
 
     whole = tokens.whole.sign() * tokens.whole.abs().sqrt()  # image_power of photos()
     whole = torch.nn.functional.layer_norm(whole, (F,))
-    mean = (tokens.text.features * tokens.text.words[..., None]).sum(1) / tokens.text.words.sum(1)[:, None]
+    mean = (tokens.text.features * tokens.text.words[..., None]).sum(1) / tokens.text.words.sum(1)[
+        :, None
+    ]
     mean = torch.nn.functional.layer_norm(mean, (E,))
     for_images, for_captions, wanted = canonical_maps(whole, mean, tokens.caption_image, 4)
     torch.testing.assert_close(correlations, wanted, atol=1e-5, rtol=1e-4)
-    scores = normalize(mapped(for_images, whole), dim=1) @ normalize(mapped(for_captions, mean), dim=1).T
+    scores = (
+        normalize(mapped(for_images, whole), dim=1) @ normalize(mapped(for_captions, mean), dim=1).T
+    )
     torch.testing.assert_close(found, scores, atol=1e-4, rtol=0)
     before = model.read_region.weight[:, :F]
     assert torch.allclose(before, for_images[0], atol=1e-4)  # local tokens start in the same space
@@ -128,18 +166,26 @@ def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_le
     tokens, scores = stored(), []
     for width in (4, 16):  # captions have 5 numbers
         torch.manual_seed(0)
-        sizes = dict(width=width, image_width=width, text_width=width, image_features=F, text_features=E)
-        model = TGDT(TGDTConfig.photos(image_feature_dropout=0.0, text_feature_dropout=0.0, **sizes))
+        sizes = dict(
+            width=width, image_width=width, text_width=width, image_features=F, text_features=E
+        )
+        model = TGDT(
+            TGDTConfig.photos(image_feature_dropout=0.0, text_feature_dropout=0.0, **sizes)
+        )
         assert len(start_from_correlation(model, tokens)) == min(width, E)
         scores.append(global_similarity(*encode(model, tokens)))
-    images, captions = model(tokens.images(torch.arange(IMAGES)), tokens.text[torch.arange(0, IMAGES * EACH, EACH)])
+    images, captions = model(
+        tokens.images(torch.arange(IMAGES)), tokens.text[torch.arange(0, IMAGES * EACH, EACH)]
+    )
     cmc_loss(images, captions, inter="info_nce").total.backward()
     for reader in (model.read_region, model.read_word):
         assert (reader.weight.grad.abs().sum(dim=1) > 0).all()
     assert torch.corrcoef(torch.stack([each.flatten() for each in scores]))[0, 1] > 0.9
 
 
-@pytest.mark.parametrize("changes", [{"image_hidden": 8}, {"local_layers": 1}, {"image_slot": "zero"}, {"width": 8}])
+@pytest.mark.parametrize(
+    "changes", [{"image_hidden": 8}, {"local_layers": 1}, {"image_slot": "zero"}, {"width": 8}]
+)
 def test_a_model_that_is_not_linear_is_refused(changes):
     sizes = dict(width=4, image_width=4, text_width=4, heads=2, image_heads=2, text_heads=2)
     model = TGDT(TGDTConfig.photos(image_features=F, text_features=E, **(sizes | changes)))

@@ -5,7 +5,9 @@ import torch
 from helpers import some_scenes, token_set, tokenizer
 
 from tgdt_mini import data, image_tokens, scenes
-from tgdt_mini.data import ImageTokens, TokenSet, scene_tokens
+from tgdt_mini.data import ImageTokens
+from tgdt_mini.photos.feature_folder import first_images
+from tgdt_mini.scenes.tokens import build_token_set, scene_tokens
 
 SIZES = (3, 1, 4)
 
@@ -14,7 +16,9 @@ def detected(sizes=SIZES, width=6, dtype=torch.float32):
     """Random features and boxes as a detector gives them."""
     draw = torch.Generator().manual_seed(0)
     features = [torch.rand(size, width, generator=draw).to(dtype) for size in sizes]
-    corners = [torch.rand(size, 2, 2, generator=draw).sort(dim=1).values.flatten(1) for size in sizes]
+    corners = [
+        torch.rand(size, 2, 2, generator=draw).sort(dim=1).values.flatten(1) for size in sizes
+    ]
     return features, corners
 
 
@@ -25,10 +29,14 @@ def parts(tokens):
 def test_images_of_different_counts_are_padded_to_the_most_and_masked():
     features, boxes = detected()
     tokens = ImageTokens.pad(features, boxes)
-    assert len(tokens) == 3 and tokens.features.shape == (3, 4, 6) and tokens.boxes.shape == (3, 4, 4)
+    assert (
+        len(tokens) == 3 and tokens.features.shape == (3, 4, 6) and tokens.boxes.shape == (3, 4, 4)
+    )
     assert tokens.mask.dtype == torch.bool and tokens.mask.sum(dim=1).tolist() == list(SIZES)
     for i, size in enumerate(SIZES):
-        assert torch.equal(tokens.features[i, :size], features[i]) and torch.equal(tokens.boxes[i, :size], boxes[i])
+        assert torch.equal(tokens.features[i, :size], features[i]) and torch.equal(
+            tokens.boxes[i, :size], boxes[i]
+        )
         assert tokens.mask[i, :size].all() and not tokens.mask[i, size:].any()
 
 
@@ -47,26 +55,43 @@ def test_precomputed_numpy_features_of_the_paper_go_in_and_through_a_model():
     tokens = ImageTokens.pad([each.numpy() for each in features], [each.numpy() for each in boxes])
     assert tokens.features.shape == (2, 36, 2048)
     embedding = tiny_model(image_features=2048, image_tokens="features").encode_images(tokens)
-    assert embedding.local_tokens.shape == (2, 36, 32) and embedding.mask.sum(dim=1).tolist() == [36, 12]
+    assert embedding.local_tokens.shape == (2, 36, 32) and embedding.mask.sum(dim=1).tolist() == [
+        36,
+        12,
+    ]
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda f, b: (f[:2], b), "2 features and 3 boxes; give one of each"),
-    (lambda f, b: ([], []), "0 features and 0 boxes"),
-    (lambda f, b: ([f[0], f[1][:, :5], f[2]], b), r"image 1 has features \(1, 5\) .* they must be \(R, 6\)"),
-    (lambda f, b: (f, [b[0], b[1], b[2][:3]]), r"image 2 has features \(4, 6\) and boxes \(3, 4\)"),
-    (lambda f, b: ([f[0][:0], *f[1:]], [b[0][:0], *b[1:]]), "image 0 .* with R at least 1"),
-    (lambda f, b: ([f[0][0], *f[1:]], b), r"image 0 has features \(6,\)"),
-    (lambda f, b: (f, [b[0], b[1] * 640, b[2]]), "image 1 has boxes from .*; divide them by the image's width"),
-    (lambda f, b: (f, [b[0], b[1], b[2] - 1]), "image 2 has boxes from -"),
-    (lambda f, b: (f, [b[0], b[1] * float("nan"), b[2]]), "image 1 has boxes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda f, b: (f[:2], b), "2 features and 3 boxes; give one of each"),
+        (lambda f, b: ([], []), "0 features and 0 boxes"),
+        (
+            lambda f, b: ([f[0], f[1][:, :5], f[2]], b),
+            r"image 1 has features \(1, 5\) .* they must be \(R, 6\)",
+        ),
+        (
+            lambda f, b: (f, [b[0], b[1], b[2][:3]]),
+            r"image 2 has features \(4, 6\) and boxes \(3, 4\)",
+        ),
+        (lambda f, b: ([f[0][:0], *f[1:]], [b[0][:0], *b[1:]]), "image 0 .* with R at least 1"),
+        (lambda f, b: ([f[0][0], *f[1:]], b), r"image 0 has features \(6,\)"),
+        (
+            lambda f, b: (f, [b[0], b[1] * 640, b[2]]),
+            "image 1 has boxes from .*; divide them by the image's width",
+        ),
+        (lambda f, b: (f, [b[0], b[1], b[2] - 1]), "image 2 has boxes from -"),
+        (lambda f, b: (f, [b[0], b[1] * float("nan"), b[2]]), "image 1 has boxes"),
+    ],
+)
 def test_features_and_boxes_that_do_not_fit_are_errors_that_name_the_image(change, message):
     with pytest.raises(ValueError, match=message):
         ImageTokens.pad(*change(*detected()))
 
 
-@pytest.mark.parametrize("whole", [torch.rand(3, 5), torch.rand(2, 6), [torch.rand(6), torch.rand(5), torch.rand(6)]])
+@pytest.mark.parametrize(
+    "whole", [torch.rand(3, 5), torch.rand(2, 6), [torch.rand(6), torch.rand(5), torch.rand(6)]]
+)
 def test_whole_image_features_of_another_size_are_an_error(whole):
     with pytest.raises(ValueError, match="whole"):
         ImageTokens.pad(*detected(), whole=list(whole))
@@ -74,7 +99,9 @@ def test_whole_image_features_of_another_size_are_an_error(whole):
 
 def test_parts_of_different_shapes_make_no_batch():
     tokens = ImageTokens.pad(*detected())
-    with pytest.raises(ValueError, match=r"mask has shape \(3, 3\); with features \(3, 4, 6\) it must be \(3, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"mask has shape \(3, 3\); with features \(3, 4, 6\) it must be \(3, 4\)"
+    ):
         ImageTokens(tokens.features, tokens.boxes, tokens.mask[:, :3], tokens.whole)
 
 
@@ -87,7 +114,9 @@ def test_tokens_of_pictures_are_those_of_the_kind(kind):
         assert torch.equal(tokens.features[i, : len(features)], torch.tensor(features))
         assert torch.equal(tokens.boxes[i, : len(boxes)], torch.tensor(boxes))
         assert int(tokens.mask[i].sum()) == len(features)
-        assert torch.equal(tokens.whole[i], torch.tensor(image_tokens.whole(picture, patches=kind == "patches")))
+        assert torch.equal(
+            tokens.whole[i], torch.tensor(image_tokens.whole(picture, patches=kind == "patches"))
+        )
 
 
 def test_another_kind_of_tokens_is_an_error():
@@ -101,8 +130,12 @@ def test_rows_of_a_set_are_the_tokens_of_their_pictures():
     batch, known = tokens.images(rows), ImageTokens.of([dataset[int(row)]["image"] for row in rows])
     real = known.mask[..., None]
     assert torch.equal(batch.mask, known.mask) and torch.equal(batch.whole, known.whole)
-    assert torch.equal(batch.features * real, known.features * real) and torch.equal(batch.boxes, known.boxes)
-    assert not (batch.features[~batch.mask]).any()  # nothing of a neighbour's regions in the padding
+    assert torch.equal(batch.features * real, known.features * real) and torch.equal(
+        batch.boxes, known.boxes
+    )
+    assert not (
+        batch.features[~batch.mask]
+    ).any()  # nothing of a neighbour's regions in the padding
 
 
 def test_a_set_knows_which_image_each_caption_belongs_to():
@@ -121,32 +154,41 @@ def test_captions_may_be_more_or_fewer_for_each_image():
         .remove_columns("captions")
         .add_column("captions", [["a star"] * 2, ["a"], ["b"] * 3])
     )
-    tokens = TokenSet.build(records, tokenizer())
+    tokens = build_token_set(records, tokenizer())
     assert tokens.caption_image.tolist() == [0, 0, 1, 2, 2, 2]
-    cut = tokens.first(2)
+    cut = first_images(tokens, 2)
     assert cut.captions == ("a star", "a star", "a") and cut.image_count == 2
 
 
 def test_the_first_images_of_a_set_are_a_set_of_the_first_images():
-    cut, known = token_set().first(6), token_set("validation", 6)
+    cut, known = first_images(token_set(), 6), token_set("validation", 6)
     rows = torch.arange(6)
-    assert cut.captions == known.captions and cut.image_ids == known.image_ids and cut.image_count == 6
-    assert torch.equal(cut.caption_image, known.caption_image) and torch.equal(cut.text.ids, known.text.ids)
+    assert (
+        cut.captions == known.captions and cut.image_ids == known.image_ids and cut.image_count == 6
+    )
+    assert torch.equal(cut.caption_image, known.caption_image) and torch.equal(
+        cut.text.ids, known.text.ids
+    )
     for name, part in parts(cut.images(rows)).items():
         assert torch.equal(part, parts(known.images(rows))[name]), name
     assert len(cut.features) == len(cut.boxes) == int(cut.starts[-1])
     for images in (0, 41, -1):
-        with pytest.raises(ValueError, match=f"images is {images}; this set has 40, so use 1 to 40"):
-            token_set().first(images)
+        with pytest.raises(
+            ValueError, match=f"images is {images}; this set has 40, so use 1 to 40"
+        ):
+            first_images(token_set(), images)
 
 
 @pytest.mark.parametrize("kind", ["regions", "patches"])
 def test_tokens_from_the_cache_are_the_fresh_ones(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     dataset = some_scenes().select(range(4))
-    first, fresh = TokenSet.build(dataset, tokenizer(), kind, key="four"), TokenSet.build(dataset, tokenizer(), kind)
+    first, fresh = (
+        build_token_set(dataset, tokenizer(), kind, key="four"),
+        build_token_set(dataset, tokenizer(), kind),
+    )
     monkeypatch.setattr(image_tokens, kind, None)  # reading needs no cutting
-    again = TokenSet.build(dataset, tokenizer(), kind, key="four")
+    again = build_token_set(dataset, tokenizer(), kind, key="four")
     for known in (first, again):
         for name, part in parts(known.images(torch.arange(4))).items():
             cut = parts(fresh.images(torch.arange(4)))[name]
@@ -172,7 +214,9 @@ def test_the_cache_holds_one_folder_for_each_version_of_data_and_code(tmp_path, 
     monkeypatch.setattr(scenes, "published", lambda split: published | {"pixels": "0" * 64})
     assert len(folders()) == 3
     scene_tokens("validation", tokenizer(), first=3)
-    assert len(list(tmp_path.iterdir())) == 3  # a part of a split is not kept under the name of the whole
+    assert (
+        len(list(tmp_path.iterdir())) == 3
+    )  # a part of a split is not kept under the name of the whole
 
 
 def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypatch):
@@ -182,5 +226,5 @@ def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypat
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     monkeypatch.setattr(data.np, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        TokenSet.build(some_scenes().select(range(2)), tokenizer(), key="two")
+        build_token_set(some_scenes().select(range(2)), tokenizer(), key="two")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""Detectors' region features: the layouts that are understood, box geometry, and files that do not fit."""
+"""Detectors' region features: the layouts that are understood, box geometry, and files that do not
+fit.
+"""
 
 import numpy as np
 import pytest
@@ -7,8 +9,8 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from tgdt_mini.data import ImageTokens
-from tgdt_mini.detections import Detections, as_fractions
-from tgdt_mini.pictures import picture_sizes
+from tgdt_mini.photos.detections import Detections, as_fractions
+from tgdt_mini.photos.image_io import picture_sizes
 
 SIZE = (400, 300)
 BOX = np.array([[9, 9, 99, 99]])
@@ -26,8 +28,14 @@ def write(folder, name, layout, count=12, seed=0):
     features, boxes = regions(count, seed=seed)
     folder.mkdir(parents=True, exist_ok=True)
     if layout == "all in one":
-        np.savez(folder / f"{name}.npz", features=features, bbox=boxes, image_w=SIZE[0], image_h=SIZE[1],
-                 info=np.array({"pickled": 1}, dtype=object))  # fmt: skip
+        np.savez(
+            folder / f"{name}.npz",
+            features=features,
+            bbox=boxes,
+            image_w=SIZE[0],
+            image_h=SIZE[1],
+            info=np.array({"pickled": 1}, dtype=object),
+        )
     elif layout == "fractions":
         np.savez(folder / f"{name}.npz", feat=features, boxes=boxes / np.tile(SIZE, 2))
     elif layout == "beside":
@@ -42,7 +50,9 @@ def write(folder, name, layout, count=12, seed=0):
 
 def reader(folder, layout, **options):
     boxes = folder / "boxes" if layout == "two folders" else None
-    sizes = {name: SIZE for name in ("a.jpg", "b.jpg")} if layout in ("beside", "two folders") else None
+    sizes = (
+        {name: SIZE for name in ("a.jpg", "b.jpg")} if layout in ("beside", "two folders") else None
+    )
     return Detections(folder, **({"boxes": boxes, "sizes": sizes} | options))
 
 
@@ -61,10 +71,16 @@ def test_every_layout_gives_features_and_boxes_that_make_a_batch(layout, tmp_pat
     assert torch.equal(tokens.boxes[1, :10], torch.from_numpy(boxes[1]))
 
 
-@pytest.mark.parametrize("image_id, file", [
-    ("12", "12"), ("12.jpg", "12"), ("COCO_val2014_000000000012.jpg", "12"),
-    ("COCO_train2014_000000100012.jpg", "100012"), ("val/x.jpg", "x"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "image_id, file",
+    [
+        ("12", "12"),
+        ("12.jpg", "12"),
+        ("COCO_val2014_000000000012.jpg", "12"),
+        ("COCO_train2014_000000100012.jpg", "100012"),
+        ("val/x.jpg", "x"),
+    ],
+)
 def test_files_are_found_by_stem_or_by_coco_s_number(image_id, file, tmp_path):
     known, _ = write(tmp_path, file, "fractions")
     assert (Detections(tmp_path).read([image_id])[0][0] == known).all()
@@ -93,11 +109,18 @@ def test_pixels_become_fractions_and_rounding_is_cut_off():
     np.testing.assert_allclose(boxes, [[0, 0, 0.5, 0.5], [0, 0.15, 1, 1]], atol=1e-7)
 
 
-@pytest.mark.parametrize("box, message", [
-    ((0, 0, 102, 50), "box .* of x is outside its size of 100 x 200; is it its own"),
-    ((-2, 0, 50, 50), "outside"), ((0, 0, 50, 202), "outside"), ((0, np.nan, 50, 50), "outside"),
-    ((0, 0, np.inf, 50), "outside"), ((50, 0, 50, 50), "no area"), ((0, 60, 50, 50), "no area"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "box, message",
+    [
+        ((0, 0, 102, 50), "box .* of x is outside its size of 100 x 200; is it its own"),
+        ((-2, 0, 50, 50), "outside"),
+        ((0, 0, 50, 202), "outside"),
+        ((0, np.nan, 50, 50), "outside"),
+        ((0, 0, np.inf, 50), "outside"),
+        ((50, 0, 50, 50), "no area"),
+        ((0, 60, 50, 50), "no area"),
+    ],
+)
 def test_boxes_that_are_not_in_the_picture_are_errors(box, message):
     with pytest.raises(ValueError, match=message):
         as_fractions(np.array([(1, 1, 2, 2), box]), 100, 200, "x")
@@ -110,18 +133,45 @@ def test_fractions_beyond_the_picture_are_errors_too():
         as_fractions(np.zeros(4), 1, 1, "x")
 
 
-@pytest.mark.parametrize("arrays, message", [
-    (dict(feat=np.ones((36, 1024))), r"a\.npz holds features \(36, 1024\); it must hold feat \(R, 2048\)"),
-    (dict(feat=np.ones((2048, 36))), r"holds features \(2048, 36\); it must hold feat \(R, 2048\)"),
-    (dict(feat=np.ones((0, 2048))), r"holds features \(0, 2048\)"),
-    (dict(feat=np.ones(2048)), r"holds features \(2048,\)"),
-    (dict(x=np.ones((36, 2048)), bbox=np.ones((36, 4))), r"a\.npz holds arrays x, bbox; it must hold feat"),
-    (dict(feat=np.full((36, 2048), np.nan)), "holds NaN or infinity; extract the features of image a.jpg again"),
-    (dict(feat=np.ones((36, 2048))), r"image a.jpg has features but no boxes: .*a_box\.npy is missing"),
-    (dict(feat=np.ones((2, 2048)), bbox=np.ones((3, 4))), r"image a.jpg has features \(2, 2048\) but boxes \(3, 4\)"),
-    (dict(feat=np.ones((1, 2048)), bbox=BOX), r"boxes in pixels \(up to 99\), but its size is not known: give sizes"),
-    (dict(feat=np.ones((1, 2048)), bbox=BOX, image_w=50, image_h=100), "image a.jpg is outside its size of 50 x 100"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        (
+            dict(feat=np.ones((36, 1024))),
+            r"a\.npz holds features \(36, 1024\); it must hold feat \(R, 2048\)",
+        ),
+        (
+            dict(feat=np.ones((2048, 36))),
+            r"holds features \(2048, 36\); it must hold feat \(R, 2048\)",
+        ),
+        (dict(feat=np.ones((0, 2048))), r"holds features \(0, 2048\)"),
+        (dict(feat=np.ones(2048)), r"holds features \(2048,\)"),
+        (
+            dict(x=np.ones((36, 2048)), bbox=np.ones((36, 4))),
+            r"a\.npz holds arrays x, bbox; it must hold feat",
+        ),
+        (
+            dict(feat=np.full((36, 2048), np.nan)),
+            "holds NaN or infinity; extract the features of image a.jpg again",
+        ),
+        (
+            dict(feat=np.ones((36, 2048))),
+            r"image a.jpg has features but no boxes: .*a_box\.npy is missing",
+        ),
+        (
+            dict(feat=np.ones((2, 2048)), bbox=np.ones((3, 4))),
+            r"image a.jpg has features \(2, 2048\) but boxes \(3, 4\)",
+        ),
+        (
+            dict(feat=np.ones((1, 2048)), bbox=BOX),
+            r"boxes in pixels \(up to 99\), but its size is not known: give sizes",
+        ),
+        (
+            dict(feat=np.ones((1, 2048)), bbox=BOX, image_w=50, image_h=100),
+            "image a.jpg is outside its size of 50 x 100",
+        ),
+    ],
+)
 def test_features_that_do_not_fit_are_named(arrays, message, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=message) as caught:
@@ -141,7 +191,9 @@ def test_damaged_files_are_named(spoil, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     content = {"text": b"no array", "empty": b"", "truncated": path.read_bytes()[:5000]}[spoil]
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\{suffix} cannot be read: .*; extract it again") as caught:
+    with pytest.raises(
+        ValueError, match=rf"a\{suffix} cannot be read: .*; extract it again"
+    ) as caught:
         reader(tmp_path, "beside").read(["a.jpg"])
     assert len(str(caught.value).splitlines()) == 1
 
@@ -151,22 +203,31 @@ def test_features_and_pictures_must_belong_together(tmp_path):
         write(tmp_path, name, "fractions")
     found = Detections(tmp_path)
     with pytest.raises(
-        ValueError, match="^image c.jpg has no features in .*, neither .npz nor .npy of c.jpg or c; ext"
+        ValueError,
+        match="^image c.jpg has no features in .*, neither .npz nor .npy of c.jpg or c; ext",
     ):
         found.check(["a.jpg", "b.jpg", "c.jpg"])
     with pytest.raises(ValueError, match="^image c.jpg has no features"):
         found.read(["c.jpg"])
-    with pytest.raises(ValueError, match=r"^1 feature files of .* belong to no image, such as stray\.npz; give the"):
+    with pytest.raises(
+        ValueError, match=r"^1 feature files of .* belong to no image, such as stray\.npz; give the"
+    ):
         found.check(["a.jpg", "b.jpg"])
-    with pytest.raises(ValueError, match=r"^images a.jpg and a.png would share .*a\.npz; give each its own in names$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^images a.jpg and a.png would share .*a\.npz; give each its own in names$",
+    ):
         found.check(["a.jpg", "a.png", "b.jpg"])
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"folder": "nowhere"}, "folder is .*nowhere, which is no folder"),
-    ({"folder": "", "boxes": "nowhere"}, "boxes is .*nowhere, which is no folder"),
-    ({"folder": ""}, "folder .* holds no .npz or .npy features"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"folder": "nowhere"}, "folder is .*nowhere, which is no folder"),
+        ({"folder": "", "boxes": "nowhere"}, "boxes is .*nowhere, which is no folder"),
+        ({"folder": ""}, "folder .* holds no .npz or .npy features"),
+    ],
+)
 def test_folders_that_are_not_there_are_named(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         Detections(**{name: tmp_path / path for name, path in options.items()})

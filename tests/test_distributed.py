@@ -1,4 +1,5 @@
-"""Two processes are one: the same loss, gradients and batches; one writes; one that dies ends the run with one message.
+"""Two processes are one: the same loss, gradients and batches; one writes; one that dies ends the
+run with one message.
 
 The processes are real, joined by gloo on the CPU. No GPU and no second machine took part.
 """
@@ -14,10 +15,12 @@ import torch
 import two_processes
 from two_processes import STEPS, pairs, trainer_of
 
-from tgdt_mini import cli, commands, distributed
+from tgdt_mini import cli
 from tgdt_mini.checkpoint import load_state, random_state
+from tgdt_mini.commands import common as commands
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
+from tgdt_mini.scaling import distributed
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,9 @@ def test_a_step_of_two_processes_is_the_step_of_one(tmp_path, two, name):
     losses, gradients = two_processes.step(tmp_path, name)
     for other_losses, others in (each["steps"][name] for each in two):
         assert other_losses == pytest.approx(losses, rel=1e-5)
-        assert [key for key in others if others[key] is None] == [key for key in others if gradients[key] is None]
+        assert [key for key in others if others[key] is None] == [
+            key for key in others if gradients[key] is None
+        ]
         for key, part in gradients.items():
             if part is not None:
                 far = float((torch.from_numpy(others[key]) - part).norm() / part.norm())
@@ -54,11 +59,16 @@ def test_a_step_of_two_processes_is_the_step_of_one(tmp_path, two, name):
 def test_the_steps_compared_are_of_different_kinds(two):
     """Else the test above could pass by comparing one thing nine times."""
     steps = two[0]["steps"]
-    losses = {name: steps[name][0] for name in STEPS}  # total, inter_global, inter_local, intra, binding, steps
+    losses = {
+        name: steps[name][0] for name in STEPS
+    }  # total, inter_global, inter_local, intra, binding, steps
     assert losses["staged, local"][1] == losses["staged, global"][2] == 0 != losses["joint, all"][1]
     assert len({round(row[0], 4) for row in losses.values()}) >= 7
     assert losses["hard captions"][4] > 0 and losses["fewer hard captions than processes"][4] > 0
-    untrained = [sum(part is None for part in steps[name][1].values()) for name in ("joint, all", "staged, local")]
+    untrained = [
+        sum(part is None for part in steps[name][1].values())
+        for name in ("joint, all", "staged, local")
+    ]
     assert untrained[0] == 0 < untrained[1]
 
 
@@ -69,8 +79,12 @@ def test_ragged_shares_are_gathered_in_order_and_every_item_gets_its_gradient(tw
     known.backward()
     for rank, found in enumerate(each["gathered"] for each in two):
         assert found["total"] == pytest.approx(known.item(), rel=1e-12)
-        got = Embedding(*(torch.tensor(part, dtype=kind) for part, kind in zip(found["images"], KINDS)))
-        assert torch.equal(got.mask, images.mask) and torch.equal(got.global_token, images.global_token)
+        got = Embedding(
+            *(torch.tensor(part, dtype=kind) for part, kind in zip(found["images"], KINDS))
+        )
+        assert torch.equal(got.mask, images.mask) and torch.equal(
+            got.global_token, images.global_token
+        )
         assert torch.equal(got.local_tokens[got.mask], images.local_tokens[got.mask])
         mine = slice(0, 5) if rank == 0 else slice(5, 12)
         for leaf, gradients in zip(leaves, found["gradients"]):
@@ -105,7 +119,9 @@ def test_a_run_of_two_processes_reads_the_batches_and_learns_what_one_does(out, 
     order = [rows.tolist() for epoch in range(4) for rows, _ in one.batches.of(epoch)]
     assert found[0]["rows"] == found[1]["rows"] == order
     assert_learns_the_same(found[0]["history"], one.history)
-    assert all((part == found[1]["weights"][name]).all() for name, part in found[0]["weights"].items())
+    assert all(
+        (part == found[1]["weights"][name]).all() for name, part in found[0]["weights"].items()
+    )
     assert {folder.name for folder in (out / "whole").iterdir()} == {"last", "best"}
 
 
@@ -135,7 +151,9 @@ def test_every_process_draws_dropout_of_its_own_and_keeps_its_place_in_it(out, t
         assert torch.rand(3).tolist() == drawn[rank]
     before = random_state("cpu")["random"]
     taken_up(2)
-    assert torch.equal(random_state("cpu")["random"], before), "of a third process the run knows nothing"
+    assert torch.equal(random_state("cpu")["random"], before), (
+        "of a third process the run knows nothing"
+    )
 
 
 def test_all_processes_stop_after_the_step_in_which_one_was_told_to(out, two):
@@ -162,7 +180,10 @@ def test_shares_are_even_and_leave_nothing_out(monkeypatch):
 def test_in_one_process_everything_passes_through():
     images, captions, _ = pairs()
     assert (distributed.size(), distributed.rank(), distributed.share(5)) == (1, 0, slice(0, 5))
-    assert all(kept is given for kept, given in zip(distributed.gather(images, captions), (images, captions)))
+    assert all(
+        kept is given
+        for kept, given in zip(distributed.gather(images, captions), (images, captions))
+    )
     assert distributed.from_first(lambda: 3) == 3 and distributed.from_all(4) == [4]
     assert distributed.any_of(True) and not distributed.any_of(False) and distributed.speaks()
     with distributed.joined("cpu") as device:
@@ -177,13 +198,15 @@ def test_only_train_runs_on_several_processes(monkeypatch, tmp_path, capsys):
 
 TORCHRUN = """
 import datasets, torch._dynamo  # imported once, since the two processes below are forked from this one
-from tgdt_mini import experiments
+from tgdt_mini.runs import scenes as experiments
 from torch.distributed.run import main
 main()
 """
 RUN = """
 import os, signal, sys
-from tgdt_mini import cli, commands, distributed
+from tgdt_mini import cli
+from tgdt_mini.commands import common as commands
+from tgdt_mini.scaling import distributed
 from tgdt_mini.training import Trainer
 
 def step(trainer):
@@ -201,15 +224,32 @@ TRAIN = ["train", "--quick", "--batch", "8", "--device", "cpu", "--out"]
 
 
 def torchrun(folder, rank=None, file=""):
-    """The command line in two processes; in the eighth step one of them is killed, or a file appears."""
+    """The command line in two processes; in the eighth step one of them is killed, or a file
+    appears.
+    """
     script = folder / "run.py"
     script.write_text(RUN.replace("RANK", str(rank)).replace("FILE", str(file)), encoding="utf-8")
     return subprocess.Popen(
-        [sys.executable, "-c", TORCHRUN, "--standalone", "--nproc-per-node", "2", "--start-method", "fork",
-         "--run-path", str(script), *TRAIN, str(folder / "out")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
+        [
+            sys.executable,
+            "-c",
+            TORCHRUN,
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "--start-method",
+            "fork",
+            "--run-path",
+            str(script),
+            *TRAIN,
+            str(folder / "out"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
         env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
-    )  # fmt: skip
+    )
 
 
 def go_on_alone(folder, capsys, monkeypatch):
@@ -226,7 +266,9 @@ def test_a_process_that_dies_ends_the_run_with_one_message_and_the_checkpoint_st
     _, err = run.communicate(timeout=300)
     assert run.returncode != 0
     said = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and "one of the 2 processes has ended" in said[0] and "--resume" in said[0], err
+    assert (
+        len(said) == 1 and "one of the 2 processes has ended" in said[0] and "--resume" in said[0]
+    ), err
     assert {folder.name for folder in (tmp_path / "out").iterdir()} == {"last", "best"}
     assert "going on after step 5 of 10" in go_on_alone(tmp_path, capsys, monkeypatch)
 
@@ -236,7 +278,9 @@ def test_ctrl_c_stops_all_processes_at_one_step_and_says_so_once(tmp_path, capsy
     run = torchrun(tmp_path, file=file)
     while not file.exists() and run.poll() is None:
         time.sleep(0.05)
-    run.send_signal(signal.SIGINT)  # a terminal's Ctrl-C reaches torchrun, which tells its processes
+    run.send_signal(
+        signal.SIGINT
+    )  # a terminal's Ctrl-C reaches torchrun, which tells its processes
     _, err = run.communicate(timeout=300)
     assert [line for line in err.splitlines() if line.startswith("stopped")] == [
         f"stopped; what was done is in {tmp_path / 'out'}/last, go on with the same command and --resume"

@@ -1,4 +1,6 @@
-"""The pages under docs/: commands that the parser knows, files that can be read, links that lead somewhere."""
+"""The pages under docs/: commands that the parser knows, files that can be read, links that lead
+somewhere.
+"""
 
 import re
 import shlex
@@ -15,7 +17,11 @@ PAGES = sorted(FOLDER.glob("*.md"))
 def blocks(language):
     """[(page, text of a code block in that language)]"""
     block = re.compile(rf"^```{language}\n(.*?)^```", re.M | re.S)
-    return [(path.name, text) for path in PAGES for text in block.findall(path.read_text(encoding="utf-8"))]
+    return [
+        (path.name, text)
+        for path in PAGES
+        for text in block.findall(path.read_text(encoding="utf-8"))
+    ]
 
 
 def commands():
@@ -36,8 +42,11 @@ def test_commands_are_understood():
 
 def test_phrases_are_added_to_the_features_that_the_page_makes():
     """Other options would be refused: the two commands differ in the phrases alone."""
-    made = [vars(cli.parser().parse_args(words)) for name, words in commands()
-            if name == "photographs.md" and words[0] == "extract" and "runs/flickr8k/features" in words]  # fmt: skip
+    made = [
+        vars(cli.parser().parse_args(words))
+        for name, words in commands()
+        if name == "photographs.md" and words[0] == "extract" and "runs/flickr8k/features" in words
+    ]
     assert len(made) == 2 and made[1]["entities"] is not None
     assert made[0] == made[1] | {"entities": None}
 
@@ -45,7 +54,10 @@ def test_phrases_are_added_to_the_features_that_the_page_makes():
 def test_compose_files_can_be_read():
     yaml = pytest.importorskip("yaml")
     found = [yaml.safe_load(text) for _, text in blocks("yaml")]
-    assert [sorted(each["services"]) for each in found] == [["qdrant"], ["node-1", "node-2", "node-3"]]
+    assert [sorted(each["services"]) for each in found] == [
+        ["qdrant"],
+        ["node-1", "node-2", "node-3"],
+    ]
     for each in found:
         for service in each["services"].values():
             assert re.fullmatch(r"qdrant/qdrant:v\d+\.\d+\.\d+", service["image"])

@@ -28,7 +28,9 @@ INF = math.inf
 def five_captions(images, seed=0):
     """Random scores (I, 5 I) and the image row of each caption, the captions in mixed order."""
     generator = torch.Generator().manual_seed(seed)
-    caption_image = torch.arange(images).repeat_interleave(5)[torch.randperm(5 * images, generator=generator)]
+    caption_image = torch.arange(images).repeat_interleave(5)[
+        torch.randperm(5 * images, generator=generator)
+    ]
     return torch.randn(images, 5 * images, generator=generator), caption_image
 
 
@@ -41,11 +43,15 @@ def rank_by_loop(scores, positives):
 
 
 def brute_force(scores, positives):
-    return torch.tensor([float(rank_by_loop(*row)) for row in zip(scores.tolist(), positives.tolist(), strict=True)])
+    return torch.tensor(
+        [float(rank_by_loop(*row)) for row in zip(scores.tolist(), positives.tolist(), strict=True)]
+    )
 
 
 def test_worked_values():
-    assert ranks(torch.tensor([[0.9, 0.4, 0.4]]), torch.tensor([[False, True, False]])).tolist() == [2.0]
+    assert ranks(
+        torch.tensor([[0.9, 0.4, 0.4]]), torch.tensor([[False, True, False]])
+    ).tolist() == [2.0]
     assert recall_at_k(torch.tensor([0, 3, INF, 0])) == {1: 50.0, 5: 75.0, 10: 75.0}
     assert median_rank(torch.tensor([0.0, 3.0])) == 2.0
     assert median_rank(torch.tensor([0.0, 4.0, 7.0])) == 5.0
@@ -79,21 +85,28 @@ def test_recalls_equal_brute_force_both_ways():
             assert recalls[k] == pytest.approx(100 * hits / len(rows))
             total += recalls[k]
     assert result.rsum == pytest.approx(total)
-    assert result.i2t_median == 1 + math.floor(ranks(scores, matches(caption_image, 30)).quantile(0.5))
+    assert result.i2t_median == 1 + math.floor(
+        ranks(scores, matches(caption_image, 30)).quantile(0.5)
+    )
 
 
 @pytest.mark.parametrize("direction", ["image to text", "text to image"])
 def test_agrees_with_ir_measures(direction):
-    """Success@K is what this literature calls R@K; a shortlist's misses are documents that were not retrieved."""
+    """Success@K is what this literature calls R@K; a shortlist's misses are documents that were not
+    retrieved.
+    """
     scores, caption_image = five_captions(40, seed=3)
     positives = matches(caption_image, 40)
     if direction == "text to image":
         scores, positives = scores.T, positives.T
     top = scores.topk(25).indices
     scores = torch.full_like(scores, -INF).scatter(1, top, scores.gather(1, top))
-    qrels = {str(q): {str(g): 1 for g in row.nonzero()[:, 0].tolist()} for q, row in enumerate(positives)}
+    qrels = {
+        str(q): {str(g): 1 for g in row.nonzero()[:, 0].tolist()} for q, row in enumerate(positives)
+    }
     run = {
-        str(q): {str(g): value for g, value in enumerate(row) if value > -INF} for q, row in enumerate(scores.tolist())
+        str(q): {str(g): value for g, value in enumerate(row) if value > -INF}
+        for q, row in enumerate(scores.tolist())
     }
     theirs = ir_measures.calc_aggregate([Success @ 1, Success @ 5, Success @ 10, RR], qrels, run)
     ours = ranks(scores, positives)
@@ -111,17 +124,26 @@ def test_ties_count_against_the_model():
 
 
 def test_a_miss_is_a_miss():
-    """Released code, row 1: counting a match outside the shortlist as rank 0 turns chance into 78% and 52%."""
+    """Released code, row 1: counting a match outside the shortlist as rank 0 turns chance into 78%
+    and 52%.
+    """
     images, captions = random_embedding(0, 200, 2, 64), random_embedding(1, 1000, 2, 64)
     caption_image = torch.arange(200).repeat_interleave(5)
     for queries, gallery, query_is, shortlist, reported in (
         (images, captions, "image", 50, 78),
         (captions, images, "caption", 100, 52),
     ):
-        positives = matches(caption_image, 200) if query_is == "image" else matches(caption_image, 200).T
+        positives = (
+            matches(caption_image, 200) if query_is == "image" else matches(caption_image, 200).T
+        )
         scores = two_stage(queries, gallery, shortlist, 10.0, query_is)
         ours = ranks(scores, positives)
-        missed = 100 - shortlist_recall(global_similarity(queries, gallery), positives, (shortlist,))[shortlist]
+        missed = (
+            100
+            - shortlist_recall(global_similarity(queries, gallery), positives, (shortlist,))[
+                shortlist
+            ]
+        )
         assert 100 * float(ours.isinf().float().mean()) == pytest.approx(missed)
         released = recall_at_k(ours.masked_fill(ours.isinf(), 0))[1]
         assert released == pytest.approx(reported, abs=4) and recall_at_k(ours)[1] < 2
@@ -143,7 +165,9 @@ def test_shortlist_recall_is_hits_within_the_shortlist():
     positives = matches(caption_image, 30)
     for k in (1, 7, 20):
         hits = positives.gather(1, scores.topk(k).indices).any(1)
-        assert shortlist_recall(scores, positives, (k,))[k] == pytest.approx(100 * float(hits.float().mean()))
+        assert shortlist_recall(scores, positives, (k,))[k] == pytest.approx(
+            100 * float(hits.float().mean())
+        )
     assert shortlist_recall(scores.T, positives.T, (30, 10_000)) == {30: 100.0, 10_000: 100.0}
 
 
@@ -166,22 +190,38 @@ def test_folds_are_ranked_alone_and_averaged():
 
 def test_each_direction_may_have_its_own_scores():
     right, caption_image = torch.eye(3), torch.arange(3)
-    assert both_ways(right, caption_image, 1 - right).t2i[1] == both_ways(1 - right, caption_image, right).i2t[1] == 0
-    assert both_ways(right, caption_image, 1 - right).i2t[1] == both_ways(1 - right, caption_image, right).t2i[1] == 100
+    assert (
+        both_ways(right, caption_image, 1 - right).t2i[1]
+        == both_ways(1 - right, caption_image, right).i2t[1]
+        == 0
+    )
+    assert (
+        both_ways(right, caption_image, 1 - right).i2t[1]
+        == both_ways(1 - right, caption_image, right).t2i[1]
+        == 100
+    )
 
 
 def test_rsum_adds_six_recalls():
-    assert rsum(torch.tensor([0.0, 4.0]), torch.tensor([0.0, 9.0])) == (50 + 100 + 100) + (50 + 50 + 100)
+    assert rsum(torch.tensor([0.0, 4.0]), torch.tensor([0.0, 9.0])) == (50 + 100 + 100) + (
+        50 + 50 + 100
+    )
 
 
 def test_result_prints_on_one_line():
     result = both_ways(torch.eye(2), torch.arange(2))
-    assert str(result) == "image->text 100.0 100.0 100.0 | text->image 100.0 100.0 100.0 | rsum 600.0"
+    assert (
+        str(result) == "image->text 100.0 100.0 100.0 | text->image 100.0 100.0 100.0 | rsum 600.0"
+    )
 
 
-@pytest.mark.parametrize("spots", [[(1, 2)], [(q, g) for q in range(3) for g in range(4)]], ids=["one", "all"])
+@pytest.mark.parametrize(
+    "spots", [[(1, 2)], [(q, g) for q in range(3) for g in range(4)]], ids=["one", "all"]
+)
 def test_nan_is_an_error(spots, monkeypatch):
-    monkeypatch.setattr(evaluation, "COMPARISONS", 4)  # the row is named even when it is in a later block
+    monkeypatch.setattr(
+        evaluation, "COMPARISONS", 4
+    )  # the row is named even when it is in a later block
     scores = torch.zeros(3, 4)
     for spot in spots:
         scores[spot] = float("nan")

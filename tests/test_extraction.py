@@ -1,4 +1,6 @@
-"""extract and what follows it, through the command line: a detector's regions, phrases, columns, splits, layers."""
+"""extract and what follows it, through the command line: a detector's regions, phrases, columns,
+splits, layers.
+"""
 
 import io
 import json
@@ -15,20 +17,31 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import call, save_encoder, some_scenes, suggested, text_encoder, tokenizer, vision_encoder
+from helpers import (
+    call,
+    save_encoder,
+    some_scenes,
+    suggested,
+    text_encoder,
+    tokenizer,
+    vision_encoder,
+)
 from PIL import Image
 from test_entities import annotated, annotation
 
-from tgdt_mini import cli, photo_experiments, photos, plots
-from tgdt_mini.assessment import choice_of
+from tgdt_mini import cli
 from tgdt_mini.checkpoint import load_model
-from tgdt_mini.cutting import layers_of
+from tgdt_mini.encoders.cutting import layers_of
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways, mean_of_folds
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.photo_experiments import assess_on_photos
-from tgdt_mini.photos import open_features
-from tgdt_mini.retrieval import Gallery
+from tgdt_mini.photos import feature_folder
+from tgdt_mini.photos.feature_folder import open_features
+from tgdt_mini.reports import plots
+from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.runs import photos as photo_experiments
+from tgdt_mini.runs.photos import assess_on_photos
+from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import global_similarity
 
 COUNTS = {"train": 20, "validation": 10, "test": 12}
@@ -59,7 +72,9 @@ def refused(capsys, *arguments):
 
 
 def every():
-    """(split, place in it, file name, scene) of the pictures; their names are numbers, as Flickr's are."""
+    """(split, place in it, file name, scene) of the pictures; their names are numbers, as Flickr's
+    are.
+    """
     for number, (split, count) in enumerate(COUNTS.items()):
         for place, scene in enumerate(some_scenes(split, count)):
             yield split, place, f"{1000 * (number + 1) + place}.png", scene
@@ -75,7 +90,9 @@ def detected(place):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A data set in the forms that are published: Karpathy's JSON, pictures, regions, Entities; and tiny encoders."""
+    """A data set in the forms that are published: Karpathy's JSON, pictures, regions, Entities; and
+    tiny encoders.
+    """
     home = tmp_path_factory.mktemp("world")
     for name in ("pictures", "regions", "boxes", "all in one"):
         (home / name).mkdir()
@@ -83,24 +100,41 @@ def world(tmp_path_factory):
     for place, (split, _, name, scene) in enumerate(every()):
         scene["image"].save(home / "pictures" / name)
         sentences = [{"raw": caption} for caption in scene["captions"]]
-        entries.append({"filename": name, "split": {"validation": "val"}.get(split, split), "imgid": place,
-                        "sentences": sentences})  # fmt: skip
+        entries.append(
+            {
+                "filename": name,
+                "split": {"validation": "val"}.get(split, split),
+                "imgid": place,
+                "sentences": sentences,
+            }
+        )
         features, boxes = detected(place)
         stem = Path(name).stem
         np.savez(home / "regions" / f"{stem}.npz", feat=features)
         np.save(home / "boxes" / f"{stem}.npy", boxes)
-        np.savez(home / "all in one" / f"{stem}.npz", features=features, bbox=boxes, image_w=SIDE, image_h=SIDE)
+        np.savez(
+            home / "all in one" / f"{stem}.npz",
+            features=features,
+            bbox=boxes,
+            image_w=SIDE,
+            image_h=SIDE,
+        )
         marked = []
         for number, caption in enumerate(scene["captions"]):
             line, last = "", 0
             for link in sorted(
-                (each for each in scene["links"] if each["caption"] == number), key=lambda e: e["start"]
+                (each for each in scene["links"] if each["caption"] == number),
+                key=lambda e: e["start"],
             ):
                 phrase = caption[link["start"] : link["end"]]
-                line += f"{caption[last : link['start']]}[/EN#{link['objects'][0] + 1}/other {phrase}]"
+                line += (
+                    f"{caption[last : link['start']]}[/EN#{link['objects'][0] + 1}/other {phrase}]"
+                )
                 last = link["end"]
             marked.append(line + caption[last:])
-        things = [([str(i + 1)], [[round(SIDE * x) for x in box]]) for i, box in enumerate(scene["boxes"])]
+        things = [
+            ([str(i + 1)], [[round(SIDE * x) for x in box]]) for i, box in enumerate(scene["boxes"])
+        ]
         annotated(home / "entities", stem, marked, annotation(*things, width=SIDE, height=SIDE))
     (home / "dataset.json").write_text(json.dumps({"images": entries}), encoding="utf-8")
     save_encoder(text_encoder(), home / "text", tokenizer())
@@ -109,11 +143,29 @@ def world(tmp_path_factory):
 
 
 def karpathy(world, *more):
-    return "extract", "--data", world / "dataset.json", "--text", world / "text", "--device", "cpu", *more
+    return (
+        "extract",
+        "--data",
+        world / "dataset.json",
+        "--text",
+        world / "text",
+        "--device",
+        "cpu",
+        *more,
+    )
 
 
 def regions(world, *more):
-    return karpathy(world, "--detections", world / "regions", "--boxes", world / "boxes", "--width", WIDTH, *more)
+    return karpathy(
+        world,
+        "--detections",
+        world / "regions",
+        "--boxes",
+        world / "boxes",
+        "--width",
+        WIDTH,
+        *more,
+    )
 
 
 def trained(capsys, features, out, *more):
@@ -142,7 +194,9 @@ def test_regions_captions_and_phrases_become_features_by_one_command(world, dete
         for row in range(count):
             features, boxes = detected(start + row)
             assert batch.mask[row].sum() == len(features) and 10 <= len(features) <= 100
-            assert torch.equal(batch.features[row, : len(features)], torch.from_numpy(features).half())
+            assert torch.equal(
+                batch.features[row, : len(features)], torch.from_numpy(features).half()
+            )
             np.testing.assert_allclose(batch.boxes[row, : len(boxes)], boxes / SIDE, atol=1e-6)
             np.testing.assert_allclose(batch.whole[row], features.mean(axis=0), atol=1e-3)
         assert records.column_names == ["image_id", "captions", "boxes", "phrases"]
@@ -152,46 +206,92 @@ def test_regions_captions_and_phrases_become_features_by_one_command(world, dete
             found = [(each["caption"], each["text"], each["region"]) for each in record["phrases"]]
             links = sorted(scene["links"], key=lambda each: (each["caption"], each["start"]))
             known = [
-                (each["caption"], scene["captions"][each["caption"]][each["start"] : each["end"]],
-                 str(each["objects"][0] + 1)) for each in links
-            ]  # fmt: skip
+                (
+                    each["caption"],
+                    scene["captions"][each["caption"]][each["start"] : each["end"]],
+                    str(each["objects"][0] + 1),
+                )
+                for each in links
+            ]
             assert found == known
-            np.testing.assert_allclose([box["box"] for box in record["boxes"]], scene["boxes"], atol=0.01)
+            np.testing.assert_allclose(
+                [box["box"] for box in record["boxes"]], scene["boxes"], atol=0.01
+            )
         start += count
-    about = photos.encoders_of(detections)
-    assert about["vision"]["source"] == "bottom-up attention" and about["vision"]["trained_layers"] == 0
+    about = feature_folder.encoders_of(detections)
+    assert (
+        about["vision"]["source"] == "bottom-up attention"
+        and about["vision"]["trained_layers"] == 0
+    )
 
 
-def test_a_model_of_regions_is_trained_judged_searched_and_indexed(world, detections, tmp_path, capsys):
+def test_a_model_of_regions_is_trained_judged_searched_and_indexed(
+    world, detections, tmp_path, capsys
+):
     model = trained(capsys, detections, tmp_path / "run")
-    judge = ["evaluate", "--features", detections, "--model", model, "--check-all", "--folds", 3, "--out", tmp_path]
+    judge = [
+        "evaluate",
+        "--features",
+        detections,
+        "--model",
+        model,
+        "--check-all",
+        "--folds",
+        3,
+        "--out",
+        tmp_path,
+    ]
     out = done(capsys, *judge)
     report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    assert "12 images and 60 captions, each a query; an image is found by any of its own, which are 5" in out
+    assert (
+        "12 images and 60 captions, each a query; an image is found by any of its own, which are 5"
+        in out
+    )
     assert report["pointing"]["phrases with a box"] > 50 and "pointing game" in out
     assert report["mean_of_folds"]["folds"] == 3 and "the mean of 3 folds" in out
     caption = some_scenes("test", 12)["captions"][0][0]
     here = ["--features", detections, "--model", model]
     out = done(capsys, "search", caption, *here, "-k", 3, "--out", tmp_path / "search")
     names = re.findall(r"^ +\d +\S+ +(\d+\.png)$", out, re.M)
-    assert len(names) == 3 and set(names) <= {name for split, _, name, _ in every() if split == "test"}
+    assert len(names) == 3 and set(names) <= {
+        name for split, _, name, _ in every() if split == "test"
+    }
     with Image.open(tmp_path / "search" / "hits.png") as drawn:
         assert drawn.format == "PNG"
     done(capsys, "index", *here, "--out", tmp_path / "gallery")
-    again = done(capsys, "search", caption, *here, "-k", 3, "--gallery", tmp_path / "gallery", "--out", tmp_path / "s")
+    again = done(
+        capsys,
+        "search",
+        caption,
+        *here,
+        "-k",
+        3,
+        "--gallery",
+        tmp_path / "gallery",
+        "--out",
+        tmp_path / "s",
+    )
     assert re.findall(r"(\d+\.png)$", again, re.M) == names
-    for command in (["search", "--image", world / "pictures" / "3000.png"], ["index", "--images", world / "pictures"]):
+    for command in (
+        ["search", "--image", world / "pictures" / "3000.png"],
+        ["index", "--images", world / "pictures"],
+    ):
         message = refused(capsys, *command, "--model", model, "--out", tmp_path / "none")
         assert "the model reads regions that a detector (bottom-up attention) found" in message
 
 
 def test_regions_need_no_pictures_where_their_files_say_all(world, tmp_path, capsys):
     out = done(
-        capsys, *karpathy(world, "--detections", world / "all in one", "--width", WIDTH, "--out", tmp_path / "f")
+        capsys,
+        *karpathy(
+            world, "--detections", world / "all in one", "--width", WIDTH, "--out", tmp_path / "f"
+        ),
     )
     assert "features of 20 train, 10 validation, 12 test pictures" in out
     _, tokens = open_features(tmp_path / "f", "test")
-    np.testing.assert_allclose(tokens.boxes[: int(tokens.starts[1])], detected(30)[1] / SIDE, atol=1e-6)
+    np.testing.assert_allclose(
+        tokens.boxes[: int(tokens.starts[1])], detected(30)[1] / SIDE, atol=1e-6
+    )
     model = trained(capsys, tmp_path / "f", tmp_path / "run")
     here = ["--features", tmp_path / "f", "--model", model, "--out", tmp_path / "s"]
     assert ".png" in done(capsys, "search", "a red star", *here)  # hits are drawn as their names
@@ -203,7 +303,17 @@ def test_captions_may_come_from_a_table_without_pictures(world, tmp_path, capsys
     datasets.Dataset.from_parquet(str(folder / "all.parquet")).remove_columns("photo").to_parquet(
         folder / "all.parquet"
     )
-    command = ["extract", "--data", folder, "--columns", *MAPPED[1:], "--text", world / "text", "--device", "cpu"]
+    command = [
+        "extract",
+        "--data",
+        folder,
+        "--columns",
+        *MAPPED[1:],
+        "--text",
+        world / "text",
+        "--device",
+        "cpu",
+    ]
     found = ["--detections", world / "all in one", "--width", WIDTH]
     done(capsys, *command, *found, "--most-captions", 2, "--out", tmp_path / "f")
     records, tokens = open_features(tmp_path / "f", "test")
@@ -218,18 +328,31 @@ def test_sizes_may_come_from_a_file(world, tmp_path, capsys, form):
     names = [name for _, _, name, _ in every()]
     content = {name: [SIDE, SIDE] for name in names}
     if form == "coco":
-        content = {"images": [{"id": 1, "file_name": name, "width": SIDE, "height": SIDE} for name in names]}
+        content = {
+            "images": [
+                {"id": 1, "file_name": name, "width": SIDE, "height": SIDE} for name in names
+            ]
+        }
     (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
     done(capsys, *regions(world, "--sizes", tmp_path / "sizes.json", "--out", tmp_path / "f"))
     _, tokens = open_features(tmp_path / "f", "train")
-    np.testing.assert_allclose(tokens.boxes[: int(tokens.starts[1])], detected(0)[1] / SIDE, atol=1e-6)
+    np.testing.assert_allclose(
+        tokens.boxes[: int(tokens.starts[1])], detected(0)[1] / SIDE, atol=1e-6
+    )
 
 
 def test_regions_may_be_called_by_the_number_in_karpathy_s_file(world, tmp_path, capsys):
     for place, (_, _, name, _) in enumerate(every()):
         (tmp_path / "regions").mkdir(exist_ok=True)
-        shutil.copy(world / "all in one" / f"{Path(name).stem}.npz", tmp_path / "regions" / f"{place}.npz")
-    done(capsys, *karpathy(world, "--detections", tmp_path / "regions", "--width", WIDTH, "--out", tmp_path / "f"))
+        shutil.copy(
+            world / "all in one" / f"{Path(name).stem}.npz", tmp_path / "regions" / f"{place}.npz"
+        )
+    done(
+        capsys,
+        *karpathy(
+            world, "--detections", tmp_path / "regions", "--width", WIDTH, "--out", tmp_path / "f"
+        ),
+    )
     batch = open_features(tmp_path / "f", "test")[1].images(torch.tensor([5]))
     assert torch.equal(batch.features[0], torch.from_numpy(detected(35)[0]).half())
 
@@ -239,8 +362,19 @@ def test_regions_of_another_detector_are_not_taken_for_the_same(world, tmp_path,
     done(capsys, *all_in_one, "--out", tmp_path / "one")
     done(capsys, *all_in_one, "--vision", "VinVL", "--out", tmp_path / "two")
     model = trained(capsys, tmp_path / "one", tmp_path / "run")
-    message = refused(capsys, "evaluate", "--features", tmp_path / "two", "--model", model, "--out", tmp_path / "e")
-    assert "holds features of the vision encoder VinVL" in message and "bottom-up attention" in message
+    message = refused(
+        capsys,
+        "evaluate",
+        "--features",
+        tmp_path / "two",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "e",
+    )
+    assert (
+        "holds features of the vision encoder VinVL" in message and "bottom-up attention" in message
+    )
 
 
 BAD_REGIONS = {  # what was done to the folders: what the error says
@@ -268,7 +402,9 @@ MORE_OPTIONS = {
 
 @pytest.mark.parametrize("what", BAD_REGIONS)
 def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
-    folder, boxes = (shutil.copytree(world / name, tmp_path / name) for name in ("regions", "boxes"))
+    folder, boxes = (
+        shutil.copytree(world / name, tmp_path / name) for name in ("regions", "boxes")
+    )
     more = ["--images", world / "pictures"]
     if what == "another width":
         np.savez(folder / "2009.npz", feat=np.ones((12, 7), np.float32))
@@ -281,7 +417,9 @@ def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
     elif what == "sizes nowhere":
         more = []
     elif what in ("sizes of others", "damaged sizes"):
-        content = {name: [50, 50] for _, _, name, _ in every()} if "others" in what else {"1000.png": 5}
+        content = (
+            {name: [50, 50] for _, _, name, _ in every()} if "others" in what else {"1000.png": 5}
+        )
         (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
         more = ["--sizes", tmp_path / "sizes.json"]
     elif what == "a damaged file":
@@ -291,28 +429,48 @@ def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
     elif what in MORE_OPTIONS:
         more += MORE_OPTIONS[what]
     command = karpathy(
-        world, "--detections", folder, "--boxes", boxes, "--width", WIDTH, *more, "--out", tmp_path / "f"
+        world,
+        "--detections",
+        folder,
+        "--boxes",
+        boxes,
+        "--width",
+        WIDTH,
+        *more,
+        "--out",
+        tmp_path / "f",
     )
     assert re.search(BAD_REGIONS[what], refused(capsys, *command))
     with pytest.raises(ValueError, match="is no finished features folder"):
         open_features(tmp_path / "f", "test")
 
 
-def test_strays_are_left_aside_when_asked_and_so_are_pictures_of_other_splits(world, tmp_path, capsys):
+def test_strays_are_left_aside_when_asked_and_so_are_pictures_of_other_splits(
+    world, tmp_path, capsys
+):
     folder = shutil.copytree(world / "all in one", tmp_path / "regions")
     command = karpathy(world, "--detections", folder, "--width", WIDTH)
-    done(capsys, *command, "--splits", "test", "--out", tmp_path / "test")  # the JSON knows the others' pictures
+    done(
+        capsys, *command, "--splits", "test", "--out", tmp_path / "test"
+    )  # the JSON knows the others' pictures
     np.savez(folder / "77.npz", feat=detected(0)[0])
     assert "belong to no image" in refused(capsys, *command, "--out", tmp_path / "all")
     done(capsys, *command, "--allow-strays", "--out", tmp_path / "all")
-    message = refused(capsys, "train", "--features", tmp_path / "test", *TRAIN, "--out", tmp_path / "run")
+    message = refused(
+        capsys, "train", "--features", tmp_path / "test", *TRAIN, "--out", tmp_path / "run"
+    )
     assert "has no split train; it has test" in message
 
 
-@pytest.mark.parametrize("option", [["--boxes", "b"], ["--sizes", "s"], ["--width", "9"], ["--allow-strays"]])
+@pytest.mark.parametrize(
+    "option", [["--boxes", "b"], ["--sizes", "s"], ["--width", "9"], ["--allow-strays"]]
+)
 def test_options_of_regions_need_regions(world, tmp_path, capsys, option):
     message = refused(capsys, *karpathy(world, *option, "--out", tmp_path / "f"))
-    assert message.startswith(f"error: {option[0]} speaks of a detector's regions") and "--detections" in message
+    assert (
+        message.startswith(f"error: {option[0]} speaks of a detector's regions")
+        and "--detections" in message
+    )
 
 
 # a run that was killed
@@ -320,7 +478,8 @@ def test_options_of_regions_need_regions(world, tmp_path, capsys, option):
 
 KILLED = """
 import os, signal, sys
-from tgdt_mini import cli, features
+from tgdt_mini import cli
+from tgdt_mini.photos import features
 
 save, written = features.np.save, []
 def save_and_die(path, array):
@@ -334,17 +493,27 @@ cli.main(sys.argv[1:])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_extract_goes_on_after_a_kill_to_the_same_bytes_and_refuses_other_data(world, detections, tmp_path, capsys):
+def test_extract_goes_on_after_a_kill_to_the_same_bytes_and_refuses_other_data(
+    world, detections, tmp_path, capsys
+):
     out = tmp_path / "features"
     more = ["--images", world / "pictures", "--entities", world / "entities", "--out", out]
     command = [str(each) for each in regions(world, *more)]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *command], capture_output=True, text=True,
-                            env=os.environ | {"HF_HUB_OFFLINE": "1"})  # fmt: skip
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *command],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     begun = {path: path.stat().st_mtime_ns for path in out.rglob("features.npy")}
-    assert {path.relative_to(out).parts[:2] for path in begun if "shard" == path.parent.name[:5]} == {
-        ("train", "images"), ("train", "captions"), ("validation", "images"),
-    }  # fmt: skip
+    assert {
+        path.relative_to(out).parts[:2] for path in begun if "shard" == path.parent.name[:5]
+    } == {
+        ("train", "images"),
+        ("train", "captions"),
+        ("validation", "images"),
+    }
     message = refused(capsys, "train", "--features", out, *TRAIN, "--out", tmp_path / "run")
     assert "is no finished features folder" in message
     changed = shutil.copytree(world / "regions", tmp_path / "regions")
@@ -352,7 +521,11 @@ def test_extract_goes_on_after_a_kill_to_the_same_bytes_and_refuses_other_data(w
     other = [str(changed) if each == str(world / "regions") else each for each in command]
     assert "begun with another key, so its features are stale" in refused(capsys, *other)
     done(capsys, *command)
-    assert all(path.stat().st_mtime_ns == time for path, time in begun.items() if path.parent.name.startswith("shard"))
+    assert all(
+        path.stat().st_mtime_ns == time
+        for path, time in begun.items()
+        if path.parent.name.startswith("shard")
+    )
     for path in sorted(detections.rglob("*.npy")):
         assert (out / path.relative_to(detections)).read_bytes() == path.read_bytes()
     assert not [path for path in out.rglob(".shard-*")]
@@ -363,23 +536,30 @@ def test_a_stopped_extraction_says_how_to_go_on(world, tmp_path, capsys, monkeyp
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(photos, "extract", stop)
-    code, _, err = call(capsys, *regions(world, "--images", world / "pictures", "--out", tmp_path / "f"))
+    monkeypatch.setattr(feature_folder, "extract", stop)
+    code, _, err = call(
+        capsys, *regions(world, "--images", world / "pictures", "--out", tmp_path / "f")
+    )
     assert code == 130
     last = err.strip().splitlines()[-1]
-    assert last == f"stopped; what is whole in {tmp_path / 'f'} is kept, go on with the same command"
+    assert (
+        last == f"stopped; what is whole in {tmp_path / 'f'} is kept, go on with the same command"
+    )
 
 
 # columns, splits, captions
 
 
 def parquet(folder, **columns):
-    """One parquet file with every picture, its split in a column, its captions in five; `columns` change it."""
+    """One parquet file with every picture, its split in a column, its captions in five; `columns`
+    change it.
+    """
     rows = list(every())
     table = {
         "photo": [{"bytes": png(scene["image"]), "path": name} for _, _, name, scene in rows],
-        "name": [name for _, _, name, _ in rows], "part": [split for split, _, _, _ in rows],
-    }  # fmt: skip
+        "name": [name for _, _, name, _ in rows],
+        "part": [split for split, _, _, _ in rows],
+    }
     table |= {f"caption_{i}": [scene["captions"][i] for _, _, _, scene in rows] for i in range(5)}
     made = datasets.Dataset.from_dict(table | columns).cast_column("photo", datasets.Image())
     folder.mkdir()
@@ -393,17 +573,38 @@ def png(image):
     return buffer.getvalue()
 
 
-MAPPED = ["image=photo", "image_id=name", "split=part", "captions=caption_0,caption_1,caption_2,caption_3,caption_4"]
+MAPPED = [
+    "image=photo",
+    "image_id=name",
+    "split=part",
+    "captions=caption_0,caption_1,caption_2,caption_3,caption_4",
+]
 
 
 def of_parquet(world, folder, columns, *more):
-    return ["extract", "--data", folder, "--columns", *columns, "--text", world / "text", "--vision", world / "vision",
-            "--device", "cpu", *more]  # fmt: skip
+    return [
+        "extract",
+        "--data",
+        folder,
+        "--columns",
+        *columns,
+        "--text",
+        world / "text",
+        "--vision",
+        world / "vision",
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
-def test_columns_splits_and_the_first_captions_are_chosen_on_the_command_line(world, tmp_path, capsys, monkeypatch):
+def test_columns_splits_and_the_first_captions_are_chosen_on_the_command_line(
+    world, tmp_path, capsys, monkeypatch
+):
     folder, out = parquet(tmp_path / "p"), tmp_path / "f"
-    command = of_parquet(world, folder, MAPPED, "--splits", "train", "test=validation", "validation=test")
+    command = of_parquet(
+        world, folder, MAPPED, "--splits", "train", "test=validation", "validation=test"
+    )
     done(capsys, *command, "--most-captions", 3, "--out", out)
     records, tokens = open_features(out, "validation")
     assert records["image_id"][:] == [name for split, _, name, _ in every() if split == "test"]
@@ -411,20 +612,33 @@ def test_columns_splits_and_the_first_captions_are_chosen_on_the_command_line(wo
     model = trained(capsys, out, tmp_path / "run")
     monkeypatch.chdir(tmp_path)  # the data set is found again from anywhere
     out = done(capsys, "evaluate", "--features", "f", "--model", model, "--out", "e")
-    assert "10 images and 30 captions" in out and "which are not 5 for all (3 for 10): no figure to compare" in out
-    assert ".png" in done(capsys, "search", "a star", "--features", "f", "--model", model, "--out", "s")
+    assert (
+        "10 images and 30 captions" in out
+        and "which are not 5 for all (3 for 10): no figure to compare" in out
+    )
+    assert ".png" in done(
+        capsys, "search", "a star", "--features", "f", "--model", model, "--out", "s"
+    )
     for way in (["evaluate"], ["search", "a star"]):
-        assert "damaged" not in done(capsys, *way, "--features", "f", "--model", model, "--check-all", "--out", "s")
+        assert "damaged" not in done(
+            capsys, *way, "--features", "f", "--model", model, "--check-all", "--out", "s"
+        )
 
 
 BAD_COLUMNS = {
-    "a missing column": (["image=photo", "captions=text"], "all has no column 'text' for captions; it has photo, name"),
+    "a missing column": (
+        ["image=photo", "captions=text"],
+        "all has no column 'text' for captions; it has photo, name",
+    ),
     "a missing column of several": (
         MAPPED[:3] + ["captions=caption_0,caption_9"],
         "no column 'caption_9' for captions",
     ),
     "no sign": (["image"], "--columns image is not OURS=THEIRS, such as captions=text"),
-    "an unknown one": (["picture=photo"], "columns names ['picture']; it may name image, captions, image_id, split"),
+    "an unknown one": (
+        ["picture=photo"],
+        "columns names ['picture']; it may name image, captions, image_id, split",
+    ),
     "no image": (["captions=caption_0", "split=part"], "no column 'image' for image; it has photo"),
 }
 
@@ -434,17 +648,26 @@ def test_columns_that_are_not_there_are_named(world, tmp_path, capsys, what):
     columns, message = BAD_COLUMNS[what]
     more = [] if any("split" in each for each in columns) else ["--splits", "all=train"]
     folder = parquet(tmp_path / "p")
-    assert message in refused(capsys, *of_parquet(world, folder, columns, *more, "--out", tmp_path / "f"))
+    assert message in refused(
+        capsys, *of_parquet(world, folder, columns, *more, "--out", tmp_path / "f")
+    )
     assert not (tmp_path / "f").exists()
 
 
 BAD_DATA = {
-    "an id twice": ({"name": ["x"] * 2 + [f"{i}" for i in range(40)]}, "image_id 'x' stands for two records of train"),
-    "a picture in two splits": (
-        {"name": ["x", *(f"{i}" for i in range(40)), "x"]}, "image 'x' is both in train and in test: what is tested",
+    "an id twice": (
+        {"name": ["x"] * 2 + [f"{i}" for i in range(40)]},
+        "image_id 'x' stands for two records of train",
     ),
-    "no caption": ({f"caption_{i}": [None] * 42 for i in range(5)}, "image '1000.png' of train has no captions"),
-}  # fmt: skip
+    "a picture in two splits": (
+        {"name": ["x", *(f"{i}" for i in range(40)), "x"]},
+        "image 'x' is both in train and in test: what is tested",
+    ),
+    "no caption": (
+        {f"caption_{i}": [None] * 42 for i in range(5)},
+        "image '1000.png' of train has no captions",
+    ),
+}
 
 
 @pytest.mark.parametrize("what", BAD_DATA)
@@ -460,16 +683,34 @@ def test_restval_is_for_training_unless_refused(world, tmp_path, capsys):
     for entry in data["images"][:4]:
         entry["split"] = "restval"
     (tmp_path / "coco.json").write_text(json.dumps(data), encoding="utf-8")
-    common = ["extract", "--data", tmp_path / "coco.json", "--images", world / "pictures", "--text", world / "text",
-              "--vision", world / "vision", "--device", "cpu"]  # fmt: skip
+    common = [
+        "extract",
+        "--data",
+        tmp_path / "coco.json",
+        "--images",
+        world / "pictures",
+        "--text",
+        world / "text",
+        "--vision",
+        world / "vision",
+        "--device",
+        "cpu",
+    ]
     assert "20 train, 10 validation" in done(capsys, *common, "--out", tmp_path / "with")
-    assert "16 train, 10 validation" in done(capsys, *common, "--no-restval", "--out", tmp_path / "without")
-    assert "--splits =test is not THEIRS=OURS" in refused(capsys, *common, "--splits", "=test", "--out", tmp_path / "x")
+    assert "16 train, 10 validation" in done(
+        capsys, *common, "--no-restval", "--out", tmp_path / "without"
+    )
+    assert "--splits =test is not THEIRS=OURS" in refused(
+        capsys, *common, "--splits", "=test", "--out", tmp_path / "x"
+    )
 
 
 @pytest.mark.parametrize("kind", ["broken", "greyscale", "CMYK", "animated", "huge"])
 def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monkeypatch, kind):
-    folder, scene = shutil.copytree(world / "pictures", tmp_path / "pictures"), some_scenes("test", 12)[4]["image"]
+    folder, scene = (
+        shutil.copytree(world / "pictures", tmp_path / "pictures"),
+        some_scenes("test", 12)[4]["image"],
+    )
     path = folder / "3004.png"
     if kind == "broken":
         path.write_bytes(path.read_bytes()[:300])
@@ -480,7 +721,9 @@ def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monke
         scene.save(path, "GIF", save_all=True, append_images=[Image.new("RGB", scene.size)])
     else:
         scene.convert({"greyscale": "L"}.get(kind, kind)).save(path, "TIFF")
-    command = karpathy(world, "--images", folder, "--vision", world / "vision", "--out", tmp_path / "f")
+    command = karpathy(
+        world, "--images", folder, "--vision", world / "vision", "--out", tmp_path / "f"
+    )
     if kind in ("broken", "huge"):
         wanted = {"broken": "cannot be read", "huge": "is too large .* scale it down"}[kind]
         assert re.search(rf"image 3004\.png \(.*\) {wanted}", refused(capsys, *command))
@@ -491,18 +734,33 @@ def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monke
 
 
 def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys):
-    common = karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f")
+    common = karpathy(
+        world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f"
+    )
     out = done(capsys, *common, "--splits", "train")
     assert "next: extract validation into the same folder, too, which train needs" in out
     out = done(capsys, *common, "--splits", "val", "test", "--most-captions", 2)
     assert "next: python -m tgdt_mini train --features" in out
-    assert [len(open_features(tmp_path / "f", split)[0]["captions"][0]) for split in COUNTS] == [5, 2, 2]
+    assert [len(open_features(tmp_path / "f", split)[0]["captions"][0]) for split in COUNTS] == [
+        5,
+        2,
+        2,
+    ]
     model = trained(capsys, tmp_path / "f", tmp_path / "run")
     for split, first in (("test", 3000), ("validation", 2000)):
-        find = photos.finder(tmp_path / "f", split)
+        find = feature_folder.finder(tmp_path / "f", split)
         scene = next(scene for _, _, name, scene in every() if name == f"{first}.png")
         assert (np.asarray(find(f"{first}.png")) == np.asarray(scene["image"])).all()
-        here = ["--features", tmp_path / "f", "--split", split, "--model", model, "--out", tmp_path / "s"]
+        here = [
+            "--features",
+            tmp_path / "f",
+            "--split",
+            split,
+            "--model",
+            model,
+            "--out",
+            tmp_path / "s",
+        ]
         assert ".png" in done(capsys, "search", "a red star", *here)
 
 
@@ -513,7 +771,14 @@ def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys
 def cells(world, tmp_path_factory):
     """Features of a tiny vision encoder, and a model that was trained on them."""
     home = tmp_path_factory.mktemp("cells")
-    more = ["--images", world / "pictures", "--vision", world / "vision", "--out", home / "features"]
+    more = [
+        "--images",
+        world / "pictures",
+        "--vision",
+        world / "vision",
+        "--out",
+        home / "features",
+    ]
     assert cli.main([str(each) for each in karpathy(world, *more)]) == 0
     train = ["train", "--features", home / "features", *TRAIN, "--out", home / "run"]
     assert cli.main([str(each) for each in train]) == 0
@@ -524,30 +789,80 @@ def cells(world, tmp_path_factory):
 def test_what_each_command_says_comes_next_works(world, tmp_path, capsys, monkeypatch, split):
     """For a folder that has a space in its name, with a test split and without."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(photo_experiments, "RECIPE", photo_experiments.RECIPE | {"epochs": 1, "batch": 8})
+    monkeypatch.setattr(
+        photo_experiments, "RECIPE", photo_experiments.RECIPE | {"epochs": 1, "batch": 8}
+    )
     some = ["train", "val", "test"] if split == "test" else ["train", "val"]
-    (train,) = suggested(done(capsys, *karpathy(world, "--images", world / "pictures", "--vision", world / "vision",
-                                                "--splits", *some, "--out", "my features")))  # fmt: skip
+    (train,) = suggested(
+        done(
+            capsys,
+            *karpathy(
+                world,
+                "--images",
+                world / "pictures",
+                "--vision",
+                world / "vision",
+                "--splits",
+                *some,
+                "--out",
+                "my features",
+            ),
+        )
+    )
     (evaluate,) = suggested(done(capsys, *train))
     assert f"{ {'test': 12, 'validation': 10}[split] } images and" in done(capsys, *evaluate)
-    index = ["index", "--features", "my features", "--model", Path(train[-1], "model"), "--split", split]
+    index = [
+        "index",
+        "--features",
+        "my features",
+        "--model",
+        Path(train[-1], "model"),
+        "--split",
+        split,
+    ]
     (search,) = suggested(done(capsys, *index, "--out", "my gallery"))
     names = re.findall(r"^ +\d +\S+ +(\d+\.png)$", done(capsys, *search), re.M)
-    assert len(names) == 5 and {name[0] for name in names} == {{"test": "3", "validation": "2"}[split]}
-    index = ["index", "--images", world / "pictures", "--model", Path(train[-1], "model"), "--out", "my gallery"]
+    assert len(names) == 5 and {name[0] for name in names} == {
+        {"test": "3", "validation": "2"}[split]
+    }
+    index = [
+        "index",
+        "--images",
+        world / "pictures",
+        "--model",
+        Path(train[-1], "model"),
+        "--out",
+        "my gallery",
+    ]
     (search,) = suggested(done(capsys, *index))
     assert "--features" not in search and ".png" in done(capsys, *search)
 
 
 def test_photographs_are_not_searched_in_the_shipped_gallery(cells, tmp_path, capsys):
-    message = refused(capsys, "search", "two dogs", "--model", cells / "run" / "model", "--out", tmp_path)
-    assert "the model knows photographs, and none are given: add --features, or --gallery made by index" in message
+    message = refused(
+        capsys, "search", "two dogs", "--model", cells / "run" / "model", "--out", tmp_path
+    )
+    assert (
+        "the model knows photographs, and none are given: add --features, or --gallery made by index"
+        in message
+    )
 
 
-def test_photographs_that_are_called_as_scenes_are_not_drawn_as_scenes(cells, tmp_path, capsys, monkeypatch):
+def test_photographs_that_are_called_as_scenes_are_not_drawn_as_scenes(
+    cells, tmp_path, capsys, monkeypatch
+):
     """Sets that name no picture have them called by split and row."""
     model, drawn = cells / "run" / "model", []
-    done(capsys, "index", "--features", cells / "features", "--model", model, "--out", tmp_path / "photos")
+    done(
+        capsys,
+        "index",
+        "--features",
+        cells / "features",
+        "--model",
+        model,
+        "--out",
+        tmp_path / "photos",
+    )
     items = ["test-0003", *(f"test-{i:05d}" for i in range(11))]
     replace(Gallery.load(tmp_path / "photos"), items=items).save(tmp_path / "gallery")
     monkeypatch.setattr(plots, "hits", lambda asked, found, *rest: drawn.extend(found[0]))
@@ -560,7 +875,16 @@ def test_photographs_that_are_called_as_scenes_are_not_drawn_as_scenes(cells, tm
 
 
 def test_quick_takes_the_first_quarter_of_each_split(cells, tmp_path, capsys):
-    start = ["train", "--features", cells / "features", "--quick", "--device", "cpu", "--out", tmp_path / "run"]
+    start = [
+        "train",
+        "--features",
+        cells / "features",
+        "--quick",
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "run",
+    ]
     assert "batch is 512, but there are 5 images" in refused(capsys, *start)
     out = done(capsys, *start, "--batch", 4, "--epochs", 2)
     assert "5 images, 25 captions" in out
@@ -577,7 +901,16 @@ def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, m
     fit = photo_experiments.fit
     monkeypatch.setattr(photo_experiments, "fit", lambda *every: seen.append(every) or fit(*every))
     monkeypatch.setattr(photo_experiments, "RECIPE", photo_experiments.RECIPE | {"batch": 4})
-    quick = ["ablate", "--features", cells / "features", "--recipes", "default", "--quick", "--device", "cpu"]
+    quick = [
+        "ablate",
+        "--features",
+        cells / "features",
+        "--recipes",
+        "default",
+        "--quick",
+        "--device",
+        "cpu",
+    ]
     done(capsys, *quick, "--out", tmp_path / "a")
     ((_, train, validation, *_),) = seen
     assert (train.image_count, validation.image_count) == (5, 2)
@@ -590,13 +923,17 @@ def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, m
 # phrases
 
 
-def test_phrases_are_added_by_the_same_options_without_computing_a_feature(world, tmp_path, capsys, monkeypatch):
+def test_phrases_are_added_by_the_same_options_without_computing_a_feature(
+    world, tmp_path, capsys, monkeypatch
+):
     options = ["--vision", world / "vision", "--grid", 2, "--text-states", 2]
     common = karpathy(world, "--images", world / "pictures", "--out", tmp_path / "f")
     done(capsys, *common, *options)
     before = {path: path.read_bytes() for path in (tmp_path / "f").rglob("*.npy")}
     for name in ("_cells", "_words"):
-        monkeypatch.setattr(photos, name, lambda *_: pytest.fail("a feature is computed again"))
+        monkeypatch.setattr(
+            feature_folder, name, lambda *_: pytest.fail("a feature is computed again")
+        )
     message = refused(capsys, *common, *options[:2], "--entities", world / "entities")
     assert "was begun with another vision encoder or other options of it" in message
     assert "phrases" not in open_features(tmp_path / "f", "test")[0].column_names
@@ -607,7 +944,9 @@ def test_phrases_are_added_by_the_same_options_without_computing_a_feature(world
 
 def test_annotations_that_fit_no_picture_are_refused(world, tmp_path, capsys):
     annotated(tmp_path / "others", "77")
-    command = karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f")
+    command = karpathy(
+        world, "--images", world / "pictures", "--vision", world / "vision", "--out", tmp_path / "f"
+    )
     message = refused(capsys, *command, "--entities", tmp_path / "others")
     assert "annotates none of the pictures" in message and not (tmp_path / "f").exists()
     assert "has no Annotations/" in refused(capsys, *command, "--entities", world)
@@ -620,12 +959,28 @@ def test_phrases_without_a_box_are_no_game_and_no_error(world, tmp_path, capsys)
                 (tmp_path / "some" / kind).mkdir(parents=True, exist_ok=True)
                 place = f"{kind}/{Path(name).stem}.{suffix}"
                 shutil.copy(world / "entities" / place, tmp_path / "some" / place)
-    done(capsys, *karpathy(world, "--images", world / "pictures", "--vision", world / "vision", "--entities",
-                           tmp_path / "some", "--out", tmp_path / "f"))  # fmt: skip
+    done(
+        capsys,
+        *karpathy(
+            world,
+            "--images",
+            world / "pictures",
+            "--vision",
+            world / "vision",
+            "--entities",
+            tmp_path / "some",
+            "--out",
+            tmp_path / "f",
+        ),
+    )
     assert any(open_features(tmp_path / "f", "train")[0]["phrases"])
     model = trained(capsys, tmp_path / "f", tmp_path / "run")
-    done(capsys, "evaluate", "--features", tmp_path / "f", "--model", model, "--out", tmp_path / "e")
-    assert "pointing" not in json.loads((tmp_path / "e" / "results.json").read_text(encoding="utf-8"))
+    done(
+        capsys, "evaluate", "--features", tmp_path / "f", "--model", model, "--out", tmp_path / "e"
+    )
+    assert "pointing" not in json.loads(
+        (tmp_path / "e" / "results.json").read_text(encoding="utf-8")
+    )
 
 
 # layers that learn
@@ -633,25 +988,48 @@ def test_phrases_without_a_box_are_no_game_and_no_error(world, tmp_path, capsys)
 
 @pytest.fixture(scope="module")
 def layered(world, tmp_path_factory):
-    """Features below the last two of a text encoder's first two layers (all it has then), and a vision encoder's last
-    two of three."""
+    """Features below the last two of a text encoder's first two layers (all it has then), and a
+    vision encoder's last two of three.
+    """
     out = tmp_path_factory.mktemp("layered") / "features"
-    more = ["--images", world / "pictures", "--vision", world / "vision", "--vision-layers", 2, "--text-depth", 2]
-    assert cli.main([str(each) for each in karpathy(world, *more, "--text-layers", 2, "--out", out)]) == 0
+    more = [
+        "--images",
+        world / "pictures",
+        "--vision",
+        world / "vision",
+        "--vision-layers",
+        2,
+        "--text-depth",
+        2,
+    ]
+    assert (
+        cli.main([str(each) for each in karpathy(world, *more, "--text-layers", 2, "--out", out)])
+        == 0
+    )
     return out
 
 
 LAYERS = {  # train's options: which layers learn
     "all": ([], {"vision": [0, 1], "text": [0, 1]}),
-    "one of the text encoder's": (["--text-layers", 1, "--vision-layers", 0], {"vision": [], "text": [1]}),
-    "one of the vision encoder's": (["--text-layers", 0, "--vision-layers", 1], {"vision": [1], "text": []}),
+    "one of the text encoder's": (
+        ["--text-layers", 1, "--vision-layers", 0],
+        {"vision": [], "text": [1]},
+    ),
+    "one of the vision encoder's": (
+        ["--text-layers", 0, "--vision-layers", 1],
+        {"vision": [1], "text": []},
+    ),
 }
 
 
 @pytest.mark.parametrize("which", LAYERS)
-def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(world, layered, tmp_path, capsys, which):
+def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(
+    world, layered, tmp_path, capsys, which
+):
     options, learning = LAYERS[which]
-    folder = trained(capsys, layered, tmp_path / "run", *options, "--epochs", 2, "--learning-rate", 0.01)
+    folder = trained(
+        capsys, layered, tmp_path / "run", *options, "--epochs", 2, "--learning-rate", 0.01
+    )
     model = load_model(folder)
     pretrained = {"vision": layers_of(vision_encoder())[1:], "text": layers_of(text_encoder())[:2]}
     for name, top in (("vision", model.image_top), ("text", model.text_top)):
@@ -663,13 +1041,17 @@ def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(world, layer
                 if value.dim() > 1:
                     assert torch.equal(value, weights[part]) != learns, (name, place, part)
     tokens = open_features(layered, "test")[1]
-    images, captions = model.train()(tokens.images(torch.arange(8)), tokens.text[torch.arange(0, 40, 5)])
+    images, captions = model.train()(
+        tokens.images(torch.arange(8)), tokens.text[torch.arange(0, 40, 5)]
+    )
     cmc_loss(images, captions, torch.arange(8)).total.backward()
     for name, top in (("vision", model.image_top), ("text", model.text_top)):
         for place, layer in enumerate(top.layers):
             grads = [parameter.grad for parameter in layer.parameters()]
             reached = [grad is not None and bool(grad.abs().sum() > 0) for grad in grads]
-            assert sum(reached) >= len(grads) - 1 if place in learning[name] else not any(reached)  # keys have a bias
+            assert (
+                sum(reached) >= len(grads) - 1 if place in learning[name] else not any(reached)
+            )  # keys have a bias
     # index, evaluate and search read what was learnt
     done(capsys, "index", "--features", layered, "--model", folder, "--out", tmp_path / "gallery")
     images, captions = encode(model.eval(), tokens)
@@ -679,25 +1061,45 @@ def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(world, layer
     report = json.loads((tmp_path / "e" / "results.json").read_text(encoding="utf-8"))
     known = both_ways(global_similarity(images, captions), tokens.caption_image).rsum
     assert report["rows"]["global"]["rsum"] == pytest.approx(known)
-    out = done(capsys, "search", "--image", world / "pictures" / "3000.png", "--features", layered, "--model", folder,
-               "--out", tmp_path / "s")  # fmt: skip
+    out = done(
+        capsys,
+        "search",
+        "--image",
+        world / "pictures" / "3000.png",
+        "--features",
+        layered,
+        "--model",
+        folder,
+        "--out",
+        tmp_path / "s",
+    )
     assert len(re.findall(r"^ +\d +-?\d\.\d+ ", out, re.M)) == 5
 
 
 def test_layers_that_were_not_left_cannot_learn(layered, tmp_path, capsys):
     start = ["train", "--features", layered, *TRAIN, "--out", tmp_path / "run"]
     message = refused(capsys, *start, "--text-layers", 3)
-    assert "--text-layers is 3, but the features leave 2 layers of the text encoder to train: use 0 to 2, or" in message
+    assert (
+        "--text-layers is 3, but the features leave 2 layers of the text encoder to train: use 0 to 2, or"
+        in message
+    )
     assert "--vision-layers is -1" in refused(capsys, *start, "--vision-layers", -1)
     for option in ("--text-layers", "--top-rate"):
-        assert "add --features FOLDER" in refused(capsys, "train", *TRAIN, option, 1, "--out", tmp_path / "run")
+        assert "add --features FOLDER" in refused(
+            capsys, "train", *TRAIN, option, 1, "--out", tmp_path / "run"
+        )
 
 
 def test_the_rate_of_an_encoders_layers_is_a_share_of_the_rate(layered, tmp_path, capsys):
     """At a share of 0 the layers stay as they were, and what is above them learns."""
-    model = load_model(trained(capsys, layered, tmp_path / "run", "--top-rate", 0, "--learning-rate", 0.01))
+    model = load_model(
+        trained(capsys, layered, tmp_path / "run", "--top-rate", 0, "--learning-rate", 0.01)
+    )
     assert model.notes["training"]["top_rate"] == 0
-    pretrained = {"image_top": layers_of(vision_encoder())[1:], "text_top": layers_of(text_encoder())[:2]}
+    pretrained = {
+        "image_top": layers_of(vision_encoder())[1:],
+        "text_top": layers_of(text_encoder())[:2],
+    }
     for name, layers in pretrained.items():
         for mine, before in zip(getattr(model, name).layers, layers):
             for part, value in before.state_dict().items():
@@ -724,12 +1126,21 @@ def test_folds_are_judged_each_alone(detections, tmp_path, capsys):
     assert (
         report["mean_of_folds"]["rows"]["two-stage"]["rsum"] >= report["rows"]["two-stage"]["rsum"]
     )  # smaller galleries
-    assert choice_of(model).local_weight == report["choice"]["local_weight"]
+    assert stored_settings(model).local_weight == report["choice"]["local_weight"]
     message = refused(
-        capsys, "evaluate", "--features", detections, "--model", tmp_path / "run" / "model", "--folds", 13
+        capsys,
+        "evaluate",
+        "--features",
+        detections,
+        "--model",
+        tmp_path / "run" / "model",
+        "--folds",
+        13,
     )
     assert "folds is 13; with 12 images it must be from 1 to 12" in message
-    assert "add --features FOLDER" in refused(capsys, "evaluate", "--model", tmp_path / "run" / "model")
+    assert "add --features FOLDER" in refused(
+        capsys, "evaluate", "--model", tmp_path / "run" / "model"
+    )
     assert "--folds is given, but no features are" in refused(capsys, "evaluate", "--folds", 5)
 
 
@@ -741,6 +1152,10 @@ def test_a_changed_feature_is_found_when_all_is_checked(detections, tmp_path, ca
     content[-1] ^= 255
     path.write_bytes(bytes(content))
     more = ["a star"] if command == "search" else []
-    message = refused(capsys, command, *more, "--features", broken, "--check-all", "--out", tmp_path / "out")
+    message = refused(
+        capsys, command, *more, "--features", broken, "--check-all", "--out", tmp_path / "out"
+    )
     assert re.search(r"train.images.shard-00000.features\.npy is missing or damaged", message)
-    assert "add --features FOLDER" in refused(capsys, command, *more, "--check-all", "--out", tmp_path / "out")
+    assert "add --features FOLDER" in refused(
+        capsys, command, *more, "--check-all", "--out", tmp_path / "out"
+    )

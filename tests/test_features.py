@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from tgdt_mini.features import Features, MappedRows, StoredText, write_features
+from tgdt_mini.files.rows import MappedRows
+from tgdt_mini.photos.features import Features, StoredText, write_features
 from tgdt_mini.text_tokens import TextTokens
 
 COUNTS = [3, 1, 4, 1, 5, 2, 6]  # rows of each item; with 3 items a shard: 3 + 1 + 4, 1 + 5 + 2, 6
@@ -25,9 +26,11 @@ def rows_of(rows, width=4, seed=0):
     every = np.random.default_rng(seed).normal(size=(STARTS[-1], width)).astype(np.float32)
     some = slice(STARTS[rows.start], STARTS[rows.stop])
     return {
-        "features": every[some], "counts": np.array(COUNTS[rows.start : rows.stop]),
-        "ids": np.arange(STARTS[-1])[some], "words": (np.arange(STARTS[-1]) % 3 > 0)[some],
-    }  # fmt: skip
+        "features": every[some],
+        "counts": np.array(COUNTS[rows.start : rows.stop]),
+        "ids": np.arange(STARTS[-1])[some],
+        "words": (np.arange(STARTS[-1]) % 3 > 0)[some],
+    }
 
 
 def written(folder, make=rows_of, key="one", items=ITEMS, **options):
@@ -37,7 +40,11 @@ def written(folder, make=rows_of, key="one", items=ITEMS, **options):
 
 def content(folder):
     """{path: bytes} of every file, hidden ones too."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def damage(path, at=-1):
@@ -72,7 +79,10 @@ def test_int8_is_off_by_a_254th_of_a_rows_largest_number_at_most(tmp_path):
     stored = Features(written(tmp_path / "a", with_extremes, precision="int8"))
     exact = np.concatenate([with_extremes(range(i, min(i + 3, 7)))["features"] for i in (0, 3, 6)])
     found = stored.rows.index_select(0, torch.arange(22))
-    assert found.dtype == torch.float32 and np.load(tmp_path / "a/shard-00000/features.npy").dtype == np.int8
+    assert (
+        found.dtype == torch.float32
+        and np.load(tmp_path / "a/shard-00000/features.npy").dtype == np.int8
+    )
     error = (found - torch.from_numpy(exact)).abs().amax(dim=1)
     bound = torch.from_numpy(exact).abs().amax(dim=1) / 254
     assert (error <= bound * 1.001).all() and (error > 0.2 * bound).any() and not found[0].any()
@@ -84,31 +94,49 @@ def test_features_stay_on_the_disk_and_are_made_a_shard_at_a_time(tmp_path):
     assert asked == [range(0, 3), range(3, 6), range(6, 7)]
     assert all(isinstance(part, np.memmap) for part in stored.rows.parts)
     moved = stored.rows.to("meta")
-    assert moved.parts is stored.rows.parts and moved.index_select(0, torch.tensor([1])).device.type == "meta"
+    assert (
+        moved.parts is stored.rows.parts
+        and moved.index_select(0, torch.tensor([1])).device.type == "meta"
+    )
 
 
 def test_captions_from_the_disk_are_those_in_memory_for_any_choice_of_them(tmp_path):
     stored, every = StoredText.open(Features(written(tmp_path / "a"))), rows_of(range(7))
     longest = max(COUNTS)
     mask = torch.arange(longest) < torch.tensor(COUNTS)[:, None]
-    ids, words = torch.zeros(7, longest, dtype=torch.int64), torch.zeros(7, longest, dtype=torch.bool)
+    ids, words = (
+        torch.zeros(7, longest, dtype=torch.int64),
+        torch.zeros(7, longest, dtype=torch.bool),
+    )
     features = torch.zeros(7, longest, 4, dtype=torch.float16)
     for i in range(7):
         own = slice(STARTS[i], STARTS[i + 1])
-        ids[i, : COUNTS[i]], words[i, : COUNTS[i]] = (torch.from_numpy(every[name][own]) for name in ("ids", "words"))
+        ids[i, : COUNTS[i]], words[i, : COUNTS[i]] = (
+            torch.from_numpy(every[name][own]) for name in ("ids", "words")
+        )
         features[i, : COUNTS[i]] = torch.from_numpy(every["features"][own]).half()
     memory = TextTokens(ids, mask, words, features)
     assert len(stored) == 7
-    chosen = [slice(2, 5), [6, 0], torch.tensor([3, 3, 1]), torch.tensor([True] + 5 * [False] + [True]), slice(0, 7)]
+    chosen = [
+        slice(2, 5),
+        [6, 0],
+        torch.tensor([3, 3, 1]),
+        torch.tensor([True] + 5 * [False] + [True]),
+        slice(0, 7),
+    ]
     for rows in chosen:
         one, other = stored[rows], memory[rows]
         for name in ("ids", "mask", "words", "features"):
             assert torch.equal(getattr(one, name), getattr(other, name)), (rows, name)
         part, again = stored.part(rows), range(len(one))
         assert part.features is stored.features and len(part) == len(one)  # nothing was read
-        assert torch.equal(part[again].features, one.features) and torch.equal(part[again].ids, one.ids)
+        assert torch.equal(part[again].features, one.features) and torch.equal(
+            part[again].ids, one.ids
+        )
     assert torch.equal(stored.to("cpu")[[4, 2]].features, memory[[4, 2]].features)
-    assert torch.equal(stored.part([6, 0, 3]).part([2, 1])[[1, 0]].features, memory[[0, 3]].features)
+    assert torch.equal(
+        stored.part([6, 0, 3]).part([2, 1])[[1, 0]].features, memory[[0, 3]].features
+    )
 
 
 def test_rows_of_any_shards_are_those_of_one_array():
@@ -124,8 +152,12 @@ def test_a_slice_of_rows_stays_on_the_disk(tmp_path, precision):
     rows = Features(written(tmp_path / "a", precision=precision)).rows
     for some in (slice(9), slice(0), slice(5, 20), slice(8, 16), slice(-3, None)):
         part, places = rows[some], torch.arange(22)[some]
-        assert len(part) == len(places) and all(isinstance(each, np.memmap) for each in part.parts if len(each))
-        assert torch.equal(part.index_select(0, torch.arange(len(places))), rows.index_select(0, places))
+        assert len(part) == len(places) and all(
+            isinstance(each, np.memmap) for each in part.parts if len(each)
+        )
+        assert torch.equal(
+            part.index_select(0, torch.arange(len(places))), rows.index_select(0, places)
+        )
 
 
 # a run that was stopped
@@ -162,7 +194,9 @@ written(Path({folder!r}), make)
 @pytest.mark.parametrize("where", ["in the encoder", "while writing"])
 def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, where):
     here = Path(__file__).parent
-    script = KILLED.format(path=[str(here), str(here.parent)], where=where, folder=str(tmp_path / "a"))
+    script = KILLED.format(
+        path=[str(here), str(here.parent)], where=where, folder=str(tmp_path / "a")
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     before = {path.name for path in (tmp_path / "a").iterdir()}
@@ -189,7 +223,9 @@ def test_a_run_that_fails_leaves_whole_shards_only_and_goes_on(tmp_path):
 
 def test_a_finished_run_is_not_done_again(tmp_path):
     before = content(written(tmp_path / "a"))
-    assert content(written(tmp_path / "a", lambda rows: pytest.fail(f"made {rows} again"))) == before
+    assert (
+        content(written(tmp_path / "a", lambda rows: pytest.fail(f"made {rows} again"))) == before
+    )
 
 
 # what is stale, damaged or foreign
@@ -197,9 +233,13 @@ def test_a_finished_run_is_not_done_again(tmp_path):
 
 @pytest.mark.parametrize(
     "change, named",
-    [({"key": "two"}, "key"), ({"precision": "int8"}, "precision"), ({"shard": 4}, "shard"),
-     ({"items": [*ITEMS[:-1], "other"]}, "items")],
-)  # fmt: skip
+    [
+        ({"key": "two"}, "key"),
+        ({"precision": "int8"}, "precision"),
+        ({"shard": 4}, "shard"),
+        ({"items": [*ITEMS[:-1], "other"]}, "items"),
+    ],
+)
 def test_features_of_something_else_are_not_gone_on_with(tmp_path, change, named):
     before = content(written(tmp_path / "a"))
     with pytest.raises(ValueError, match=f"begun with another {named}, so its features are stale"):
@@ -224,13 +264,19 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
 
 
 DAMAGE = {  # what happened, and to which file
-    "cut short": ("shard-00001/features.npy", lambda path: path.write_bytes(path.read_bytes()[:-8])),
+    "cut short": (
+        "shard-00001/features.npy",
+        lambda path: path.write_bytes(path.read_bytes()[:-8]),
+    ),
     "gone": ("shard-00002/features.npy", lambda path: path.unlink()),
     "a shard gone": ("shard-00000", shutil.rmtree),
     "another count": ("shard-00001/counts.npy", damage),
     "another id": ("shard-00000/ids.npy", damage),
     "another manifest": ("manifest.json", lambda path: path.write_bytes(b'{"format": ')),
-    "a manifest of something else": ("manifest.json", lambda path: path.write_text("[1, 2]", encoding="utf-8")),
+    "a manifest of something else": (
+        "manifest.json",
+        lambda path: path.write_text("[1, 2]", encoding="utf-8"),
+    ),
 }
 
 
@@ -281,8 +327,14 @@ WRONG = {
     "counts that do not add up": ({"counts": np.array([1, 1, 1])}, "must add up to 8 rows"),
     "an item without a row": ({"counts": np.array([8, 0, 0])}, "must add up"),
     "too few counts": ({"counts": np.array([8])}, "must add up"),
-    "NaN": ({"features": np.full((8, 4), np.nan, np.float32)}, "features hold NaN, infinity or more"),
-    "more than float16 holds": ({"features": np.full((8, 4), 70000, np.float32)}, "more than float16 holds"),
+    "NaN": (
+        {"features": np.full((8, 4), np.nan, np.float32)},
+        "features hold NaN, infinity or more",
+    ),
+    "more than float16 holds": (
+        {"features": np.full((8, 4), 70000, np.float32)},
+        "more than float16 holds",
+    ),
     "ids of fewer rows": ({"ids": np.arange(5)}, "ids has 5 rows; 3 items have 8 rows of features"),
 }
 

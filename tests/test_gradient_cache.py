@@ -1,4 +1,6 @@
-"""Embedding in chunks gives the gradients of the whole batch, dropout included; accumulating gradients does not."""
+"""Embedding in chunks gives the gradients of the whole batch, dropout included; accumulating
+gradients does not.
+"""
 
 import pytest
 import torch
@@ -8,8 +10,8 @@ from torch.nn.functional import normalize
 from two_processes import trainer_of
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.gradient_cache import embed_in_chunks
 from tgdt_mini.losses import cmc_loss, hard_caption_loss
+from tgdt_mini.scaling.gradient_cache import embed_in_chunks
 
 B, LENGTHS = 12, (3, 1, 4, 2, 5, 3, 2, 2, 6, 1, 3, 4)
 
@@ -20,7 +22,9 @@ class Encoder(nn.Module):
     def __init__(self, dropout=0.0):
         super().__init__()
         torch.manual_seed(0)
-        self.local = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Dropout(dropout), nn.Linear(32, 8)).double()
+        self.local = nn.Sequential(
+            nn.Linear(8, 32), nn.Tanh(), nn.Dropout(dropout), nn.Linear(32, 8)
+        ).double()
         self.head = nn.Linear(8, 8).double()
 
     def forward(self, tokens):
@@ -32,8 +36,11 @@ class Encoder(nn.Module):
 def sides(rows):
     """Tokens of images and of captions, no longer than the rows need."""
     both = random_embedding(1, B, LENGTHS), random_embedding(2, B, LENGTHS[::-1])
-    return [Embedding(s.global_token, s.local_tokens[:, :n], s.mask[:, :n])[rows]
-            for s in both for n in [int(s.mask[rows].sum(1).max())]]  # fmt: skip
+    return [
+        Embedding(s.global_token, s.local_tokens[:, :n], s.mask[:, :n])[rows]
+        for s in both
+        for n in [int(s.mask[rows].sum(1).max())]
+    ]
 
 
 def parts(chunk):
@@ -73,7 +80,10 @@ def test_dropout_is_drawn_again_as_it_was_and_goes_on_as_if_drawn_once():
     kept = [embed(rows) for rows in parts(5)]  # the same chunks with their graphs kept
     images, captions = (Embedding.cat(list(side)) for side in zip(*kept))
     cmc_loss(images, captions, torch.arange(B) // 2).total.backward()
-    known, following = {name: part.grad.clone() for name, part in model.named_parameters()}, torch.rand(1)
+    known, following = (
+        {name: part.grad.clone() for name, part in model.named_parameters()},
+        torch.rand(1),
+    )
     torch.manual_seed(5)
     assert_same(known, gradients(model, embed, 5))
     assert torch.equal(torch.rand(1), following)
@@ -139,7 +149,9 @@ def test_a_loss_that_compares_no_pair_with_another_can_be_accumulated():
         model.zero_grad()
         for rows in parts(chunk):
             images, captions = embed_with(model)(rows)
-            (hard_caption_loss(images, captions, model(wrong[rows]), 0.1) * len(rows) / B).backward()
+            (
+                hard_caption_loss(images, captions, model(wrong[rows]), 0.1) * len(rows) / B
+            ).backward()
         return {name: part.grad for name, part in model.named_parameters() if part.grad is not None}
 
     assert_same(accumulated(B), accumulated(3))

@@ -1,4 +1,6 @@
-"""Grounding on scenes made by hand: which words look at their object, which could have, and which at one like it."""
+"""Grounding on scenes made by hand: which words look at their object, which could have, and which
+at one like it.
+"""
 
 from types import SimpleNamespace
 
@@ -8,51 +10,75 @@ from helpers import tokenizer
 
 from tgdt_mini import scenes
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.grounding import grounding, inside_share
+from tgdt_mini.reports.grounding import grounding, inside_share
 from tgdt_mini.scenes.words import COLOUR_WORDS, SHAPE_WORDS, SIZE_WORDS, true_of
 
 
 def test_inside_share_is_the_part_of_the_region_that_lies_in_the_object():
     regions = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.2, 0.0, 0.6, 0.4], [0.5, 0.5, 1.0, 1.0]])
     objects = torch.tensor([[0.0, 0.0, 0.4, 0.4], [0.0, 0.0, 1.0, 1.0]])
-    torch.testing.assert_close(inside_share(regions, objects), torch.tensor([[1.0, 1.0], [0.5, 1.0], [0.0, 1.0]]))
+    torch.testing.assert_close(
+        inside_share(regions, objects), torch.tensor([[1.0, 1.0], [0.5, 1.0], [0.0, 1.0]])
+    )
 
 
 TEXT = "a red star above a blue ring at night"
-LINKS = [{"caption": 0, "start": TEXT.index(word), "end": TEXT.index(word) + len(word), "objects": [thing]}
-         for word, thing in (("red", 0), ("star", 0), ("blue", 1), ("ring", 1))]  # fmt: skip
+LINKS = [
+    {
+        "caption": 0,
+        "start": TEXT.index(word),
+        "end": TEXT.index(word) + len(word),
+        "objects": [thing],
+    }
+    for word, thing in (("red", 0), ("star", 0), ("blue", 1), ("ring", 1))
+]
 
 
 def grounded(picks, text=TEXT, links=LINKS, true_of=None):
-    """Grounding of a caption whose words pick these regions: 0 on object 0, 1 on object 1, 2 the ground, 3 padding."""
+    """Grounding of a caption whose words pick these regions: 0 on object 0, 1 on object 1, 2 the
+    ground, 3 padding.
+    """
     regions = torch.tensor([[0.0, 0.0, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0], [0.25, 0.0, 0.5, 1.0]])
     dataset = {
         "boxes": [[[0.0, 0.0, 0.3, 0.5], [0.5, 0.5, 1.0, 1.0], [0.9, 0.0, 1.0, 0.1]]],
         "links": [links],
         "captions": [[text]],
     }
-    local = torch.cat([torch.eye(4)[:3], 2 * torch.ones(1, 4)])[None]  # padding would be the best of all
+    local = torch.cat([torch.eye(4)[:3], 2 * torch.ones(1, 4)])[
+        None
+    ]  # padding would be the best of all
     images = Embedding(torch.zeros(1, 4), local, torch.tensor([[True, True, True, False]]))
     words = torch.cat([torch.eye(4)[picks], torch.ones(2, 4)])[None]
     mask = torch.tensor([[True] * len(picks) + [False] * 2])
     tokens = SimpleNamespace(starts=torch.tensor([0, 3]), boxes=regions)
     model = SimpleNamespace(tokenizer=tokenizer())
-    return grounding(model, images, Embedding(torch.zeros(1, 4), words, mask), tokens, dataset, true_of)
+    return grounding(
+        model, images, Embedding(torch.zeros(1, 4), words, mask), tokens, dataset, true_of
+    )
 
 
 def test_grounding_counts_words_whose_best_region_is_in_their_object():
     assert len(tokenizer().pieces(TEXT)) == 9
     best = [2, 0, 0, 2, 2, 1, 1, 2, 2]
-    assert grounded(best) == pytest.approx({"right": 100.0, "chance": 100 / 3, "possible": 100.0, "words": 4})
-    best[1], best[6] = 1, 2  # red and ring look elsewhere; words without a link look where they like
-    assert grounded(best) == pytest.approx({"right": 50.0, "chance": 100 / 3, "possible": 100.0, "words": 4})
+    assert grounded(best) == pytest.approx(
+        {"right": 100.0, "chance": 100 / 3, "possible": 100.0, "words": 4}
+    )
+    best[1], best[6] = (
+        1,
+        2,
+    )  # red and ring look elsewhere; words without a link look where they like
+    assert grounded(best) == pytest.approx(
+        {"right": 50.0, "chance": 100 / 3, "possible": 100.0, "words": 4}
+    )
 
 
 def test_a_word_of_two_objects_may_pick_either():
     links = [{"caption": 0, "start": 4, "end": 9, "objects": [0, 1]}]
     for pick, right in ((0, 100.0), (1, 100.0), (2, 0.0)):
         found = grounded([2, pick], "two stars", links)
-        assert found == pytest.approx({"right": right, "chance": 200 / 3, "possible": 100.0, "words": 1})
+        assert found == pytest.approx(
+            {"right": right, "chance": 200 / 3, "possible": 100.0, "words": 1}
+        )
 
 
 def test_captions_without_links_have_no_grounding():
@@ -61,7 +87,10 @@ def test_captions_without_links_have_no_grounding():
 
 
 def test_a_word_whose_object_no_region_lies_in_is_wrong_and_was_not_possible():
-    links = [*LINKS[:3], LINKS[3] | {"objects": [2]}]  # the ring is a third thing, in a corner without a region
+    links = [
+        *LINKS[:3],
+        LINKS[3] | {"objects": [2]},
+    ]  # the ring is a third thing, in a corner without a region
     best = [2, 0, 0, 2, 2, 1, 1, 2, 2]
     found = grounded(best, links=links)
     assert found == pytest.approx({"right": 75.0, "chance": 25.0, "possible": 75.0, "words": 4})
@@ -73,15 +102,24 @@ def test_a_word_on_another_object_that_it_is_true_of_counts_as_true_and_not_as_r
 
     best = [2, 1, 1, 2, 2, 1, 1, 2, 2]  # red and star look at the ring
     found = grounded(best, true_of=true_of)
-    assert found == pytest.approx({"right": 50.0, "true": 75.0, "chance": 100 / 3, "possible": 100.0, "words": 4})
+    assert found == pytest.approx(
+        {"right": 50.0, "true": 75.0, "chance": 100 / 3, "possible": 100.0, "words": 4}
+    )
 
 
 def test_a_words_truth_is_that_of_its_object():
     for scene in scenes.scenes_of("validation", 20):
         for thing in scene.things:
             for words, attribute in ((COLOUR_WORDS, thing.colour), (SIZE_WORDS, thing.size)):
-                assert all(true_of(word, thing) == (name == attribute)
-                           for name, some in words.items() for word in some)  # fmt: skip
-            assert all(true_of(word, thing) == (name == thing.shape)
-                       for name, pairs in SHAPE_WORDS.items() for pair in pairs for word in pair)  # fmt: skip
+                assert all(
+                    true_of(word, thing) == (name == attribute)
+                    for name, some in words.items()
+                    for word in some
+                )
+            assert all(
+                true_of(word, thing) == (name == thing.shape)
+                for name, pairs in SHAPE_WORDS.items()
+                for pair in pairs
+                for word in pair
+            )
     assert not true_of("above", thing) and not true_of("", thing)

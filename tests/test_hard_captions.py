@@ -8,15 +8,18 @@ import torch
 from helpers import random_embedding
 
 from tgdt_mini import scenes
-from tgdt_mini.data import scene_tokens
-from tgdt_mini.hard_captions import Lexicon, hard_caption
 from tgdt_mini.losses import hard_caption_loss
+from tgdt_mini.photos.feature_folder import first_images
 from tgdt_mini.scenes import grammar
+from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
+from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.similarity import local_similarity
 from tgdt_mini.text_tokens import TextTokenizer
 
-LEXICON = Lexicon(((("red", "scarlet"), ("blue",)), (("star",), ("ring", "hoop"))), (("above", "below"),))
+LEXICON = Lexicon(
+    ((("red", "scarlet"), ("blue",)), (("star",), ("ring", "hoop"))), (("above", "below"),)
+)
 
 
 def changes(caption, lexicon=LEXICON, tries=60):
@@ -65,15 +68,15 @@ def test_a_set_with_hard_captions_keeps_them_beside_their_captions():
     dataset = scenes.load("train", first=12)
     tokenizer = TextTokenizer.learn([caption for own in dataset["captions"] for caption in own])
     _, tokens = scene_tokens("train", tokenizer, first=12)
-    hard = tokens.with_hard_captions(tokenizer, lexicon(), seed=3)
-    again = tokens.with_hard_captions(tokenizer, lexicon(), seed=3)
+    hard = with_hard_captions(tokens, tokenizer, lexicon(), seed=3)
+    again = with_hard_captions(tokens, tokenizer, lexicon(), seed=3)
     assert torch.equal(hard.hard.ids, again.hard.ids) and len(hard.hard) == len(tokens.captions)
     rng = random.Random(3)
     for row, caption in enumerate(tokens.captions):
         made = hard_caption(caption, lexicon(), rng)
         real = hard.hard.ids[row][hard.hard.words[row]]
         assert real.tolist() == (tokenizer([made]).ids[0][1:-1].tolist() if made else [])
-    assert len(hard.first(5).hard) == len(hard.first(5).captions)
+    assert len(first_images(hard, 5).hard) == len(first_images(hard, 5).captions)
 
 
 def test_the_loss_is_the_mean_of_a_two_way_cross_entropy_of_local_scores():
@@ -81,7 +84,9 @@ def test_the_loss_is_the_mean_of_a_two_way_cross_entropy_of_local_scores():
     good, bad = (local_similarity(images, text).diagonal() for text in (captions, hard))
     logits = torch.stack([good, bad], dim=1) / 0.05
     expected = torch.nn.functional.cross_entropy(logits, torch.zeros(5, dtype=torch.int64))
-    assert hard_caption_loss(images, captions, hard, 0.05).item() == pytest.approx(expected.item(), rel=1e-9)
+    assert hard_caption_loss(images, captions, hard, 0.05).item() == pytest.approx(
+        expected.item(), rel=1e-9
+    )
     assert hard_caption_loss(images, captions, captions, 0.05).item() == pytest.approx(math.log(2))
     with pytest.raises(ValueError, match="temperature"):
         hard_caption_loss(images, captions, hard, 0)

@@ -1,4 +1,6 @@
-"""Patches and regions: nothing of the picture is lost, objects are found, and only pixels are read."""
+"""Patches and regions: nothing of the picture is lost, objects are found, and only pixels are
+read.
+"""
 
 import json
 import random
@@ -26,7 +28,9 @@ from tgdt_mini.image_tokens import (
 
 
 def noise(wide, high, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (high, wide, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (high, wide, 3), dtype=np.uint8)
+    )
 
 
 @pytest.mark.parametrize("wide, high, patch", [(112, 112, CROP), (48, 32, 16), (20, 30, 5)])
@@ -37,13 +41,19 @@ def test_patches_put_together_again_are_the_image(wide, high, patch):
     assert features.shape == (wide * high // patch**2, patch * patch * 3)
     again = np.zeros((high, wide, 3), np.uint8)
     for feature, box in zip(features, boxes):
-        x0, y0, x1, y1 = (round(float(value) * side) for value, side in zip(box, (wide, high, wide, high)))
+        x0, y0, x1, y1 = (
+            round(float(value) * side) for value, side in zip(box, (wide, high, wide, high))
+        )
         again[y0:y1, x0:x1] = feature.reshape(patch, patch, 3)
     assert np.array_equal(again, np.asarray(image))
 
 
 def test_patches_of_the_default_size_have_the_width_that_models_are_told():
-    assert patches(noise(112, 112))[0].shape[1] == PATCH_WIDTH == whole(noise(112, 112), patches=True).shape[0]
+    assert (
+        patches(noise(112, 112))[0].shape[1]
+        == PATCH_WIDTH
+        == whole(noise(112, 112), patches=True).shape[0]
+    )
 
 
 def test_an_image_that_patches_do_not_fill_is_an_error():
@@ -52,7 +62,12 @@ def test_an_image_that_patches_do_not_fill_is_an_error():
 
 
 def test_geometry_adds_the_area():
-    boxes = torch.tensor([[[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]], [[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.0, 0.0]]])
+    boxes = torch.tensor(
+        [
+            [[0.5, 0.0, 1.0, 0.5], [0.0, 0.0, 1.0, 1.0]],
+            [[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.0, 0.0]],
+        ]
+    )
     found = geometry(boxes)
     assert torch.equal(found[..., :4], boxes)
     torch.testing.assert_close(found[..., 4], torch.tensor([[0.25, 1.0], [0.25, 0.0]]))
@@ -63,7 +78,11 @@ def test_overlap_is_intersection_over_union():
     assert overlap(box, box) == 1
     assert overlap(box, (0.5, 0.0, 1.0, 0.5)) == 0 == overlap(box, (0.6, 0.6, 1.0, 1.0))
     assert overlap(box, (0.25, 0.0, 0.75, 0.5)) == pytest.approx(1 / 3)
-    assert overlap(box, (0.0, 0.0, 1.0, 1.0)) == pytest.approx(1 / 4) == overlap((0.0, 0.0, 1.0, 1.0), box)
+    assert (
+        overlap(box, (0.0, 0.0, 1.0, 1.0))
+        == pytest.approx(1 / 4)
+        == overlap((0.0, 0.0, 1.0, 1.0), box)
+    )
 
 
 def flood_fill(kinds):
@@ -98,15 +117,23 @@ def spiral(side):
     return kinds
 
 
-@pytest.mark.parametrize("kinds", [
-    *(np.random.default_rng(seed).integers(0, 3, (17, 23)) for seed in range(6)),
-    spiral(21), np.zeros((9, 5), int), np.arange(12).reshape(3, 4), np.zeros((1, 1), int),
-    np.indices((12, 13)).sum(axis=0) % 2,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        *(np.random.default_rng(seed).integers(0, 3, (17, 23)) for seed in range(6)),
+        spiral(21),
+        np.zeros((9, 5), int),
+        np.arange(12).reshape(3, 4),
+        np.zeros((1, 1), int),
+        np.indices((12, 13)).sum(axis=0) % 2,
+    ],
+)
 def test_connected_labels_are_those_of_a_flood_fill(kinds):
     found, known = connected(kinds), flood_fill(kinds)
     pairs = set(zip(found.reshape(-1).tolist(), known.reshape(-1).tolist()))
-    assert len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})  # a renaming
+    assert (
+        len(pairs) == len({one for one, _ in pairs}) == len({other for _, other in pairs})
+    )  # a renaming
 
 
 def test_main_colours_take_near_colours_together_and_keep_far_ones_apart():
@@ -114,7 +141,11 @@ def test_main_colours_take_near_colours_together_and_keep_far_ones_apart():
     pixels[::2] += 16  # a shade of the same red
     pixels[:, 5:] = (30, 30, 200)
     kinds = image_tokens.main_colours(pixels)
-    assert len(np.unique(kinds[:, :5])) == 1 and len(np.unique(kinds[:, 5:])) == 1 and kinds[0, 0] != kinds[0, 5]
+    assert (
+        len(np.unique(kinds[:, :5])) == 1
+        and len(np.unique(kinds[:, 5:])) == 1
+        and kinds[0, 0] != kinds[0, 5]
+    )
 
 
 def test_regions_are_found_on_nine_objects_of_ten():
@@ -146,7 +177,10 @@ def test_a_region_shows_its_own_pixels_and_where_they_are():
     features, boxes = regions(image)
     assert len(features) == 1 and np.abs(boxes[0] * 112 - (20, 40, 60, 80)).max() <= 2
     crop = features[0].reshape(CROP, CROP, 4)
-    assert np.abs(crop[4:12, 4:12, :3].astype(int) - (200, 30, 30)).max() <= 2 and (crop[4:12, 4:12, 3] == 255).all()
+    assert (
+        np.abs(crop[4:12, 4:12, :3].astype(int) - (200, 30, 30)).max() <= 2
+        and (crop[4:12, 4:12, 3] == 255).all()
+    )
 
 
 def test_regions_read_pixels_and_nothing_else(monkeypatch):

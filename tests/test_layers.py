@@ -1,10 +1,13 @@
-"""The parts of a branch: slot 0 alone, what is hidden in training and from whom, and waves that tell places apart."""
+"""The parts of a branch: slot 0 alone, what is hidden in training and from whom, and waves that
+tell places apart.
+"""
 
 import pytest
 import torch
 
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.layers import DropFeatures, DropItems, Layers, sinusoids, waves
+from tgdt_mini.layers import DropItems, Layers, sinusoids, waves
+from tgdt_mini.photos.reader import DropFeatures
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
@@ -49,5 +52,7 @@ def test_sinusoids_tell_places_apart_and_see_of_two_places_how_far_apart_they_ar
 def test_waves_are_the_numbers_and_two_waves_of_each_at_every_frequency():
     numbers = torch.tensor([[0.5, 0.25]])
     assert torch.equal(waves(numbers, 0), numbers)
-    wanted = torch.tensor([[0.5, 0.25, 1, 0.5**0.5, 0, 0.5**0.5, 0, 1, -1, 0]])  # sin, cos of 1 pi, of 2 pi
+    wanted = torch.tensor(
+        [[0.5, 0.25, 1, 0.5**0.5, 0, 0.5**0.5, 0, 1, -1, 0]]
+    )  # sin, cos of 1 pi, of 2 pi
     torch.testing.assert_close(waves(numbers, 2), wanted, rtol=0, atol=1e-6)

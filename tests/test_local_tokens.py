@@ -1,10 +1,12 @@
-"""Stored tokens against the tokens that were given: what rounding costs, and that segments do not show."""
+"""Stored tokens against the tokens that were given: what rounding costs, and that segments do not
+show.
+"""
 
 import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini.local_tokens import LocalTokens, Segment
+from tgdt_mini.files.rows import LocalTokens, Segment
 
 LENGTHS = (3, 1, 5, 2, 4, 2, 3)
 
@@ -34,7 +36,9 @@ def test_the_worked_value():
 
 
 def test_a_score_from_int8_is_near_the_true_one():
-    """A word's dot product with a region is off by |word| x |rounding| at most: half a step for each of D numbers."""
+    """A word's dot product with a region is off by |word| x |rounding| at most: half a step for
+    each of D numbers.
+    """
     _, tokens, counts = packed(128)
     read = Segment.of(tokens, counts, "int8").take(torch.arange(len(tokens)))
     bound = 128**0.5 * tokens.abs().amax(1) / 254  # words have length 1
@@ -47,7 +51,9 @@ def test_fetching_gives_each_items_own_tokens_whatever_the_segments(cuts, precis
     embedding, _, _ = packed()
     edges = [0, *cuts, len(LENGTHS)]
     parts = [embedding[start:end] for start, end in zip(edges, edges[1:])]
-    segments = [Segment.of(part.local_tokens[part.mask], part.mask.sum(1), precision) for part in parts]
+    segments = [
+        Segment.of(part.local_tokens[part.mask], part.mask.sum(1), precision) for part in parts
+    ]
     stored = LocalTokens(tuple(segments))
     assert stored.offsets.tolist() == [0, 3, 4, 9, 11, 15, 17, 20] and stored.longest == 5
     ids = torch.tensor([[0, 2, 6], [1, 3, 4]])

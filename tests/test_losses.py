@@ -8,7 +8,13 @@ from helpers import random_embedding
 
 from tgdt_mini import losses
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.losses import cmc_loss, consistency_loss, hard_caption_loss, hinge_loss, info_nce_loss
+from tgdt_mini.losses import (
+    cmc_loss,
+    consistency_loss,
+    hard_caption_loss,
+    hinge_loss,
+    info_nce_loss,
+)
 from tgdt_mini.similarity import global_similarity, local_similarity
 
 B = 6
@@ -16,7 +22,11 @@ SAME_IMAGE = torch.tensor([7, 3, 7, 5, 3, 7])
 
 
 def random_scores(seed=0, batch=B):
-    return torch.rand(batch, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(batch, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        * 2
+        - 1
+    )
 
 
 def same(ids):
@@ -47,20 +57,32 @@ def info_nce_by_loops(scores, temperature, positives):
 
 
 def test_worked_values():
-    assert hinge_loss(torch.tensor([[0.5, 0.4], [0.1, 0.6]]), reduction="sum").item() == pytest.approx(0.1)
+    assert hinge_loss(
+        torch.tensor([[0.5, 0.4], [0.1, 0.6]]), reduction="sum"
+    ).item() == pytest.approx(0.1)
     eye = torch.eye(2)
-    assert consistency_loss(eye, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), reduction="sum").item() == pytest.approx(1.4)
+    assert consistency_loss(
+        eye, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), reduction="sum"
+    ).item() == pytest.approx(1.4)
     assert info_nce_loss(eye, 1.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
 @pytest.mark.parametrize("negatives", ["hardest", "mean"])
-@pytest.mark.parametrize("ids", [None, SAME_IMAGE], ids=["one caption an image", "several captions an image"])
+@pytest.mark.parametrize(
+    "ids", [None, SAME_IMAGE], ids=["one caption an image", "several captions an image"]
+)
 def test_hinge_equals_the_formula(negatives, ids):
     scores = random_scores()
     positives = None if ids is None else same(ids)
-    expected = hinge_by_loops(scores, 0.2, torch.eye(B) > 0 if ids is None else same(ids), negatives)
-    assert hinge_loss(scores, 0.2, positives, negatives, "sum").item() == pytest.approx(expected, rel=1e-12)
-    assert hinge_loss(scores, 0.2, positives, negatives, "mean").item() == pytest.approx(expected / B, rel=1e-12)
+    expected = hinge_by_loops(
+        scores, 0.2, torch.eye(B) > 0 if ids is None else same(ids), negatives
+    )
+    assert hinge_loss(scores, 0.2, positives, negatives, "sum").item() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert hinge_loss(scores, 0.2, positives, negatives, "mean").item() == pytest.approx(
+        expected / B, rel=1e-12
+    )
 
 
 def test_hinge_reads_rows_and_columns_of_an_unequal_mask():
@@ -68,11 +90,15 @@ def test_hinge_reads_rows_and_columns_of_an_unequal_mask():
     scores, positives = random_scores(), torch.zeros(B, B, dtype=torch.bool)
     positives[0, 1] = positives[4, 2] = True
     expected = hinge_by_loops(scores, 0.5, positives, "hardest")
-    assert hinge_loss(scores, 0.5, positives, reduction="sum").item() == pytest.approx(expected, rel=1e-12)
+    assert hinge_loss(scores, 0.5, positives, reduction="sum").item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_captions_of_one_image_are_never_negatives():
-    """Released code, row 8: only the diagonal is a match, so a sister caption can be the hardest negative."""
+    """Released code, row 8: only the diagonal is a match, so a sister caption can be the hardest
+    negative.
+    """
     scores = torch.full((4, 4), -1.0, dtype=torch.float64).fill_diagonal_(0.5)
     scores[0, 1] = scores[1, 0] = 0.9  # pairs 0 and 1 show one image, whose captions suit both
     positives = same(torch.tensor([1, 1, 2, 3]))
@@ -84,7 +110,10 @@ def test_captions_of_one_image_are_never_negatives():
 
 @pytest.mark.parametrize("negatives", ["hardest", "mean"])
 def test_without_a_negative_the_loss_is_0_and_so_is_its_gradient(negatives):
-    for scores, positives in ((random_scores(batch=1), None), (random_scores(), torch.ones(B, B, dtype=torch.bool))):
+    for scores, positives in (
+        (random_scores(batch=1), None),
+        (random_scores(), torch.ones(B, B, dtype=torch.bool)),
+    ):
         scores.requires_grad_()
         loss = hinge_loss(scores, positives=positives, negatives=negatives)
         loss.backward()
@@ -92,12 +121,16 @@ def test_without_a_negative_the_loss_is_0_and_so_is_its_gradient(negatives):
 
 
 def test_the_mean_does_not_depend_on_the_batch_size():
-    """Released code, row 9: a sum ties the learning rate to the batch. Two copies must cost as much as one."""
+    """Released code, row 9: a sum ties the learning rate to the batch. Two copies must cost as much
+    as one.
+    """
     scores = random_scores()
     far = torch.full_like(scores, -9.0)
     doubled = torch.cat([torch.cat([scores, far], 1), torch.cat([far, scores], 1)])
     assert hinge_loss(doubled).item() == pytest.approx(hinge_loss(scores).item())
-    assert hinge_loss(doubled, reduction="sum").item() == pytest.approx(2 * hinge_loss(scores, reduction="sum").item())
+    assert hinge_loss(doubled, reduction="sum").item() == pytest.approx(
+        2 * hinge_loss(scores, reduction="sum").item()
+    )
 
 
 @pytest.mark.parametrize("negatives", ["hardest", "mean"])
@@ -108,13 +141,22 @@ def test_values_of_a_collapsed_model(negatives):
 
 
 def test_consistency_equals_the_formula():
-    images, captions = random_embedding(0, B, 1).global_token, random_embedding(1, B, 1).global_token
+    images, captions = (
+        random_embedding(0, B, 1).global_token,
+        random_embedding(1, B, 1).global_token,
+    )
     expected = 0.0
     for j in range(B):
-        worst = max(abs(float(captions[i] @ captions[j]) - float(images[i] @ images[j])) for i in range(B))
+        worst = max(
+            abs(float(captions[i] @ captions[j]) - float(images[i] @ images[j])) for i in range(B)
+        )
         expected += max(0.0, worst - 0.3)
-    assert consistency_loss(images, captions, 0.3, "sum").item() == pytest.approx(expected, rel=1e-12)
-    assert consistency_loss(images, captions, 0.3, "mean").item() == pytest.approx(expected / B, rel=1e-12)
+    assert consistency_loss(images, captions, 0.3, "sum").item() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert consistency_loss(images, captions, 0.3, "mean").item() == pytest.approx(
+        expected / B, rel=1e-12
+    )
     assert consistency_loss(images, images).item() == 0
 
 
@@ -123,13 +165,19 @@ def test_info_nce_equals_the_formula(ids):
     scores = random_scores()
     positives = torch.eye(B, dtype=torch.bool) if ids is None else same(ids)
     expected = info_nce_by_loops(scores, 0.1, positives)
-    assert info_nce_loss(scores, 0.1, None if ids is None else positives).item() == pytest.approx(expected, rel=1e-12)
-    assert info_nce_loss(scores, torch.tensor(0.1, dtype=torch.float64), positives).item() == pytest.approx(expected)
+    assert info_nce_loss(scores, 0.1, None if ids is None else positives).item() == pytest.approx(
+        expected, rel=1e-12
+    )
+    assert info_nce_loss(
+        scores, torch.tensor(0.1, dtype=torch.float64), positives
+    ).item() == pytest.approx(expected)
 
 
 def test_info_nce_without_other_positives_is_cross_entropy():
     scores, target = random_scores(), torch.arange(B)
-    expected = sum(torch.nn.functional.cross_entropy(s / 0.07, target) for s in (scores, scores.T)) / 2
+    expected = (
+        sum(torch.nn.functional.cross_entropy(s / 0.07, target) for s in (scores, scores.T)) / 2
+    )
     torch.testing.assert_close(info_nce_loss(scores, 0.07), expected)
 
 
@@ -154,7 +202,15 @@ def batch():
 @pytest.mark.parametrize("inter", ["hinge", "info_nce"])
 def test_cmc_is_the_sum_of_its_parts(inter):
     images, captions = batch()
-    loss = cmc_loss(images, captions, SAME_IMAGE, inter=inter, margin=0.4, consistency_margin=0.1, temperature=0.2)
+    loss = cmc_loss(
+        images,
+        captions,
+        SAME_IMAGE,
+        inter=inter,
+        margin=0.4,
+        consistency_margin=0.1,
+        temperature=0.2,
+    )
 
     def expected(scores):
         if inter == "hinge":
@@ -163,7 +219,9 @@ def test_cmc_is_the_sum_of_its_parts(inter):
 
     torch.testing.assert_close(loss.inter_global, expected(global_similarity(images, captions)))
     torch.testing.assert_close(loss.inter_local, expected(local_similarity(images, captions)))
-    torch.testing.assert_close(loss.intra, consistency_loss(images.global_token, captions.global_token, 0.1))
+    torch.testing.assert_close(
+        loss.intra, consistency_loss(images.global_token, captions.global_token, 0.1)
+    )
     torch.testing.assert_close(loss.total, loss.inter_global + loss.inter_local + loss.intra)
     assert min(loss.inter_global, loss.inter_local, loss.intra) > 0
 
@@ -172,7 +230,8 @@ def test_cmc_hands_on_negatives_and_reduction():
     images, captions = batch()
     loss = cmc_loss(images, captions, negatives="mean", reduction="sum")
     torch.testing.assert_close(
-        loss.inter_global, hinge_loss(global_similarity(images, captions), negatives="mean", reduction="sum")
+        loss.inter_global,
+        hinge_loss(global_similarity(images, captions), negatives="mean", reduction="sum"),
     )
     torch.testing.assert_close(
         loss.intra, consistency_loss(images.global_token, captions.global_token, reduction="sum")
@@ -186,7 +245,11 @@ def test_a_part_switched_off_is_0_and_costs_nothing(off, monkeypatch):
 
     images, captions = batch()
     whole = cmc_loss(images, captions)
-    computes = {"global": "global_similarity", "local": "local_similarity", "intra": "consistency_loss"}
+    computes = {
+        "global": "global_similarity",
+        "local": "local_similarity",
+        "intra": "consistency_loss",
+    }
     monkeypatch.setattr(losses, computes[off], refuse)
     loss = cmc_loss(images, captions, **{f"use_{off}": False})
     part = "intra" if off == "intra" else f"inter_{off}"
@@ -195,15 +258,22 @@ def test_a_part_switched_off_is_0_and_costs_nothing(off, monkeypatch):
 
 
 def test_each_part_reaches_its_tokens_in_both_modalities():
-    for part, moved in (("inter_global", "global_token"), ("intra", "global_token"), ("inter_local", "local_tokens")):
+    for part, moved in (
+        ("inter_global", "global_token"),
+        ("intra", "global_token"),
+        ("inter_local", "local_tokens"),
+    ):
         images, captions = batch()
         sides = (images, captions)
         leaves = {
-            name: [getattr(side, name).requires_grad_() for side in sides] for name in ("global_token", "local_tokens")
+            name: [getattr(side, name).requires_grad_() for side in sides]
+            for name in ("global_token", "local_tokens")
         }
         loss = cmc_loss(images, captions, margin=1.0, consistency_margin=0.05)
         for name, tensors in leaves.items():
-            for gradient in torch.autograd.grad(getattr(loss, part), tensors, retain_graph=True, allow_unused=True):
+            for gradient in torch.autograd.grad(
+                getattr(loss, part), tensors, retain_graph=True, allow_unused=True
+            ):
                 assert (gradient is not None and bool(gradient.any())) == (name == moved)
 
 
@@ -221,7 +291,9 @@ def test_cmc_gradients():
         return loss.total
 
     leaves = [
-        tensor.requires_grad_() for side in (images, captions) for tensor in (side.global_token, side.local_tokens)
+        tensor.requires_grad_()
+        for side in (images, captions)
+        for tensor in (side.global_token, side.local_tokens)
     ]
     assert torch.autograd.gradcheck(total, leaves, fast_mode=True)
 
@@ -232,8 +304,13 @@ def test_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(cmc_loss(images, captions).total, expected.total)
         confused = hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1)
-    assert torch.equal(confused, hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1))
-    assert cmc_loss(images.to(torch.bfloat16), captions.to(torch.bfloat16)).total.dtype == torch.float32
+    assert torch.equal(
+        confused, hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1)
+    )
+    assert (
+        cmc_loss(images.to(torch.bfloat16), captions.to(torch.bfloat16)).total.dtype
+        == torch.float32
+    )
     assert hinge_loss(random_scores().to(torch.bfloat16)).dtype == torch.float32
 
 
@@ -250,7 +327,10 @@ def test_float32_under_autocast():
         (lambda s: cmc_loss(batch()[0], batch()[1][:2]), "6 images and 2 captions"),
         (lambda s: cmc_loss(*batch(), inter="clip"), "inter is 'clip'"),
         (lambda s: cmc_loss(*batch(), inter="info_nce", reduction="sum"), "reduction is 'sum'"),
-        (lambda s: cmc_loss(*batch(), use_global=False, use_local=False, use_intra=False), "at least one"),
+        (
+            lambda s: cmc_loss(*batch(), use_global=False, use_local=False, use_intra=False),
+            "at least one",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

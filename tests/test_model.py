@@ -1,4 +1,6 @@
-"""The two branches: names, unit vectors, masks, company that does not matter, and which parameters learn when."""
+"""The two branches: names, unit vectors, masks, company that does not matter, and which parameters
+learn when.
+"""
 
 import itertools
 import warnings
@@ -52,24 +54,33 @@ def wider(tokens, extra):
             torch.cat([tokens.words, torch.zeros(more, dtype=torch.bool)], 1),
         )
     batch, width = len(tokens), tokens.features.shape[2]
-    features = torch.cat([tokens.features, torch.full((batch, extra, width), 200, dtype=tokens.features.dtype)], 1)
+    features = torch.cat(
+        [tokens.features, torch.full((batch, extra, width), 200, dtype=tokens.features.dtype)], 1
+    )
     boxes = torch.cat([tokens.boxes, torch.full((batch, extra, 4), 0.7)], 1)
     mask = torch.cat([tokens.mask, torch.zeros(batch, extra, dtype=torch.bool)], 1)
     return ImageTokens(features, boxes, mask, tokens.whole)
 
 
 def same(one, other):
-    """Two embeddings of the same items agree on global tokens, and on local tokens where they are real."""
+    """Two embeddings of the same items agree on global tokens, and on local tokens where they are
+    real.
+    """
     torch.testing.assert_close(one.global_token, other.global_token, **CLOSE)
     counts = one.mask.sum(dim=1)
     assert torch.equal(counts, other.mask.sum(dim=1))
     for row in range(len(one)):
-        mine, theirs = one.local_tokens[row, one.mask[row]], other.local_tokens[row, other.mask[row]]
+        mine, theirs = (
+            one.local_tokens[row, one.mask[row]],
+            other.local_tokens[row, other.mask[row]],
+        )
         torch.testing.assert_close(mine, theirs, **CLOSE)
 
 
 def both(model, image_rows, caption_rows):
-    return model.encode_images(images_of(image_rows)), model.encode_captions(captions_of(caption_rows))
+    return model.encode_images(images_of(image_rows)), model.encode_captions(
+        captions_of(caption_rows)
+    )
 
 
 @MODES
@@ -81,10 +92,15 @@ def test_both_branches_give_unit_global_and_local_tokens_and_a_mask(mode_of):
         (model.encode_captions(captions), 4, captions.words[:, 1:]),
     ):
         assert isinstance(embedding, tgdt_mini.Embedding)
-        assert embedding.global_token.shape == (size, 32) and embedding.local_tokens.shape == (*mask.shape, 32)
+        assert embedding.global_token.shape == (size, 32) and embedding.local_tokens.shape == (
+            *mask.shape,
+            32,
+        )
         assert torch.equal(embedding.mask, mask)
         torch.testing.assert_close(embedding.global_token.norm(dim=-1), torch.ones(size))
-        torch.testing.assert_close(embedding.local_tokens.norm(dim=-1)[mask], torch.ones(int(mask.sum())))
+        torch.testing.assert_close(
+            embedding.local_tokens.norm(dim=-1)[mask], torch.ones(int(mask.sum()))
+        )
 
 
 def test_local_tokens_of_a_caption_are_its_word_pieces_the_last_one_too():
@@ -94,14 +110,19 @@ def test_local_tokens_of_a_caption_are_its_word_pieces_the_last_one_too():
 
 def test_a_forward_is_both_encodings():
     model = tiny_model()
-    for one, other in zip(model(images_of([1, 2]), captions_of([5, 10])), both(model, [1, 2], [5, 10])):
+    for one, other in zip(
+        model(images_of([1, 2]), captions_of([5, 10])), both(model, [1, 2], [5, 10])
+    ):
         same(one, other)
 
 
 @MODES
 def test_padding_does_not_change_an_embedding(mode_of):
     model = mode_of(tiny_model())
-    for encoder, tokens in ((model.encode_images, images_of([0, 1, 2])), (model.encode_captions, captions_of([3, 9]))):
+    for encoder, tokens in (
+        (model.encode_images, images_of([0, 1, 2])),
+        (model.encode_captions, captions_of([3, 9])),
+    ):
         same(encoder(tokens), encoder(wider(tokens, 4)))
 
 
@@ -109,7 +130,10 @@ def test_padding_does_not_change_an_embedding(mode_of):
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_the_company_in_a_batch_does_not_change_an_embedding(mode_of, norm_first):
     model = mode_of(tiny_model(norm_first=norm_first, local_layers=2, global_layers=2))
-    for encoder, rows_of in ((model.encode_images, images_of), (model.encode_captions, captions_of)):
+    for encoder, rows_of in (
+        (model.encode_images, images_of),
+        (model.encode_captions, captions_of),
+    ):
         rows = list(range(40))
         together = encoder(rows_of(rows))
         assert len(set(together.mask.sum(dim=1).tolist())) > 2  # ragged
@@ -134,7 +158,9 @@ def test_encoding_leaves_the_model_in_the_mode_it_was_in():
         model = tiny_model(dropout=0.5).train(training)
         one, other = encode(model, token_set()), encode(model, token_set())
         assert model.training == training
-        assert all(torch.equal(a.global_token, b.global_token) for a, b in zip(one, other))  # dropout off
+        assert all(
+            torch.equal(a.global_token, b.global_token) for a, b in zip(one, other)
+        )  # dropout off
 
 
 def test_training_and_evaluation_score_the_same_local_tokens():
@@ -174,10 +200,16 @@ def test_branches_are_one_class_and_share_no_weight():
 def gradients(use_global=True, use_local=True, use_intra=True, stop_gradient=False):
     """Names of the parameters that a batch's loss gives a gradient, and of all parameters."""
     model, owner = tiny_model(), list(range(0, 40, 2))
-    images, captions = model(images_of(owner), captions_of([5 * row for row in owner]), stop_gradient)
+    images, captions = model(
+        images_of(owner), captions_of([5 * row for row in owner]), stop_gradient
+    )
     parts = {"use_global": use_global, "use_local": use_local, "use_intra": use_intra}
-    cmc_loss(images, captions, negatives="mean", margin=0.5, consistency_margin=0.0, **parts).total.backward()
-    learns = {name for name, part in model.named_parameters() if part.grad is not None and part.grad.any()}
+    cmc_loss(
+        images, captions, negatives="mean", margin=0.5, consistency_margin=0.0, **parts
+    ).total.backward()
+    learns = {
+        name for name, part in model.named_parameters() if part.grad is not None and part.grad.any()
+    }
     return learns, {name for name, _ in model.named_parameters()}
 
 
@@ -203,7 +235,9 @@ def test_global_terms_without_the_stop_reach_everything():
 
 def test_the_words_of_a_caption_matter_in_their_order():
     model = tiny_model().eval()
-    embedding = model.encode_captions(tokenizer()(["a red star above a blue ring", "a blue star above a red ring"]))
+    embedding = model.encode_captions(
+        tokenizer()(["a red star above a blue ring", "a blue star above a red ring"])
+    )
     assert not torch.allclose(embedding.global_token[0], embedding.global_token[1], atol=1e-3)
 
 
@@ -224,11 +258,15 @@ def test_boxes_matter():
 
 
 def test_encoding_changes_no_input():
-    tokens = ImageTokens.pad([torch.rand(2, 6), torch.rand(1, 6)], [torch.rand(2, 4).sort().values, torch.zeros(1, 4)])
+    tokens = ImageTokens.pad(
+        [torch.rand(2, 6), torch.rand(1, 6)], [torch.rand(2, 4).sort().values, torch.zeros(1, 4)]
+    )
     before = [part.clone() for part in (tokens.features, tokens.boxes, tokens.whole)]
     for slot in ("zero", "whole"):
         tiny_model(image_features=6, image_slot=slot).encode_images(tokens)
-    assert all(torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.whole)))
+    assert all(
+        torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.whole))
+    )
 
 
 def test_features_of_another_width_are_an_error():
@@ -258,10 +296,19 @@ def test_the_paper_model_has_the_sizes_of_the_released_code():
         model = TGDT(TGDTConfig.paper())
     assert model.word.num_embeddings == 30522
     linears = [part for part in model.read_region if isinstance(part, torch.nn.Linear)]
-    assert [(part.in_features, part.out_features) for part in linears] == [(2048 + 5, 2048), (2048, 2048)]
-    for branch, own in ((model.image_branch, (4, 2048, 4, 2048)), (model.text_branch, (6, 768, 12, 3072))):
-        for layers, sizes in ((branch.own, own), (branch.local_layers, (2, 1024, 4, 2048)),
-                              (branch.global_layers, (2, 1024, 4, 2048))):  # fmt: skip
+    assert [(part.in_features, part.out_features) for part in linears] == [
+        (2048 + 5, 2048),
+        (2048, 2048),
+    ]
+    for branch, own in (
+        (model.image_branch, (4, 2048, 4, 2048)),
+        (model.text_branch, (6, 768, 12, 3072)),
+    ):
+        for layers, sizes in (
+            (branch.own, own),
+            (branch.local_layers, (2, 1024, 4, 2048)),
+            (branch.global_layers, (2, 1024, 4, 2048)),
+        ):
             count, width, heads, feedforward = sizes
             assert len(layers.layers) == count
             for layer in layers.layers:
@@ -273,8 +320,12 @@ def test_the_paper_model_has_the_sizes_of_the_released_code():
 
 def test_the_paper_model_takes_a_step():
     model = TGDT(TGDTConfig.paper(vocabulary=500))
-    images = ImageTokens.pad([torch.rand(3, 2048), torch.rand(2, 2048)], [torch.zeros(3, 4), torch.ones(2, 4)])
-    captions = TextTokens(torch.randint(4, 500, (2, 6)), torch.ones(2, 6, dtype=torch.bool), torch.ones(2, 6) > 0)
+    images = ImageTokens.pad(
+        [torch.rand(3, 2048), torch.rand(2, 2048)], [torch.zeros(3, 4), torch.ones(2, 4)]
+    )
+    captions = TextTokens(
+        torch.randint(4, 500, (2, 6)), torch.ones(2, 6, dtype=torch.bool), torch.ones(2, 6) > 0
+    )
     before = model.image_branch.project.weight[:2].clone()
     loss = cmc_loss(*model(images, captions)).total
     loss.backward()
@@ -294,7 +345,12 @@ def test_encoding_warns_of_nothing():
 def test_an_embedding_of_parts_that_do_not_fit_is_an_error():
     good = torch.zeros(2, 8), torch.zeros(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
     Embedding(*good)
-    for place, bad in ((1, torch.zeros(2, 3, 7)), (1, torch.zeros(3, 3, 8)), (2, good[2][:, :2]), (2, good[2].int())):
+    for place, bad in (
+        (1, torch.zeros(2, 3, 7)),
+        (1, torch.zeros(3, 3, 8)),
+        (2, good[2][:, :2]),
+        (2, good[2].int()),
+    ):
         with pytest.raises(ValueError):
             Embedding(*(bad if i == place else part for i, part in enumerate(good)))
 
@@ -318,7 +374,11 @@ def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbo
 
 
 def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_one():
-    width, tokens, mask = 32, torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)), torch.ones(2, 4) > 0
+    width, tokens, mask = (
+        32,
+        torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)),
+        torch.ones(2, 4) > 0,
+    )
     plain, mixed = (
         TokenBranch(tiny_config(context=context, local_layers=0, global_layers=0), width, 0, 2, 64)
         for context in (0.0, 2.0)
@@ -327,12 +387,16 @@ def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_o
     before, after = plain(tokens, mask, mask), mixed(tokens, mask, mask)
     assert torch.equal(before.global_token, after.global_token)
     slots = plain.project(tokens)
-    torch.testing.assert_close(after.local_tokens, normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1))
+    torch.testing.assert_close(
+        after.local_tokens, normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1)
+    )
 
 
 def test_the_mini_images_local_tokens_know_of_no_other_region():
     model = tiny_model(image_local_layers=0, image_layers=0)
-    assert not len(model.image_branch.local_layers.layers) and len(model.text_branch.local_layers.layers)
+    assert not len(model.image_branch.local_layers.layers) and len(
+        model.text_branch.local_layers.layers
+    )
     images = token_set().images(torch.arange(2))
     changed = replace(images, features=images.features.clone())
     changed.features[:, 1] = 0
@@ -343,16 +407,26 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
 
 def test_a_power_of_image_features_is_taken_before_anything_reads_them():
     images = images_of([0, 1, 2])
-    images = replace(images, features=images.features.float() - 100, whole=images.whole.float() - 100)
+    images = replace(
+        images, features=images.features.float() - 100, whole=images.whole.float() - 100
+    )
 
     def signed_root(numbers):
-        return torch.where(numbers < 0, -(-numbers).clamp(min=0).sqrt(), numbers.clamp(min=0).sqrt())
+        return torch.where(
+            numbers < 0, -(-numbers).clamp(min=0).sqrt(), numbers.clamp(min=0).sqrt()
+        )
 
     rooted = replace(images, features=signed_root(images.features), whole=signed_root(images.whole))
     plain, power = tiny_model().eval(), tiny_model(image_power=0.5).eval()
-    torch.testing.assert_close(power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens)
-    torch.testing.assert_close(power.encode_images(images).global_token, plain.encode_images(rooted).global_token)
-    assert not torch.allclose(power.encode_images(images).global_token, plain.encode_images(images).global_token)
+    torch.testing.assert_close(
+        power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens
+    )
+    torch.testing.assert_close(
+        power.encode_images(images).global_token, plain.encode_images(rooted).global_token
+    )
+    assert not torch.allclose(
+        power.encode_images(images).global_token, plain.encode_images(images).global_token
+    )
 
 
 def test_features_that_are_0_have_a_gradient_under_a_power_too():

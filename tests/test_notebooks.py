@@ -1,4 +1,6 @@
-"""Every committed notebook has its frame, was run in order, and is small and tidy. That its outputs are true: nbval."""
+"""Every committed notebook has its frame, was run in order, and is small and tidy. That its outputs
+are true: nbval.
+"""
 
 import base64
 import importlib.util
@@ -21,10 +23,20 @@ refresh = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(refresh)
 BOOKS = refresh.notebooks()
 CHAPTERS = [
-    "00_start_here", "01_retrieval_game", "02_tokenizers", "03_dual_branches", "04_similarity", "05_cmc_loss",
-    "06_training", "07_two_stage_inference", "08_honest_evaluation", "09_opening_the_model", "10_ablations",
-    "11_from_scenes_to_photographs", "12_scaling_out",
-]  # fmt: skip
+    "00_start_here",
+    "01_retrieval_game",
+    "02_tokenizers",
+    "03_dual_branches",
+    "04_similarity",
+    "05_cmc_loss",
+    "06_training",
+    "07_two_stage_inference",
+    "08_honest_evaluation",
+    "09_opening_the_model",
+    "10_ablations",
+    "11_from_scenes_to_photographs",
+    "12_scaling_out",
+]
 LAST = ["Check yourself", "Recap", "Exercises", "Next"]
 
 
@@ -75,7 +87,9 @@ def test_it_begins_with_promise_minutes_needs_and_three_objectives(path):
     head = book.cells[0].source
     title, promise = head.split("\n\n")[:2]
     assert re.fullmatch(rf"# {path.name[:2]} · \S.*", title)
-    assert re.fullmatch(r"\*\*[^*]+[.!?]\*\*", promise.strip()), "one bold sentence: what the reader will have"
+    assert re.fullmatch(r"\*\*[^*]+[.!?]\*\*", promise.strip()), (
+        "one bold sentence: what the reader will have"
+    )
     assert 0 < refresh.minutes(book) <= 2
     assert "**You need**:" in head
     objectives = head.split("**You will be able to:**")[1].strip().splitlines()
@@ -99,13 +113,20 @@ def test_it_ends_with_check_recap_exercises_next(path):
 @each
 def test_each_exercise_has_difficulty_minutes_a_check_a_hint_and_a_solution(path):
     cells = read(path).cells
-    found = [place for place, cell in enumerate(cells) if refresh.CHECK in cell.source and cell.cell_type == "code"]
+    found = [
+        place
+        for place, cell in enumerate(cells)
+        if refresh.CHECK in cell.source and cell.cell_type == "code"
+    ]
     assert 2 <= len(found) <= 3
     for place in found:
         about, exercise, folded = cells[place - 1 : place + 2]
         assert re.search(r"^### Exercise \d · \S", about.source, re.M)
         assert re.search(r"Difficulty: [●○]{3} · about \d+ minutes", about.source)
-        assert "assert" in exercise.source.split(refresh.CHECK)[1] and refresh.UNDONE in exercise.source
+        assert (
+            "assert" in exercise.source.split(refresh.CHECK)[1]
+            and refresh.UNDONE in exercise.source
+        )
         assert exercise.outputs and exercise.outputs[0].text.strip() == refresh.UNDONE
         for summary in ("<summary>Hint</summary>", "<summary>Solution</summary>"):
             assert folded.source.count(summary) == 1
@@ -118,7 +139,9 @@ def test_code_comes_in_small_cells_with_prose_around_them(path):
     lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code(book)]
     assert max(lengths) <= 30
     assert quantiles(lengths, n=10)[-1] <= 20
-    assert max(len(line) for cell in code(book) for line in cell.source.splitlines()) <= 120, "a page is not wider"
+    assert max(len(line) for cell in code(book) for line in cell.source.splitlines()) <= 120, (
+        "a page is not wider"
+    )
     assert len(lengths) >= (10 if path.name.startswith("00") else 20)
     texts = sum(cell.cell_type == "markdown" for cell in book.cells)
     assert 1 <= texts / len(lengths) <= 2.6
@@ -128,19 +151,27 @@ def test_code_comes_in_small_cells_with_prose_around_them(path):
 def test_nothing_in_it_is_hidden_or_belongs_to_one_machine(path):
     book = read(path)
     for cell in book.cells:
-        assert not re.search(r"(?<![\w.:/])/(home|root|tmp|work|Users|usr)/|[A-Z]:\\\\", cell.source), cell.id
+        assert not re.search(
+            r"(?<![\w.:/])/(home|root|tmp|work|Users|usr)/|[A-Z]:\\\\", cell.source
+        ), cell.id
         if cell.cell_type == "code":
             assert not re.search(r";\s*$", cell.source, re.M), cell.id
             assert not re.search(r"^\s*[!%]", cell.source, re.M), cell.id
     for output in outputs(book):
-        text = str(output.get("text", "")) + str({k: v for k, v in output.get("data", {}).items() if k != "image/png"})
-        assert not re.search(r"/(home|root|tmp|work|Users)/|0x[0-9a-f]{6,}|site-packages", text), text[:200]
+        text = str(output.get("text", "")) + str(
+            {k: v for k, v in output.get("data", {}).items() if k != "image/png"}
+        )
+        assert not re.search(r"/(home|root|tmp|work|Users)/|0x[0-9a-f]{6,}|site-packages", text), (
+            text[:200]
+        )
 
 
 @each
 def test_at_most_one_cell_in_twenty_is_left_out_of_the_comparison(path):
     book = read(path)
-    ignored = [cell for cell in code(book) if "nbval-ignore-output" in cell.metadata.get("tags", [])]
+    ignored = [
+        cell for cell in code(book) if "nbval-ignore-output" in cell.metadata.get("tags", [])
+    ]
     assert len(ignored) <= max(1, 0.05 * len(code(book)))
     for cell in code(book):
         assert set(cell.metadata.get("tags", [])) <= {"nbval-ignore-output"}
@@ -149,7 +180,9 @@ def test_at_most_one_cell_in_twenty_is_left_out_of_the_comparison(path):
 
 def test_at_most_one_cell_in_twenty_of_the_whole_book_is_left_out():
     cells = [cell for path in BOOKS for cell in code(read(path))]
-    assert sum("nbval-ignore-output" in cell.metadata.get("tags", []) for cell in cells) <= 0.05 * len(cells)
+    assert sum(
+        "nbval-ignore-output" in cell.metadata.get("tags", []) for cell in cells
+    ) <= 0.05 * len(cells)
 
 
 @each
@@ -203,15 +236,21 @@ def test_the_readme_lists_the_chapters_with_their_titles_and_minutes():
 def test_refreshing_tells_text_from_pictures_and_solving_takes_the_readers_place():
     def book(text, picture):
         cell = nbformat.v4.new_code_cell("print(1)", id="nb00-001")
-        cell.outputs = [nbformat.v4.new_output("stream", text=part) for part in (text[:1], text[1:])]
-        cell.outputs.append(nbformat.v4.new_output("display_data", {"image/png": picture, "text/plain": "a"}))
+        cell.outputs = [
+            nbformat.v4.new_output("stream", text=part) for part in (text[:1], text[1:])
+        ]
+        cell.outputs.append(
+            nbformat.v4.new_output("display_data", {"image/png": picture, "text/plain": "a"})
+        )
         return nbformat.v4.new_notebook(cells=[cell])
 
     assert not refresh.changes(book("12", "x"), book("12", "x"))
     assert "text changed" in refresh.changes(book("12", "x"), book("13", "x"))[0]
     assert "picture only" in refresh.changes(book("12", "x"), book("12", "y"))[0]
     exercise = nbformat.v4.new_code_cell(f"def f(): ...\n{refresh.CHECK}\nprint(f())")
-    folded = nbformat.v4.new_markdown_cell("<summary>Solution</summary>\n\n```python\ndef f():\n    return 4\n```\n")
+    folded = nbformat.v4.new_markdown_cell(
+        "<summary>Solution</summary>\n\n```python\ndef f():\n    return 4\n```\n"
+    )
     solved = nbformat.v4.new_notebook(cells=[exercise, folded])
     assert refresh.solve(solved) == 1
     assert solved.cells[0].source == f"def f():\n    return 4\n{refresh.CHECK}\nprint(f())"
@@ -219,9 +258,13 @@ def test_refreshing_tells_text_from_pictures_and_solving_takes_the_readers_place
 
 @pytest.mark.parametrize("capability,threads", [("default", "2"), ("avx2", "1")])
 def test_outputs_hold_with_other_instructions_and_another_number_of_threads(capability, threads):
-    """Chapters that score, train and search are compared again as an older or a larger processor would run them."""
+    """Chapters that score, train and search are compared again as an older or a larger processor
+    would run them.
+    """
     books = [str(path) for path in BOOKS if path.name[:2] in ("04", "05", "07")]
     settings = {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads}
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *books]
-    done = subprocess.run(run, cwd=TOP, env=os.environ | settings, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        run, cwd=TOP, env=os.environ | settings, capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stdout[-3000:]

@@ -1,4 +1,6 @@
-"""The package as a whole: what it imports, what it promises by name, and how its files are read and written."""
+"""The package as a whole: what it imports, what it promises by name, and how its files are read and
+written.
+"""
 
 import ast
 import json
@@ -13,7 +15,8 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 import tgdt_mini
-from tgdt_mini import paths, scenes
+from tgdt_mini import scenes
+from tgdt_mini.files import paths, whole
 
 HOME = Path(tgdt_mini.__file__).parent
 ROOT = HOME.parent
@@ -21,6 +24,8 @@ NAMES = (
     "Embedding TGDTConfig TGDT global_similarity local_similarity mixed_similarity hinge_loss consistency_loss "
     "cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model save_model"
 ).split()
+WINGS = "files scenes search encoders photos reports scaling runs bench commands".split()
+BOOK_FLOOR = 0.5  # above files, below the scenes
 HEAVY = {"transformers", "datasets", "matplotlib", "seaborn", "tokenizers", "pandas"}
 
 
@@ -32,9 +37,14 @@ def python(code):
 def test_importing_the_package_loads_nothing_heavy():
     loaded = "json.dumps(sorted({name.split('.')[0] for name in sys.modules}))"
     assert not HEAVY & set(python(f"import json, sys, tgdt_mini; print({loaded})"))
-    modules = "model, similarity, losses, evaluation, retrieval, training, checkpoint, data, text_tokens, scenes, cli"
-    modules += ", pictures, records, sources, entities, detections"
-    assert not HEAVY & set(python(f"import json, sys; from tgdt_mini import {modules}; print({loaded})"))
+    modules = ", ".join(
+        ".".join(("tgdt_mini", *path.relative_to(HOME).with_suffix("").parts)).removesuffix(
+            ".__init__"
+        )
+        for path in sorted(HOME.rglob("*.py"))
+        if path.name != "__main__.py"
+    )
+    assert not HEAVY & set(python(f"import json, sys, {modules}; print({loaded})"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,68 +55,76 @@ def test_every_name_of_the_contract_is_there(name):
 def test_the_rest_of_the_contract_is_there():
     assert callable(tgdt_mini.scenes.load) and set(scenes.SPLITS) == {"train", "validation", "test"}
     assert all(callable(getattr(tgdt_mini.TGDTConfig, name)) for name in ("mini", "paper"))
-    assert all(callable(getattr(tgdt_mini.TGDT, name)) for name in ("encode_images", "encode_captions"))
-    assert all(callable(getattr(tgdt_mini.Gallery, name)) for name in ("build", "save", "load", "search"))
+    assert all(
+        callable(getattr(tgdt_mini.TGDT, name)) for name in ("encode_images", "encode_captions")
+    )
+    assert all(
+        callable(getattr(tgdt_mini.Gallery, name)) for name in ("build", "save", "load", "search")
+    )
     assert all(hasattr(tgdt_mini, name) for name in tgdt_mini.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         tgdt_mini.nothing  # noqa: B018
 
 
-def test_imports_point_one_way():
-    """No module knows more than its room allows: similarities no data, losses no model, and so on."""
-    never = {
-        "image_tokens": {"text_tokens", "model", "training"},
-        "text_tokens": {"image_tokens", "model", "training"},
-        "embedding": {"model", "data", "training"},
-        "pictures": {"data", "records", "model"},
-        "records": {"sources", "data", "model", "training"},
-        "sources": {"data", "model", "training"},
-        "data": {"losses", "model", "training"},
-        "text_backbone": {"image_tokens", "data", "losses", "model", "training"},
-        "vision_backbone": {"text_tokens", "losses", "model", "training"},
-        "backbones": {"losses", "model", "training"},
-        "config": {"layers", "model", "data", "training"},
-        "layers": {"model", "data", "losses", "training"},
-        "model": {"losses", "training", "scenes", "retrieval"},
-        "similarity": {"training", "model", "data"},
-        "losses": {"model", "training", "data"},
-        "evaluation": {"training", "model"},
-        "retrieval": {"training", "model", "data"},
-        "plots": {"training", "model"},
-        "photos": {"model", "training", "experiments"},
-        "training": {"plots", "scenes", "retrieval"},
-    }
-    for name, banned in never.items():
-        source = (HOME / f"{name}.py").read_text(encoding="utf-8")
-        known = {
-            part
-            for node in ast.parse(source).body  # imports at the top; a door inside a function is another matter
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tgdt_mini")
-            for part in ([node.module.split(".")[1]] if "." in node.module else [alias.name for alias in node.names])
-        }
-        assert not known & banned, f"{name} imports {known & banned}"
+def known_rooms(path):
+    """Dotted names of all that a module imports from the package, inside functions too: {"similarity", "files.whole"}."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tgdt_mini":
+            home = node.module.split(".")[1:]
+            rooms |= {".".join([*home, alias.name]) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            rooms |= {
+                alias.name[10:] for alias in node.names if alias.name.startswith("tgdt_mini.")
+            }
+    return rooms
+
+
+def test_imports_run_one_way():
+    """The book knows files/ and itself; a wing knows the book and the wings before it in WINGS."""
+    floor = {wing: level for level, wing in enumerate(WINGS)}
+    for path in sorted(HOME.rglob("*.py")):
+        home = path.relative_to(HOME).parts
+        if home[0] in ("__init__.py", "__main__.py", "cli.py"):
+            continue  # the doors: they open every room
+        if home[0] in ("model.py", "training.py"):
+            continue  # their seams come next
+        level = floor[home[0]] if len(home) > 1 else BOOK_FLOOR
+        for name in known_rooms(path):
+            other = name.split(".")[0]
+            assert floor.get(other, BOOK_FLOOR) <= level, f"{'/'.join(home)} imports {name}"
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])
 def test_the_code_is_clean(command):
     done = subprocess.run(
         [sys.executable, "-m", "ruff", *command, str(HOME), str(ROOT / "tests")],
-        capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_python_asked_for_is_the_same_everywhere_and_one_that_every_tested_version_takes():
-    lowest = re.search(r'requires-python = ">=(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    lowest = re.search(
+        r'requires-python = ">=(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )[1]
     start = (ROOT / "notebooks" / "00_start_here.ipynb").read_text(encoding="utf-8")
     for text in ((ROOT / "README.md").read_text(encoding="utf-8"), start):
         assert set(re.findall(r"Python (\d\.\d+) or newer", text)) == {lowest}
     assert f"sys.version_info >= ({lowest.replace('.', ', ')})" in start
-    tested = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
-    wanted = {name: metadata.metadata(name)["Requires-Python"] for name in tested if _is_installed(name)}
+    tested = re.findall(
+        r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M
+    )
+    wanted = {
+        name: metadata.metadata(name)["Requires-Python"] for name in tested if _is_installed(name)
+    }
     assert len(wanted) > 10
     for name, versions in wanted.items():
-        assert SpecifierSet(versions or "").contains(f"{lowest}.0"), f"{name} needs Python {versions}"
+        assert SpecifierSet(versions or "").contains(f"{lowest}.0"), (
+            f"{name} needs Python {versions}"
+        )
 
 
 def _is_installed(name):
@@ -121,11 +139,17 @@ def test_text_is_read_and_written_as_utf_8():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            name = (
+                node.func.attr
+                if isinstance(node.func, ast.Attribute)
+                else getattr(node.func, "id", "")
+            )
             named = {keyword.arg for keyword in node.keywords}
             opens = name == "open" and isinstance(node.func, ast.Name)
             if name in ("read_text", "write_text") or opens:
-                assert "encoding" in named, f"{path.name}, line {node.lineno}: {name} without encoding"
+                assert "encoding" in named, (
+                    f"{path.name}, line {node.lineno}: {name} without encoding"
+                )
 
 
 def test_every_module_says_what_it_is_for():
@@ -135,7 +159,9 @@ def test_every_module_says_what_it_is_for():
 
 def test_the_files_speak_of_no_machine():
     for path in [*HOME.rglob("*.py"), *(ROOT / "tests").glob("*.py")]:
-        assert not re.search(r"/(root|home|work|tmp|Users)/\w", path.read_text(encoding="utf-8")), path
+        assert not re.search(r"/(root|home|work|tmp|Users)/\w", path.read_text(encoding="utf-8")), (
+            path
+        )
 
 
 def test_the_data_folder_has_a_checksum_for_each_split():
@@ -155,7 +181,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    paths.write_whole(tmp_path / "new" / "file.txt", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\n")
+    whole.write_whole(tmp_path / "new" / "file.txt", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\n")
     assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
 
     def full(path, content):
@@ -164,44 +190,54 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError):
-        paths.write_whole(tmp_path / "new" / "file.txt", "another")
+        whole.write_whole(tmp_path / "new" / "file.txt", "another")
     assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
 def test_a_report_is_json_for_every_reader_whatever_its_figures(tmp_path):
-    report = {"rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}}, "history": [{"loss": float("nan")}, (3,)]}
-    paths.write_report(tmp_path / "report.json", report)
+    report = {
+        "rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}},
+        "history": [{"loss": float("nan")}, (3,)],
+    }
+    whole.write_report(tmp_path / "report.json", report)
 
     def never(word):
         raise AssertionError(f"{word} is not JSON")
 
     text = (tmp_path / "report.json").read_text(encoding="utf-8")
     assert json.loads(text, parse_constant=never) == {
-        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}}, "history": [{"loss": None}, [3]]
-    }  # fmt: skip
+        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}},
+        "history": [{"loss": None}, [3]],
+    }
     assert text.endswith("}\n") and report["rows"]["global"]["median"] == float("inf")
 
 
 def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
-    with paths.whole_folder(tmp_path / "folder") as beside:
+    with whole.whole_folder(tmp_path / "folder") as beside:
         (beside / "a").write_text("old", encoding="utf-8")
-    with pytest.raises(KeyboardInterrupt), paths.whole_folder(tmp_path / "folder") as beside:
+    with pytest.raises(KeyboardInterrupt), whole.whole_folder(tmp_path / "folder") as beside:
         (beside / "a").write_text("new", encoding="utf-8")
         raise KeyboardInterrupt
-    assert (tmp_path / "folder" / "a").read_text(encoding="utf-8") == "old" and len(list(tmp_path.iterdir())) == 1
-    with paths.whole_folder(tmp_path / "folder") as beside:
+    assert (tmp_path / "folder" / "a").read_text(encoding="utf-8") == "old" and len(
+        list(tmp_path.iterdir())
+    ) == 1
+    with whole.whole_folder(tmp_path / "folder") as beside:
         (beside / "b").write_text("new", encoding="utf-8")
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"] and len(list(tmp_path.iterdir())) == 1
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"] and len(
+        list(tmp_path.iterdir())
+    ) == 1
 
 
 def killed(tmp_path, at):
-    """tmp_path/folder after a process that was writing "new" in place of "old" was killed, `at` a step."""
+    """tmp_path/folder after a process that was writing "new" in place of "old" was killed, `at` a
+    step.
+    """
     code = f"""
 import os
 from pathlib import Path
-from tgdt_mini import paths
-with paths.whole_folder(Path("folder")) as beside:
+from tgdt_mini.files import whole
+with whole.whole_folder(Path("folder")) as beside:
     (beside / "a").write_text("old", encoding="utf-8")
 rename = Path.rename
 def then_die(path, target):
@@ -209,67 +245,80 @@ def then_die(path, target):
     os._exit(9)
 def die(*_, **__):
     os._exit(9)
-with paths.whole_folder(Path("folder")) as beside:
+with whole.whole_folder(Path("folder")) as beside:
     (beside / "a").write_text("new", encoding="utf-8")
     {at}
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 9
     return tmp_path / "folder"
 
 
-BETWEEN, WRITING, TIDYING = "Path.rename = then_die", "die()", "paths.shutil.rmtree = die"
+BETWEEN, WRITING, TIDYING = "Path.rename = then_die", "die()", "whole.shutil.rmtree = die"
 
 
 def test_old_files_moved_aside_by_a_process_that_was_killed_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    monkeypatch.setattr(whole, "MOMENT", 0.01)
     folder = killed(tmp_path, BETWEEN)
     assert not folder.exists()
-    paths.put_back(folder)
-    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [folder]
-    paths.put_back(folder)  # nothing to do
+    whole.put_back(folder)
+    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [
+        folder
+    ]
+    whole.put_back(folder)  # nothing to do
     assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_a_writer_puts_them_back_before_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "MOMENT", 0.01)
+    monkeypatch.setattr(whole, "MOMENT", 0.01)
     folder = killed(tmp_path, BETWEEN)
-    with pytest.raises(KeyboardInterrupt), paths.whole_folder(folder, marker="a"):
+    with pytest.raises(KeyboardInterrupt), whole.whole_folder(folder, marker="a"):
         raise KeyboardInterrupt
-    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [folder]
+    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [
+        folder
+    ]
 
 
 def test_a_reader_waits_for_a_living_process_that_is_between_its_renames(tmp_path, monkeypatch):
     folder = killed(tmp_path, BETWEEN)
     new = next(path for path in tmp_path.iterdir() if not path.name.endswith("-old"))
-    monkeypatch.setattr(paths.time, "sleep", lambda seconds: new.rename(folder))
-    paths.put_back(folder)
+    monkeypatch.setattr(whole.time, "sleep", lambda seconds: new.rename(folder))
+    whole.put_back(folder)
     assert (folder / "a").read_text(encoding="utf-8") == "new"
 
 
 def test_old_files_that_were_replaced_do_not_come_back_when_somebody_deletes_the_folder(tmp_path):
     folder = killed(tmp_path, TIDYING)
-    assert (folder / "a").read_text(encoding="utf-8") == "new" and len(list(tmp_path.iterdir())) == 2
-    paths.shutil.rmtree(folder)
-    paths.put_back(folder)
+    assert (folder / "a").read_text(encoding="utf-8") == "new" and len(
+        list(tmp_path.iterdir())
+    ) == 2
+    whole.shutil.rmtree(folder)
+    whole.put_back(folder)
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("at", [WRITING, TIDYING])
-def test_what_killed_processes_left_is_removed_once_nobody_can_be_at_work_there(tmp_path, monkeypatch, at):
+def test_what_killed_processes_left_is_removed_once_nobody_can_be_at_work_there(
+    tmp_path, monkeypatch, at
+):
     folder = killed(tmp_path, at)
-    others = [tmp_path / name for name in (".folder-1-abcd1234", ".folder-abcd123", ".folder", ".another-abcd1234")]
+    others = [
+        tmp_path / name
+        for name in (".folder-1-abcd1234", ".folder-abcd123", ".folder", ".another-abcd1234")
+    ]
     for other in others:
         other.mkdir()
     left = [path for path in tmp_path.iterdir() if path not in (folder, *others)]
     assert len(left) == 1
 
     def write():
-        with paths.whole_folder(folder) as beside:
+        with whole.whole_folder(folder) as beside:
             (beside / "a").write_text("newest", encoding="utf-8")
 
     write()
     assert left[0].exists()  # a living process may have written there a moment ago
-    monkeypatch.setattr(paths, "ABANDONED", -1)
+    monkeypatch.setattr(whole, "ABANDONED", -1)
     write()
     assert sorted(tmp_path.iterdir()) == sorted([folder, *others])

@@ -1,4 +1,6 @@
-"""Whole runs with tiny pretrained encoders: a model trained on their features, judged, and gone on with."""
+"""Whole runs with tiny pretrained encoders: a model trained on their features, judged, and gone on
+with.
+"""
 
 import json
 import os
@@ -10,21 +12,30 @@ import torch
 from helpers import save_encoder, text_encoder, tokenizer, vision_encoder
 from test_photos import PICTURES, data, encoders, records, saved_sources
 
-from tgdt_mini import assessment, photo_experiments
-from tgdt_mini.backbones import attach
 from tgdt_mini.checkpoint import load_model
-from tgdt_mini.cutting import layers_of
+from tgdt_mini.encoders.cutting import layers_of
+from tgdt_mini.encoders.load import load_encoders
+from tgdt_mini.encoders.text import TextBackbone
+from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.encoding import encode, encode_texts
-from tgdt_mini.features import Features
-from tgdt_mini.photo_experiments import assess_on_photos, encode_split, train_on_photos
-from tgdt_mini.photos import extract, open_features
-from tgdt_mini.recipe import TrainingConfig
-from tgdt_mini.text_backbone import TextBackbone
+from tgdt_mini.photos.feature_folder import extract, open_features
+from tgdt_mini.photos.features import Features
+from tgdt_mini.reports import report as reporting
+from tgdt_mini.runs import photos as photo_experiments
+from tgdt_mini.runs.photos import assess_on_photos, encode_split, train_on_photos
 from tgdt_mini.training import Trainer, validate
-from tgdt_mini.vision_backbone import VisionBackbone
+from tgdt_mini.training_config import TrainingConfig
 
-SIZES = dict(width=32, feedforward=64, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32,
-             text_heads=2)  # fmt: skip
+SIZES = dict(
+    width=32,
+    feedforward=64,
+    heads=2,
+    image_hidden=32,
+    image_width=32,
+    image_heads=2,
+    text_width=32,
+    text_heads=2,
+)
 QUICK = dict(epochs=2, batch=8, learning_rate=1e-3, mirror=True, hide_regions=0.25, hide_words=0.2)
 
 
@@ -45,7 +56,9 @@ def features(tmp_path_factory, sources):
 def run(tmp_path_factory, features):
     """The folder of a short run with everything on, and what it returned."""
     out = tmp_path_factory.mktemp("run")
-    return out, train_on_photos(features, TrainingConfig(**QUICK), out, "cpu", progress=False, **SIZES)
+    return out, train_on_photos(
+        features, TrainingConfig(**QUICK), out, "cpu", progress=False, **SIZES
+    )
 
 
 def largest_gap(one, other):
@@ -59,10 +72,18 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     out, model = run
     again = load_model(out / "model")
     assert [row["epoch"] for row in again.notes["history"]] == [1, 2]
-    assert again.config.image_source == json.loads((features / "encoders.json").read_text(encoding="utf-8"))["vision"]
+    assert (
+        again.config.image_source
+        == json.loads((features / "encoders.json").read_text(encoding="utf-8"))["vision"]
+    )
     report = assess_on_photos(again, features)
     assert report == {**assess_on_photos(model, features), "milliseconds": report["milliseconds"]}
-    assert report["images"] == 12 and set(report["rows"]) == {"global", "local", "full mixed", "two-stage"}
+    assert report["images"] == 12 and set(report["rows"]) == {
+        "global",
+        "local",
+        "full mixed",
+        "two-stage",
+    }
     game, found = report["pointing"], records("test", 12)
     assert game["phrases with a box"] == sum(len(phrases) for phrases in found["phrases"])
     assert 0 < game["random"] < 100 and 0 <= game["words"] <= 100
@@ -70,8 +91,10 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
 
 
 def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):
-    calls, encode_all = [], assessment.encode
-    monkeypatch.setattr(assessment, "encode", lambda *every: calls.append(every) or encode_all(*every))
+    calls, encode_all = [], reporting.encode
+    monkeypatch.setattr(
+        reporting, "encode", lambda *every: calls.append(every) or encode_all(*every)
+    )
     monkeypatch.setattr(photo_experiments, "encode", lambda *every: pytest.fail("encoded again"))
     assert "pointing" in assess_on_photos(run[1], features) and len(calls) == 1
 
@@ -79,10 +102,12 @@ def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):
 def test_features_on_the_fly_give_what_features_from_disk_give(features, run):
     out, _ = run
     model, (_, tokens) = load_model(out / "model"), open_features(features, "test")
-    attach(model)
+    load_encoders(model)
     images, captions = encode(model, tokens)
     with torch.no_grad():
-        direct = model.encode_images(model.vision([record["image"] for record in records("test", 12)]))
+        direct = model.encode_images(
+            model.vision([record["image"] for record in records("test", 12)])
+        )
     assert largest_gap(images, direct) < 1e-3
     assert largest_gap(captions, encode_texts(model, list(tokens.captions))) < 1e-3
 
@@ -91,8 +116,14 @@ def test_only_what_is_above_the_cut_learns(features, sources, run):
     _, model = run
     for name, end in zip(("image_top", "text_top"), encoders(sources)):
         mine, pretrained = getattr(model, name).state_dict(), end.top.state_dict()
-        assert all(not torch.equal(value, pretrained[part]) for part, value in mine.items() if value.dim() > 1)
-        assert set(mine) == set(pretrained) and all(part.startswith(("layers.0.", "norm.")) for part in mine)
+        assert all(
+            not torch.equal(value, pretrained[part])
+            for part, value in mine.items()
+            if value.dim() > 1
+        )
+        assert set(mine) == set(pretrained) and all(
+            part.startswith(("layers.0.", "norm.")) for part in mine
+        )
         assert (
             end.about
             == json.loads((features / "encoders.json").read_text(encoding="utf-8"))[
@@ -111,7 +142,9 @@ def trainer_of(features, out, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photo_experiments, "fit", keep)
-        train_on_photos(features, TrainingConfig(**(QUICK | settings)), out, "cpu", progress=False, **SIZES)
+        train_on_photos(
+            features, TrainingConfig(**(QUICK | settings)), out, "cpu", progress=False, **SIZES
+        )
     return made[0]
 
 
@@ -123,7 +156,9 @@ def test_gradients_reach_every_layer_above_the_cut(features, tmp_path):
     for top in (model.image_top, model.text_top):
         for name, parameter in top.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            if ".k_proj.bias" not in name and "key.bias" not in name:  # softmax does not see what is added to all keys
+            if (
+                ".k_proj.bias" not in name and "key.bias" not in name
+            ):  # softmax does not see what is added to all keys
                 assert parameter.grad.abs().max() > 0, name
 
 
@@ -140,7 +175,10 @@ def test_the_top_learns_at_its_share_of_the_rate(features, tmp_path, share):
         if not top and value.dim() > 1 and value.grad.abs().max() > 1e-6:
             assert moved > 0.9 * rate, name
     tops = [name for name in before if "_top." in name and before[name].dim() > 1]
-    largest = max(float((trainer.model.get_parameter(name) - before[name]).detach().abs().max()) for name in tops)
+    largest = max(
+        float((trainer.model.get_parameter(name) - before[name]).detach().abs().max())
+        for name in tops
+    )
     assert largest == 0 if share == 0 else largest > 0.9 * share * QUICK["learning_rate"]
 
 
@@ -150,7 +188,9 @@ def test_validation_may_read_the_first_captions_of_each_picture_only(features, t
     keep = [row for row in range(60) if row % 5 < 2]
     assert trainer.validation.captions == tuple(tokens.captions[row] for row in keep)
     assert trainer.validation.caption_image.tolist() == [row // 5 for row in keep]
-    assert torch.equal(trainer.validation.text[[3, 0]].features, tokens.text[[keep[3], keep[0]]].features)
+    assert torch.equal(
+        trainer.validation.text[[3, 0]].features, tokens.text[[keep[3], keep[0]]].features
+    )
     trainer.run(max_steps=3)
     assert len(trainer.history) == 1 and trainer.history[0]["rsum_mixed"] > 0
 
@@ -165,12 +205,16 @@ def test_tops_begin_with_the_pretrained_weights(features, sources, tmp_path):
     for top, source in ((model.image_top, vision_encoder()), (model.text_top, text_encoder())):
         layer = layers_of(source)[-1].state_dict()
         assert len(top.layers) == 1
-        assert all(torch.equal(value, layer[name]) for name, value in top.layers[0].state_dict().items())
+        assert all(
+            torch.equal(value, layer[name]) for name, value in top.layers[0].state_dict().items()
+        )
     assert model.config.most_tokens == 40
 
 
 @pytest.mark.parametrize("at", [2, 3, 5])
-def test_a_stopped_run_goes_on_bit_for_bit_with_everything_on(tmp_path, features, run, monkeypatch, at):
+def test_a_stopped_run_goes_on_bit_for_bit_with_everything_on(
+    tmp_path, features, run, monkeypatch, at
+):
     out, model = run
     step = Trainer._step
 
@@ -182,10 +226,16 @@ def test_a_stopped_run_goes_on_bit_for_bit_with_everything_on(tmp_path, features
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_on_photos(features, TrainingConfig(**QUICK), tmp_path, "cpu", progress=False, **SIZES)
+            train_on_photos(
+                features, TrainingConfig(**QUICK), tmp_path, "cpu", progress=False, **SIZES
+            )
     torch.manual_seed(99)
-    again = train_on_photos(features, TrainingConfig(**QUICK), tmp_path, "cpu", resume=True, progress=False, **SIZES)
-    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    again = train_on_photos(
+        features, TrainingConfig(**QUICK), tmp_path, "cpu", resume=True, progress=False, **SIZES
+    )
+    assert all(
+        torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items()
+    )
     for one, other in zip(again.notes["history"], model.notes["history"]):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
@@ -196,8 +246,15 @@ def test_a_run_does_not_go_on_with_another_encoders_features(tmp_path, sources, 
     extract(data(), *encoders((other, sources[1])), tmp_path / "features", progress=False)
     shutil.copytree(run[0], tmp_path / "run")
     with pytest.raises(ValueError, match="is of a model with another image_source"):
-        train_on_photos(tmp_path / "features", TrainingConfig(**QUICK), tmp_path / "run", "cpu", resume=True,
-                        progress=False, **SIZES)  # fmt: skip
+        train_on_photos(
+            tmp_path / "features",
+            TrainingConfig(**QUICK),
+            tmp_path / "run",
+            "cpu",
+            resume=True,
+            progress=False,
+            **SIZES,
+        )
     with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
         assess_on_photos(run[1], tmp_path / "features")
     with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
@@ -206,21 +263,47 @@ def test_a_run_does_not_go_on_with_another_encoders_features(tmp_path, sources, 
 
 def test_a_run_needs_the_encoder_that_the_features_are_of(tmp_path, sources):
     text = shutil.copytree(sources[1], tmp_path / "text")
-    extract(data(8, 4), VisionBackbone(sources[0]), TextBackbone(text), tmp_path / "features", progress=False)
+    extract(
+        data(8, 4),
+        VisionBackbone(sources[0]),
+        TextBackbone(text),
+        tmp_path / "features",
+        progress=False,
+    )
     save_encoder(text_encoder(seed=1), text, tokenizer())
     with pytest.raises(ValueError, match="is not the encoder it was"):
         train_on_photos(
-            tmp_path / "features", TrainingConfig(**QUICK), tmp_path / "run", "cpu", progress=False, **SIZES
+            tmp_path / "features",
+            TrainingConfig(**QUICK),
+            tmp_path / "run",
+            "cpu",
+            progress=False,
+            **SIZES,
         )
 
 
 def test_a_model_learns_a_few_pictures_by_heart(tmp_path, sources):
     few = records("train", 16)
-    few = few.remove_columns("captions").add_column("captions", [own[:1] for own in few["captions"]])
-    extract({"train": few, "validation": few}, *encoders(sources, 2), tmp_path / "features", progress=False)
+    few = few.remove_columns("captions").add_column(
+        "captions", [own[:1] for own in few["captions"]]
+    )
+    extract(
+        {"train": few, "validation": few},
+        *encoders(sources, 2),
+        tmp_path / "features",
+        progress=False,
+    )
     settings = dict(epochs=30, batch=16, learning_rate=3e-3, weight_decay=0.0, top_rate=0.3)
-    model = train_on_photos(tmp_path / "features", TrainingConfig(**settings), tmp_path / "run", "cpu", progress=False,
-                            image_feature_dropout=0.0, text_feature_dropout=0.0, **SIZES)  # fmt: skip
+    model = train_on_photos(
+        tmp_path / "features",
+        TrainingConfig(**settings),
+        tmp_path / "run",
+        "cpu",
+        progress=False,
+        image_feature_dropout=0.0,
+        text_feature_dropout=0.0,
+        **SIZES,
+    )
     fresh = trainer_of(tmp_path / "features", tmp_path / "fresh").model
     tokens = open_features(tmp_path / "features", "train")[1]
     began, ended = (validate(each, tokens, 1.0)["rsum_mixed"] for each in (fresh, model))
@@ -230,7 +313,12 @@ def test_a_model_learns_a_few_pictures_by_heart(tmp_path, sources):
 def test_a_model_without_tops_reads_features_of_whole_encoders(tmp_path, sources):
     extract(data(8, 8), *encoders(sources, 0), tmp_path / "features", progress=False)
     model = train_on_photos(
-        tmp_path / "features", TrainingConfig(**QUICK), tmp_path / "run", "cpu", progress=False, **SIZES
+        tmp_path / "features",
+        TrainingConfig(**QUICK),
+        tmp_path / "run",
+        "cpu",
+        progress=False,
+        **SIZES,
     )
     assert model.image_top is None and model.text_top is None
     assert Features(tmp_path / "features/test/images").about["trained_layers"] == 0

@@ -1,4 +1,6 @@
-"""A folder of features by tiny pretrained encoders: written, gone on with, opened, and refused where it is stale."""
+"""A folder of features by tiny pretrained encoders: written, gone on with, opened, and refused
+where it is stale.
+"""
 
 import json
 import shutil
@@ -9,24 +11,30 @@ import pytest
 import torch
 from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
 
-from tgdt_mini import photos
-from tgdt_mini.photos import extract, open_features
-from tgdt_mini.text_backbone import TextBackbone
-from tgdt_mini.vision_backbone import VisionBackbone
+from tgdt_mini.encoders.text import TextBackbone
+from tgdt_mini.encoders.vision import VisionBackbone
+from tgdt_mini.photos import feature_folder
+from tgdt_mini.photos.feature_folder import extract, first_images, open_features
 
 PICTURES = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 
 
 @cache
 def records(split, count):
-    """Scenes as records of photographs: their words that speak of an object are phrases, its boxes are theirs."""
+    """Scenes as records of photographs: their words that speak of an object are phrases, its boxes
+    are theirs.
+    """
     rows = []
     for scene in some_scenes(split, count):
         phrases = [
-            {"caption": link["caption"], "text": scene["captions"][link["caption"]][link["start"] : link["end"]],
-             "region": str(link["objects"][0]), "kind": ["object"]}
+            {
+                "caption": link["caption"],
+                "text": scene["captions"][link["caption"]][link["start"] : link["end"]],
+                "region": str(link["objects"][0]),
+                "kind": ["object"],
+            }
             for link in scene["links"]
-        ]  # fmt: skip
+        ]
         rows.append((scene["boxes"], phrases))
     boxes = [[{"region": str(i), "box": box} for i, box in enumerate(own)] for own, _ in rows]
     found = some_scenes(split, count).select_columns(["image", "image_id", "captions"])
@@ -34,14 +42,19 @@ def records(split, count):
 
 
 def data(train=24, other=12):
-    return {"train": records("train", train), "validation": records("validation", other),
-            "test": records("test", other)}  # fmt: skip
+    return {
+        "train": records("train", train),
+        "validation": records("validation", other),
+        "test": records("test", other),
+    }
 
 
 def saved_sources(root):
     """Folders, in `root`, of a tiny ViT and a tiny BERT."""
-    return (save_encoder(vision_encoder(), root / "vision", pictures=PICTURES),
-            save_encoder(text_encoder(), root / "text", tokenizer()))  # fmt: skip
+    return (
+        save_encoder(vision_encoder(), root / "vision", pictures=PICTURES),
+        save_encoder(text_encoder(), root / "text", tokenizer()),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +75,14 @@ def features(tmp_path_factory, sources):
 
 
 def content(folder):
-    """{path: bytes} of the features in a folder; the tables beside them carry the time they were written."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and "records" not in path.parts}  # fmt: skip
+    """{path: bytes} of the features in a folder; the tables beside them carry the time they were
+    written.
+    """
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "records" not in path.parts
+    }
 
 
 @pytest.mark.parametrize("trained", [0, 1])
@@ -73,17 +91,24 @@ def test_features_on_disk_are_those_of_the_encoders(tmp_path, sources, trained):
     extract({"test": records("test", 12)}, vision, text, tmp_path, progress=False)
     found, tokens = open_features(tmp_path, "test")
     assert tokens.image_ids == tuple(records("test", 12)["image_id"])
-    assert found["phrases"][:] == records("test", 12)["phrases"][:] and "image" not in found.column_names
+    assert (
+        found["phrases"][:] == records("test", 12)["phrases"][:]
+        and "image" not in found.column_names
+    )
     rows = torch.tensor([7, 2, 11])
     direct = vision([records("test", 12)[row]["image"] for row in rows.tolist()])
     stored = tokens.images(rows)
-    assert torch.equal(stored.features, direct.features.half()) and torch.equal(stored.whole, direct.whole.half())
+    assert torch.equal(stored.features, direct.features.half()) and torch.equal(
+        stored.whole, direct.whole.half()
+    )
     assert torch.equal(stored.boxes, direct.boxes) and torch.equal(stored.mask, direct.mask)
     some = [31, 0, 59, 8]
     direct, stored = text([tokens.captions[row] for row in some]), tokens.text[some]
     for name in ("ids", "mask", "words"):
         assert torch.equal(getattr(stored, name), getattr(direct, name))
-    assert (stored.features - direct.features.half())[stored.mask].abs().max() < 0.01  # a batch rounds in its own way
+    assert (stored.features - direct.features.half())[
+        stored.mask
+    ].abs().max() < 0.01  # a batch rounds in its own way
     assert [tokens.captions[row] for row in some] == [
         records("test", 12)["captions"][row // 5][row % 5] for row in some
     ]
@@ -91,14 +116,20 @@ def test_features_on_disk_are_those_of_the_encoders(tmp_path, sources, trained):
 
 def test_the_first_pictures_of_stored_features_are_read_from_the_disk_too(features):
     _, tokens = open_features(features, "train")
-    cut, rows = tokens.first(7), torch.tensor([6, 0, 3])
-    assert cut.image_count == 7 and cut.image_ids == tokens.image_ids[:7] and cut.captions == tokens.captions[:35]
-    assert cut.text.features is tokens.text.features and all(isinstance(part, np.memmap) for part in cut.features.parts)
+    cut, rows = first_images(tokens, 7), torch.tensor([6, 0, 3])
+    assert (
+        cut.image_count == 7
+        and cut.image_ids == tokens.image_ids[:7]
+        and cut.captions == tokens.captions[:35]
+    )
+    assert cut.text.features is tokens.text.features and all(
+        isinstance(part, np.memmap) for part in cut.features.parts
+    )
     for name, part in vars(cut.images(rows)).items():
         assert torch.equal(part, getattr(tokens.images(rows), name)), name
     assert torch.equal(cut.text[[34, 5]].features, tokens.text[[34, 5]].features)
     with pytest.raises(ValueError, match="images is 25; this set has 24"):
-        tokens.first(25)
+        first_images(tokens, 25)
 
 
 def test_int8_features_take_half_the_room_and_give_about_the_same(tmp_path, sources, features):
@@ -107,7 +138,10 @@ def test_int8_features_take_half_the_room_and_give_about_the_same(tmp_path, sour
     exact, found = (tokens.images(torch.arange(24)).features.float() for tokens in (one, other))
     bound = exact.abs().amax(dim=2, keepdim=True) / 254
     assert ((found - exact).abs() <= 1.01 * bound + 0.01).all() and not torch.equal(found, exact)
-    sizes = [(folder / "train/images/shard-00000/features.npy").stat().st_size for folder in (features, tmp_path)]
+    sizes = [
+        (folder / "train/images/shard-00000/features.npy").stat().st_size
+        for folder in (features, tmp_path)
+    ]
     assert sizes[1] < 0.6 * sizes[0]
 
 
@@ -120,15 +154,17 @@ def test_a_stopped_extraction_goes_on_where_it_was_and_ends_with_the_same_bytes(
 ):
     vision, text = encoders(sources)
     with monkeypatch.context() as patch:
-        patch.setattr(photos, "_words", stop)
+        patch.setattr(feature_folder, "_words", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(data(), vision, text, tmp_path, progress=False)
     with pytest.raises(ValueError, match="is no finished features folder"):
         open_features(tmp_path, "train")
-    seen, cells = [], photos._cells
+    seen, cells = [], feature_folder._cells
     with monkeypatch.context() as patch:
         patch.setattr(
-            photos, "_cells", lambda vision, records, rows: seen.append(len(records)) or cells(vision, records, rows)
+            feature_folder,
+            "_cells",
+            lambda vision, records, rows: seen.append(len(records)) or cells(vision, records, rows),
         )
         extract(data(), vision, text, tmp_path, progress=False)
         assert seen == [12, 12]  # the training pictures were done
@@ -138,66 +174,90 @@ def test_a_stopped_extraction_goes_on_where_it_was_and_ends_with_the_same_bytes(
 
 
 def test_splits_may_be_extracted_one_by_one(tmp_path, sources, features):
-    """The folder is the one that a single extraction makes, and each split knows where it came from."""
+    """The folder is the one that a single extraction makes, and each split knows where it came
+    from.
+    """
     every = data()
     for place, splits in enumerate((["test"], ["validation", "train"], ["test"])):
         some = {split: every[split] for split in splits}
-        extract(some, *encoders(sources), tmp_path, source={"data": f"source {place}"}, progress=False)
-    assert photos.encoders_of(tmp_path)["splits"] == ["train", "validation", "test"]
+        extract(
+            some, *encoders(sources), tmp_path, source={"data": f"source {place}"}, progress=False
+        )
+    assert feature_folder.encoders_of(tmp_path)["splits"] == ["train", "validation", "test"]
     assert (tmp_path / "encoders.json").read_bytes() == (features / "encoders.json").read_bytes()
     for split, place in (("train", 1), ("validation", 1), ("test", 2)):
         assert open_features(tmp_path, split)[1].image_count == len(every[split])
-        assert photos.source_of(tmp_path, split) == {"data": f"source {place}"}
+        assert feature_folder.source_of(tmp_path, split) == {"data": f"source {place}"}
 
 
 def test_splits_may_be_extracted_side_by_side(tmp_path, sources, monkeypatch):
-    every, words, begun = data(), photos._words, []
+    every, words, begun = data(), feature_folder._words, []
 
     def meanwhile(text, captions, rows):
         if not begun:
-            begun.append("validation")  # another process begins and ends while this one reads captions
-            extract({"validation": every["validation"]}, *encoders(sources), tmp_path, progress=False)
-            with pytest.raises(ValueError, match="has no split test; it has validation: extract that, too"):
+            begun.append(
+                "validation"
+            )  # another process begins and ends while this one reads captions
+            extract(
+                {"validation": every["validation"]}, *encoders(sources), tmp_path, progress=False
+            )
+            with pytest.raises(
+                ValueError, match="has no split test; it has validation: extract that, too"
+            ):
                 open_features(tmp_path, "test")
         return words(text, captions, rows)
 
-    monkeypatch.setattr(photos, "_words", meanwhile)
+    monkeypatch.setattr(feature_folder, "_words", meanwhile)
     extract({"test": every["test"]}, *encoders(sources), tmp_path, progress=False)
     listed = (tmp_path / "encoders.json").read_text(encoding="utf-8")
-    assert photos.encoders_of(tmp_path)["splits"] == ["validation", "test"] == json.loads(listed)["splits"]
+    assert (
+        feature_folder.encoders_of(tmp_path)["splits"]
+        == ["validation", "test"]
+        == json.loads(listed)["splits"]
+    )
     for last in ("validation", "test"):  # both ended at once, and the list of one of them stayed
         alone = json.dumps(json.loads(listed) | {"splits": [last]})
         (tmp_path / "encoders.json").write_text(alone, encoding="utf-8")
-        assert all(open_features(tmp_path, split)[1].image_count == 12 for split in ("validation", "test"))
+        assert all(
+            open_features(tmp_path, split)[1].image_count == 12 for split in ("validation", "test")
+        )
 
 
 @pytest.mark.parametrize("part", ["vision", "text"])
-def test_a_split_of_another_encoder_is_refused_before_anything_is_written(tmp_path, sources, monkeypatch, part):
+def test_a_split_of_another_encoder_is_refused_before_anything_is_written(
+    tmp_path, sources, monkeypatch, part
+):
     extract({"train": records("train", 8)}, *encoders(sources), tmp_path, progress=False)
     before = content(tmp_path)
     given = dict(zip(("vision", "text"), encoders(sources)))
     given[part] = dict(zip(("vision", "text"), encoders(sources, 2)))[part]
     for name in ("_cells", "_words"):
-        monkeypatch.setattr(photos, name, stop)
-    with pytest.raises(ValueError, match=f"was begun with another {part} encoder or other options of it") as caught:
+        monkeypatch.setattr(feature_folder, name, stop)
+    with pytest.raises(
+        ValueError, match=f"was begun with another {part} encoder or other options of it"
+    ) as caught:
         extract({"test": records("test", 12)}, *given.values(), tmp_path, progress=False)
     assert len(str(caught.value).splitlines()) == 1 and "choose another folder" in str(caught.value)
     assert content(tmp_path) == before and not (tmp_path / "test").exists()
 
 
-def test_another_encoder_that_came_first_meanwhile_is_named_and_its_list_stays(tmp_path, sources, monkeypatch):
-    every, words, begun = data(), photos._words, []
+def test_another_encoder_that_came_first_meanwhile_is_named_and_its_list_stays(
+    tmp_path, sources, monkeypatch
+):
+    every, words, begun = data(), feature_folder._words, []
 
     def meanwhile(text, captions, rows):
         if not begun:
             begun.append("validation")
-            extract({"validation": every["validation"]}, *encoders(sources, 2), tmp_path, progress=False)
+            extract(
+                {"validation": every["validation"]}, *encoders(sources, 2), tmp_path, progress=False
+            )
         return words(text, captions, rows)
 
-    monkeypatch.setattr(photos, "_words", meanwhile)
+    monkeypatch.setattr(feature_folder, "_words", meanwhile)
     with pytest.raises(ValueError, match="was begun with another vision encoder"):
         extract({"test": every["test"]}, *encoders(sources), tmp_path, progress=False)
-    assert photos.encoders_of(tmp_path)["splits"] == ["validation"]
+    assert feature_folder.encoders_of(tmp_path)["splits"] == ["validation"]
     with pytest.raises(ValueError, match="has no split test; it has validation"):
         open_features(tmp_path, "test")
 
@@ -228,7 +288,9 @@ def test_stale_features_are_refused(tmp_path, sources, features, what):
     if what == "weights":
         vision = save_encoder(vision_encoder(seed=1), tmp_path / "vision", pictures=PICTURES)
     elif what == "preprocessing":
-        vision = save_encoder(vision_encoder(), tmp_path / "vision", pictures=PICTURES | {"image_mean": [0.4] * 3})
+        vision = save_encoder(
+            vision_encoder(), tmp_path / "vision", pictures=PICTURES | {"image_mean": [0.4] * 3}
+        )
     elif what == "text weights":
         text = save_encoder(text_encoder(seed=1), tmp_path / "text", tokenizer())
     elif what == "caption":
@@ -241,25 +303,33 @@ def test_stale_features_are_refused(tmp_path, sources, features, what):
         images["train"] = train.select([1, 0, *range(2, 24)])
     before = content(out)
     with pytest.raises(ValueError, match="so its features are stale"):
-        extract(images, *encoders((vision, text), 2 if what == "layers" else 1), out, progress=False)
+        extract(
+            images, *encoders((vision, text), 2 if what == "layers" else 1), out, progress=False
+        )
     assert content(out) == before
 
 
-def test_features_of_the_same_data_by_the_same_encoders_have_one_identity(tmp_path, sources, features):
+def test_features_of_the_same_data_by_the_same_encoders_have_one_identity(
+    tmp_path, sources, features
+):
     small = data(8, 4)
     extract(small, *encoders(sources), tmp_path / "one", progress=False)
     copied = small | {"train": with_pictures(small["train"], {0: raw_pictures(small["train"])[0]})}
     extract(copied, *encoders(sources), tmp_path / "again", progress=False)
-    found = photos.identity(tmp_path / "one")
-    assert len(found) == 16 and photos.identity(tmp_path / "again") == found != photos.identity(features)
+    found = feature_folder.identity(tmp_path / "one")
+    assert len(found) == 16 and feature_folder.identity(
+        tmp_path / "again"
+    ) == found != feature_folder.identity(features)
     other = save_encoder(vision_encoder(seed=1), tmp_path / "vision", pictures=PICTURES)
     extract(small, *encoders((other, sources[1])), tmp_path / "other", progress=False)
-    assert photos.identity(tmp_path / "other") != found
+    assert feature_folder.identity(tmp_path / "other") != found
 
 
-def test_pictures_are_known_by_their_bytes_or_by_their_files(tmp_path, sources, features, monkeypatch):
+def test_pictures_are_known_by_their_bytes_or_by_their_files(
+    tmp_path, sources, features, monkeypatch
+):
     for part in ("_cells", "_words"):
-        monkeypatch.setattr(photos, part, stop)
+        monkeypatch.setattr(feature_folder, part, stop)
     copied = data() | {"train": with_pictures(records("train", 24), {})}
     extract(
         copied, *encoders(sources), shutil.copytree(features, tmp_path / "features"), progress=False
@@ -267,17 +337,21 @@ def test_pictures_are_known_by_their_bytes_or_by_their_files(tmp_path, sources, 
     monkeypatch.undo()
     place = tmp_path / "picture.png"
     place.write_bytes(raw_pictures(records("test", 12))[0]["bytes"])
-    four = with_pictures(records("test", 12).select(range(4)), {0: {"bytes": None, "path": str(place)}})
+    four = with_pictures(
+        records("test", 12).select(range(4)), {0: {"bytes": None, "path": str(place)}}
+    )
     extract({"test": four}, *encoders(sources), tmp_path / "files", progress=False)
     place.write_bytes(raw_pictures(records("test", 12))[5]["bytes"])
     with pytest.raises(ValueError, match="so its features are stale"):
         extract({"test": four}, *encoders(sources), tmp_path / "files", progress=False)
 
 
-def test_new_phrases_are_taken_over_without_extracting_again(tmp_path, sources, features, monkeypatch):
+def test_new_phrases_are_taken_over_without_extracting_again(
+    tmp_path, sources, features, monkeypatch
+):
     out = shutil.copytree(features, tmp_path / "features")
-    monkeypatch.setattr(photos, "_cells", stop)
-    monkeypatch.setattr(photos, "_words", stop)
+    monkeypatch.setattr(feature_folder, "_cells", stop)
+    monkeypatch.setattr(feature_folder, "_words", stop)
     bare = {split: each.remove_columns("phrases") for split, each in data().items()}
     extract(bare, *encoders(sources), out, progress=False)
     assert open_features(out, "test")[0].column_names == ["image_id", "captions", "boxes"]
@@ -287,16 +361,24 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, sources):
     from datasets import Dataset, Image, List, Value
     from datasets import Features as Columns
 
-    columns = Columns({"image": Image(), "image_id": Value("string"), "captions": List(Value("string"))})
+    columns = Columns(
+        {"image": Image(), "image_id": Value("string"), "captions": List(Value("string"))}
+    )
     for image, message in (
         ({"bytes": b"no picture", "path": None}, "image two cannot be read"),
         ({"bytes": None, "path": str(tmp_path / "gone.png")}, "image two cannot be read"),
     ):
         whole = {
-            "bytes": some_scenes("test", 1).cast_column("image", Image(decode=False))[0]["image"]["bytes"],
+            "bytes": some_scenes("test", 1).cast_column("image", Image(decode=False))[0]["image"][
+                "bytes"
+            ],
             "path": None,
         }
-        broken = {"image": [whole, image], "image_id": ["one", "two"], "captions": [["a red star"], ["two moons"]]}
+        broken = {
+            "image": [whole, image],
+            "image_id": ["one", "two"],
+            "captions": [["a red star"], ["two moons"]],
+        }
         with pytest.raises(ValueError, match=message):
             extract(
                 {"test": Dataset.from_dict(broken, features=columns)},
@@ -325,12 +407,19 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, sources, featur
         shutil.rmtree(place)
     if what == "records of other captions":
         swapped = [own[::-1] for own in records("test", 12)["captions"][:]]  # as many as before
-        records("test", 12).select_columns(["image_id"]).add_column("captions", swapped).save_to_disk(place)
+        records("test", 12).select_columns(["image_id"]).add_column(
+            "captions", swapped
+        ).save_to_disk(place)
     elif what == "records of other pictures":
         records("validation", 12).select_columns(["image_id", "captions"]).save_to_disk(place)
     elif "another encoder" in what:
-        extract({"test": records("test", 12)}, *encoders(sources, 2), tmp_path / "other", progress=False)
-        part = {"another encoder's images": "test/images", "another encoder's captions": "test/captions"}.get(what)
+        extract(
+            {"test": records("test", 12)}, *encoders(sources, 2), tmp_path / "other", progress=False
+        )
+        part = {
+            "another encoder's images": "test/images",
+            "another encoder's captions": "test/captions",
+        }.get(what)
         if part:
             shutil.rmtree(out / part)
             shutil.copytree(tmp_path / "other" / part, out / part)

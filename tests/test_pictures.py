@@ -1,4 +1,6 @@
-"""Pictures from files and records: every kind becomes RGB and upright, and what is no picture is named."""
+"""Pictures from files and records: every kind becomes RGB and upright, and what is no picture is
+named.
+"""
 
 import io
 
@@ -9,16 +11,21 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from PIL import features as codecs
 
-from tgdt_mini import pictures as module
 from tgdt_mini import scenes
-from tgdt_mini.pictures import as_rgb, open_image, picture_sizes, pictures
+from tgdt_mini.photos import image_io as module
+from tgdt_mini.photos.image_io import as_rgb, open_image, picture_sizes, pictures
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 TURNED = {  # EXIF orientation: how the upright picture was turned before it was stored
-    1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
-}  # fmt: skip
+}
 
 
 def stored(image, kind="PNG", **options):
@@ -30,28 +37,36 @@ def stored(image, kind="PNG", **options):
 
 def records(files):
     """Records of {image_id: bytes or path}."""
-    images = [{"bytes": each} if isinstance(each, bytes) else {"path": str(each)} for each in files.values()]
+    images = [
+        {"bytes": each} if isinstance(each, bytes) else {"path": str(each)}
+        for each in files.values()
+    ]
     images = [{"bytes": None, "path": None} | image for image in images]
     features = Features(image=ImageFeature(), image_id=Value("string"))
     return Dataset.from_dict({"image": images, "image_id": list(files)}, features=features)
 
 
 def noise(width=64, height=48, seed=0):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image.fromarray(
+        np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    )
 
 
-@pytest.mark.parametrize("mode, colour, kind, known", [
-    ("RGB", RED, "PNG", RED),
-    ("L", 90, "PNG", (90, 90, 90)),
-    ("1", 1, "PNG", (255, 255, 255)),
-    ("LA", (90, 128), "PNG", (90, 90, 90)),
-    ("RGBA", (10, 20, 30, 128), "PNG", (10, 20, 30)),
-    ("CMYK", (0, 255, 255, 0), "TIFF", RED),
-    ("CMYK", (0, 255, 255, 0), "JPEG", (254, 0, 0)),
-    ("I;16", 65535, "PNG", (255, 255, 255)),
-    ("I;16", 128 * 257, "PNG", (128, 128, 128)),
-    ("I;16B", 128 * 257, "TIFF", (128, 128, 128)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mode, colour, kind, known",
+    [
+        ("RGB", RED, "PNG", RED),
+        ("L", 90, "PNG", (90, 90, 90)),
+        ("1", 1, "PNG", (255, 255, 255)),
+        ("LA", (90, 128), "PNG", (90, 90, 90)),
+        ("RGBA", (10, 20, 30, 128), "PNG", (10, 20, 30)),
+        ("CMYK", (0, 255, 255, 0), "TIFF", RED),
+        ("CMYK", (0, 255, 255, 0), "JPEG", (254, 0, 0)),
+        ("I;16", 65535, "PNG", (255, 255, 255)),
+        ("I;16", 128 * 257, "PNG", (128, 128, 128)),
+        ("I;16B", 128 * 257, "TIFF", (128, 128, 128)),
+    ],
+)
 def test_every_mode_becomes_rgb(mode, colour, kind, known):
     picture = open_image(stored(Image.new(mode, (9, 7), colour), kind))
     assert picture.mode == "RGB" and picture.size == (9, 7)
@@ -61,11 +76,16 @@ def test_every_mode_becomes_rgb(mode, colour, kind, known):
 def test_grey_of_16_bits_keeps_its_shades():
     """Pillow's own conversion clips all above 255 to white."""
     shades = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
-    assert (np.asarray(open_image(stored(Image.fromarray(shades))))[..., 0].reshape(-1) == np.arange(256)).all()
+    assert (
+        np.asarray(open_image(stored(Image.fromarray(shades))))[..., 0].reshape(-1)
+        == np.arange(256)
+    ).all()
 
 
 def test_floats_have_no_known_white():
-    with pytest.raises(ValueError, match="^image heights cannot be read: its pixels are floats.* 8 bits"):
+    with pytest.raises(
+        ValueError, match="^image heights cannot be read: its pixels are floats.* 8 bits"
+    ):
         open_image(stored(Image.new("F", (4, 4), 0.5), "TIFF"), "heights")
 
 
@@ -105,17 +125,31 @@ def test_the_caller_s_image_stays_as_it_is():
     assert as_rgb(lying).size == (48, 64) and lying.size == (64, 48)
 
 
-@pytest.mark.parametrize("size, known", [((640, 480), (640, 480)), ((2047, 2047), (2047, 2047)),
-                                         ((2048, 3000), (1024, 1500)), ((4096, 4100), (1024, 1025))])  # fmt: skip
+@pytest.mark.parametrize(
+    "size, known",
+    [
+        ((640, 480), (640, 480)),
+        ((2047, 2047), (2047, 2047)),
+        ((2048, 3000), (1024, 1500)),
+        ((4096, 4100), (1024, 1025)),
+    ],
+)
 def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(size, known):
     assert open_image(stored(Image.new("RGB", size, RED), "JPEG")).size == known
     if size != known:
         assert open_image(stored(Image.new("RGB", size, RED), "PNG", compress_level=1)).size == size
 
 
-@pytest.mark.parametrize("width, kind, fits", [
-    (100, "PNG", True), (101, "PNG", False), (201, "PNG", False), (201, "JPEG", False), (150, "JPEG", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "width, kind, fits",
+    [
+        (100, "PNG", True),
+        (101, "PNG", False),
+        (201, "PNG", False),
+        (201, "JPEG", False),
+        (150, "JPEG", True),
+    ],
+)
 @pytest.mark.filterwarnings("error")
 def test_a_picture_beyond_pillow_s_limit_is_named(width, kind, fits, monkeypatch):
     """Up to twice the limit Pillow only warns; a JPEG may still be decoded small enough."""
@@ -125,7 +159,10 @@ def test_a_picture_beyond_pillow_s_limit_is_named(width, kind, fits, monkeypatch
     if fits:
         open_image(data, "wide")
     else:
-        with pytest.raises(ValueError, match=r"^image wide is too large \(.*\); scale it down, or raise PIL\.Image\."):
+        with pytest.raises(
+            ValueError,
+            match=r"^image wide is too large \(.*\); scale it down, or raise PIL\.Image\.",
+        ):
             open_image(data, "wide")
 
 
@@ -154,7 +191,9 @@ def test_a_file_that_is_no_picture_is_named(spoil, tmp_path):
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", *(["AVIF"] if codecs.check("avif") else [])])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", *(["AVIF"] if codecs.check("avif") else [])]
+)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_whatever_is_cut_off_or_spoilt_is_a_picture_or_an_error_by_name(kind):
     data, draw = stored(noise(24, 16), kind), np.random.default_rng(0)
@@ -173,14 +212,19 @@ def test_records_give_their_pictures_one_by_one_in_the_order_asked_for(tmp_path)
     known[1].save(tmp_path / "b.png")
     some = records({"a": stored(known[0]), "b": tmp_path / "b.png", "c": stored(known[2])})
     found = list(pictures(some))
-    assert all((np.asarray(one) == np.asarray(other)).all() for one, other in zip(found, known)) and len(found) == 3
+    assert (
+        all((np.asarray(one) == np.asarray(other)).all() for one, other in zip(found, known))
+        and len(found) == 3
+    )
     found = [np.asarray(picture) for picture in pictures(some, [2, 0])]
     assert (found[0] == np.asarray(known[2])).all() and (found[1] == np.asarray(known[0])).all()
     assert picture_sizes(some) == {"a": (64, 48), "b": (64, 48), "c": (64, 48)}
 
 
 def test_a_spoilt_picture_among_records_is_named_by_its_id_when_its_turn_comes(tmp_path):
-    some = records({"fine": stored(noise()), "cut": stored(noise())[:900], "gone": tmp_path / "gone.png"})
+    some = records(
+        {"fine": stored(noise()), "cut": stored(noise())[:900], "gone": tmp_path / "gone.png"}
+    )
     each = pictures(some)
     assert next(each).size == (64, 48)
     with pytest.raises(ValueError, match="^image cut cannot be read: .*truncated"):
@@ -192,6 +236,8 @@ def test_a_spoilt_picture_among_records_is_named_by_its_id_when_its_turn_comes(t
 
 
 def test_a_record_without_a_picture_is_named():
-    some = Dataset.from_dict({"image": [None], "image_id": ["void"]}, features=records({"a": b""}).features)
+    some = Dataset.from_dict(
+        {"image": [None], "image_id": ["void"]}, features=records({"a": b""}).features
+    )
     with pytest.raises(ValueError, match="^image void is empty"):
         next(pictures(some))

@@ -7,26 +7,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tgdt_mini import plots, scenes
+from tgdt_mini import scenes
+from tgdt_mini.reports import plots
 
 matplotlib.use("Agg")
 
 
 def history(epochs=4):
     return [
-        {"epoch": e + 1, "loss": 3 - 0.5 * e, "inter_global": 1 - 0.1 * e, "inter_local": 1 - 0.2 * e, "intra": 0.1,
-         "binding": 0.2, "inter": "info_nce" if e < 2 else "hardest", "stage": "joint",
-         "rsum_global": 100 + e, "rsum_local": 120 + e, "rsum_mixed": 130 + e}
+        {
+            "epoch": e + 1,
+            "loss": 3 - 0.5 * e,
+            "inter_global": 1 - 0.1 * e,
+            "inter_local": 1 - 0.2 * e,
+            "intra": 0.1,
+            "binding": 0.2,
+            "inter": "info_nce" if e < 2 else "hardest",
+            "stage": "joint",
+            "rsum_global": 100 + e,
+            "rsum_local": 120 + e,
+            "rsum_mixed": 130 + e,
+        }
         for e in range(epochs)
-    ]  # fmt: skip
+    ]
 
 
 def report():
     def recalls(value):
         return {k: value + k for k in (1, 5, 10)}
 
-    rows = {name: {"i2t": recalls(value), "t2i": recalls(value - 5), "rsum": 6.0 * value} for name, value in
-            (("global", 50), ("local", 60), ("full mixed", 66), ("two-stage", 65))}  # fmt: skip
+    rows = {
+        name: {"i2t": recalls(value), "t2i": recalls(value - 5), "rsum": 6.0 * value}
+        for name, value in (("global", 50), ("local", 60), ("full mixed", 66), ("two-stage", 65))
+    }
     return {
         "rows": rows,
         "oracle": {"i2t": recalls(89), "t2i": recalls(80)},
@@ -36,9 +49,17 @@ def report():
 
 def curves():
     def points(step):
-        return [{"shortlist": k, "ms": step * (2 + k / 100), "agreement": 60 + k / 10} for k in (10, 50, 200)]
+        return [
+            {"shortlist": k, "ms": step * (2 + k / 100), "agreement": 60 + k / 10}
+            for k in (10, 50, 200)
+        ]
 
-    return {"curves": {str(size): {"full": size / 10, "two-stage": points(size / 1000)} for size in (1000, 10_000)}}
+    return {
+        "curves": {
+            str(size): {"full": size / 10, "two-stage": points(size / 1000)}
+            for size in (1000, 10_000)
+        }
+    }
 
 
 PICTURES = [scenes.picture(f"test-000{i}") for i in range(3)]
@@ -48,18 +69,33 @@ FIGURES = {
     "shortlist_curve": lambda path: plots.shortlist_curve(report(), path),
     "comparison": lambda path: plots.comparison(report(), path),
     "comparison read back": lambda path: plots.comparison(json.loads(json.dumps(report())), path),
-    "shortlist_curve read back": lambda path: plots.shortlist_curve(json.loads(json.dumps(report())), path),
+    "shortlist_curve read back": lambda path: plots.shortlist_curve(
+        json.loads(json.dumps(report())), path
+    ),
     "comparison without oracle": lambda path: plots.comparison({"rows": report()["rows"]}, path),
     "search_times": lambda path: plots.search_times(curves(), path),
-    "search_times read back": lambda path: plots.search_times(json.loads(json.dumps(curves())), path),
+    "search_times read back": lambda path: plots.search_times(
+        json.loads(json.dumps(curves())), path
+    ),
     "hits": lambda path: plots.hits(
-        ["a star", "a long caption " * 4], [PICTURES, PICTURES[:2]], [[True, False, False], [False, True]], path=path
+        ["a star", "a long caption " * 4],
+        [PICTURES, PICTURES[:2]],
+        [[True, False, False], [False, True]],
+        path=path,
     ),
-    "hits of a picture": lambda path: plots.hits([PICTURES[0]], [["a star", "two moons"]], None, [[0.5, 0.25]], path),
+    "hits of a picture": lambda path: plots.hits(
+        [PICTURES[0]], [["a star", "two moons"]], None, [[0.5, 0.25]], path
+    ),
     "word_regions": lambda path: plots.word_regions(
-        PICTURES[0], ["a", "red", "star"], np.eye(3)[:, :2] - 0.1, [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]], path
+        PICTURES[0],
+        ["a", "red", "star"],
+        np.eye(3)[:, :2] - 0.1,
+        [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]],
+        path,
     ),
-    "word_regions of one word": lambda path: plots.word_regions(PICTURES[0], ["star"], [[0.3]], [[0, 0, 1, 1]], path),
+    "word_regions of one word": lambda path: plots.word_regions(
+        PICTURES[0], ["star"], [[0.3]], [[0, 0, 1, 1]], path
+    ),
     "word_regions of many words": lambda path: plots.word_regions(
         PICTURES[0], ["word"] * 15, np.zeros((15, 1)), [[0, 0, 1, 1]], path
     ),
@@ -73,7 +109,11 @@ def test_a_figure_is_written_as_png_and_nothing_is_returned(name, tmp_path):
     path = tmp_path / "new folder" / "figure.png"
     assert FIGURES[name](path) is None
     with Image.open(path) as picture:
-        assert picture.format == "PNG" and 150 <= picture.size[0] <= 1600 and 100 <= picture.size[1] <= 1600
+        assert (
+            picture.format == "PNG"
+            and 150 <= picture.size[0] <= 1600
+            and 100 <= picture.size[1] <= 1600
+        )
         pixels = np.asarray(picture.convert("RGB"))
     assert (pixels[0, 0] == 255).all()  # white ground
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10  # something is drawn
@@ -95,10 +135,17 @@ def test_the_curves_of_the_losses_parts_add_up_to_the_total_and_a_part_never_lea
 
     def curves(rows):
         plots.loss_curve(rows, tmp_path / "curve.png")
-        return {line.get_label(): line.get_ydata() for line in drawn[-1] if not line.get_label().startswith("_")}
+        return {
+            line.get_label(): line.get_ydata()
+            for line in drawn[-1]
+            if not line.get_label().startswith("_")
+        }
 
-    rows = [row | {"loss": sum(row[part] for part in ("inter_global", "inter_local", "intra", "binding"))}
-            for row in history()]  # fmt: skip
+    rows = [
+        row
+        | {"loss": sum(row[part] for part in ("inter_global", "inter_local", "intra", "binding"))}
+        for row in history()
+    ]
     total, *parts = curves(rows).values()
     assert len(parts) == 4 and np.allclose(sum(parts), total)
     without = curves([row | {"binding": 0.0} for row in rows])
@@ -119,7 +166,9 @@ def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
     found = {}
     for name in ("right", "wrong"):
         with Image.open(tmp_path / f"{name}.png") as picture:
-            found[name] = {tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()}
+            found[name] = {
+                tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()
+            }
     green, orange = ((0, 158, 115), (213, 94, 0))
     assert green in found["right"] - found["wrong"] and orange in found["wrong"] - found["right"]
 

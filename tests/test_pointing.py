@@ -1,20 +1,27 @@
-"""The pointing game: counted by hand, for embeddings that point well, badly and at random, and where phrases stand."""
+"""The pointing game: counted by hand, for embeddings that point well, badly and at random, and
+where phrases stand.
+"""
 
 import pytest
 import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.pointing import places_of, pointing_game
+from tgdt_mini.reports.pointing import places_of, pointing_game
 from tgdt_mini.text_tokens import TextTokens
 
-BOXES = torch.tensor([[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]])  # of the four regions
+BOXES = torch.tensor(
+    [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
+)  # of the four regions
 CAPTIONS = [["a man by a dog", "sky"], ["the dog"]]
 RECORDS = [
     {
         "captions": CAPTIONS[0],
         "boxes": [
-            {"region": "1", "box": [0.0, 0.0, 0.6, 0.6]},  # around region 0's centre and the picture's
+            {
+                "region": "1",
+                "box": [0.0, 0.0, 0.6, 0.6],
+            },  # around region 0's centre and the picture's
             {"region": "2", "box": [0.6, 0.0, 1.0, 0.5]},  # region 1's
             {"region": "2", "box": [0.6, 0.6, 1.0, 1.0]},  # and region 3's
         ],
@@ -45,8 +52,12 @@ def pieces(caption):
 
 
 def game(picks, counts=(4, 4), records=RECORDS, most=99):
-    """The game's result when the word pieces of all captions, in turn, are nearest to the regions `picks`."""
-    lengths = [min(most, len(pieces(caption))) for record in records for caption in record["captions"]]
+    """The game's result when the word pieces of all captions, in turn, are nearest to the regions
+    `picks`.
+    """
+    lengths = [
+        min(most, len(pieces(caption))) for record in records for caption in record["captions"]
+    ]
     assert sum(lengths) == len(picks)
     slots = 2 + max(lengths)  # a start token, and at least one pad
     local, mask = (
@@ -57,13 +68,17 @@ def game(picks, counts=(4, 4), records=RECORDS, most=99):
         mask[row, 1 : 1 + length] = True
         local[row, 1 : 1 + length] = torch.eye(4)[own] + 0.1 * torch.ones(4)
     captions = Embedding(torch.zeros(len(lengths), 4), local, mask)
-    images = Embedding(torch.zeros(2, 4), torch.eye(4).expand(2, 4, 4), torch.ones(2, 4, dtype=torch.bool))
+    images = Embedding(
+        torch.zeros(2, 4), torch.eye(4).expand(2, 4, 4), torch.ones(2, 4, dtype=torch.bool)
+    )
     starts = torch.tensor([0, counts[0], sum(counts)])
     boxes = torch.cat([BOXES[:count] for count in counts])
     owner = torch.tensor([row for row, record in enumerate(records) for _ in record["captions"]])
     text = TextTokens(torch.zeros(len(lengths), slots).long(), mask, mask)
     flat = tuple(caption for record in records for caption in record["captions"])
-    tokens = TokenSet(torch.zeros(len(boxes), 1), boxes, starts, torch.zeros(2, 1), text, owner, flat, ("a", "b"))
+    tokens = TokenSet(
+        torch.zeros(len(boxes), 1), boxes, starts, torch.zeros(2, 1), text, owner, flat, ("a", "b")
+    )
     return pointing_game(images, captions, tokens, records, pieces)
 
 
@@ -85,7 +100,8 @@ def test_words_that_point_elsewhere_do_not():
 def test_shares_are_of_words_and_of_phrases():
     found = game([0, 0, 1, 0, 1, 0, 0, 2, 2])  # "an" of "man" and "dog" of "a dog" are wrong
     assert found["words"] == pytest.approx(100 * 5 / 7)
-    # "a man" has two of three pieces at region 0; "a dog" has one at 1, one at 0, and the first of two equals is 0
+    # "a man" has two of three pieces at region 0; "a dog" has one at 1, one at 0, and the first of
+    # two equals is 0
     assert found["phrases"] == pytest.approx(100 * 2 / 3)
 
 
@@ -99,7 +115,9 @@ def test_the_baselines_do_not_depend_on_the_embeddings():
 
 def test_pictures_may_have_different_numbers_of_regions():
     found = game(RIGHT, counts=(4, 3))
-    assert found["words"] == 100 and found["random"] == pytest.approx(100 * (1 / 4 + 2 / 4 + 1 / 3) / 3)
+    assert found["words"] == 100 and found["random"] == pytest.approx(
+        100 * (1 / 4 + 2 / 4 + 1 / 3) / 3
+    )
     fewer = game(
         [0, 0, 0, 2, 1, 3, 0, 2, 2], counts=(2, 4)
     )  # region 3 is not there: what looks like it is a tie of 0, 1
@@ -107,7 +125,9 @@ def test_pictures_may_have_different_numbers_of_regions():
 
 
 def test_words_that_were_cut_off_do_not_count():
-    found = game([0, 0, 0, 0, 0, 2, 2], most=4)  # of "a man by a dog" the pieces a, m, an, by are left
+    found = game(
+        [0, 0, 0, 0, 0, 2, 2], most=4
+    )  # of "a man by a dog" the pieces a, m, an, by are left
     assert found["words"] == 100 and found["word pieces"] == 5 and found["phrases with a box"] == 2
 
 
@@ -120,7 +140,17 @@ def test_without_a_box_there_is_no_game():
 def test_places_of_phrases():
     assert places_of(["a man", "a man"], "a man by a man") == [(0, 5), (9, 14)]
     assert places_of(["A MAN", "him"], "a man by himself") == [(0, 5), (0, 0)]
-    assert places_of(["man", "it"], "a woman and man with it .") == [(12, 15), (21, 23)]  # not in woman, not in with
-    assert places_of(["a dog", "a cat", "the ball"], "the ball of a dog") == [(12, 17), (0, 0), (0, 8)]
-    assert places_of(["t-shirt (red)", "A dog 's tail"], "A t-shirt (red) on A dog 's tail") == [(2, 15), (19, 32)]
+    assert places_of(["man", "it"], "a woman and man with it .") == [
+        (12, 15),
+        (21, 23),
+    ]  # not in woman, not in with
+    assert places_of(["a dog", "a cat", "the ball"], "the ball of a dog") == [
+        (12, 17),
+        (0, 0),
+        (0, 8),
+    ]
+    assert places_of(["t-shirt (red)", "A dog 's tail"], "A t-shirt (red) on A dog 's tail") == [
+        (2, 15),
+        (19, 32),
+    ]
     assert places_of([], "nothing") == []

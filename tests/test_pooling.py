@@ -1,4 +1,6 @@
-"""Pooled, pruned and rounded tokens against loops, and the page's table against the shipped model."""
+"""Pooled, pruned and rounded tokens against loops, and the page's table against the shipped
+model.
+"""
 
 import re
 from pathlib import Path
@@ -9,13 +11,13 @@ from helpers import random_embedding
 from torch.nn.functional import normalize
 
 from tgdt_mini import scene_tokens
-from tgdt_mini.assessment import choice_of
-from tgdt_mini.capacity import token_bytes
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
-from tgdt_mini.paths import shipped
-from tgdt_mini.pooling import cost, keep_tokens, rounded
+from tgdt_mini.files.paths import shipped
+from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.scaling.capacity import token_bytes
+from tgdt_mini.scaling.pooling import cost, keep_tokens, rounded
 from tgdt_mini.similarity import local_similarity
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -31,7 +33,11 @@ def by_loop(tokens, most, how):
     sums = [token.clone() for token in tokens]
     while len(sums) > most:
         unit = [normalize(each, dim=0) for each in sums]
-        pairs = [(float(unit[i] @ unit[j]), i, j) for i in range(len(sums)) for j in range(i + 1, len(sums))]
+        pairs = [
+            (float(unit[i] @ unit[j]), i, j)
+            for i in range(len(sums))
+            for j in range(i + 1, len(sums))
+        ]
         _, kept, gone = max(pairs)
         if how == "pool":
             sums[kept] = sums[kept] + sums[gone]
@@ -44,7 +50,10 @@ def by_loop(tokens, most, how):
 def test_tokens_are_kept_as_a_loop_would(how, most):
     some, found = images(), keep_tokens(images(), most, how)
     assert torch.equal(found.global_token, some.global_token)
-    assert found.mask.sum(1).tolist() == [min(length, most) for length in LENGTHS] and found.mask.shape[1] <= most
+    assert (
+        found.mask.sum(1).tolist() == [min(length, most) for length in LENGTHS]
+        and found.mask.shape[1] <= most
+    )
     for row in range(len(LENGTHS)):
         expected = by_loop(some.local_tokens[row][some.mask[row]], most, how)
         torch.testing.assert_close(found.local_tokens[row][found.mask[row]], expected)
@@ -54,7 +63,9 @@ def test_the_example_of_the_documentation():
     tokens = torch.tensor([[[1.0, 0.0], [0.8, 0.6], [-1.0, 0.0]]])
     three = Embedding(tokens[:, 0], tokens, torch.ones(1, 3, dtype=torch.bool))
     pooled, pruned = (keep_tokens(three, 2, how).local_tokens for how in ("pool", "prune"))
-    torch.testing.assert_close(pooled, torch.tensor([[[0.949, 0.316], [-1.0, 0.0]]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        pooled, torch.tensor([[[0.949, 0.316], [-1.0, 0.0]]]), atol=1e-3, rtol=0
+    )
     torch.testing.assert_close(pruned, torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]]))
 
 
@@ -76,14 +87,19 @@ def test_rounding_is_as_fine_as_its_bits():
     far = (rounded(some, "int8").local_tokens - full).abs()
     assert (far <= full.abs().amax(-1, keepdim=True) / 254 + 1e-6).all() and far.max() > 0
     signs = rounded(some, "1 bit").local_tokens
-    assert torch.equal(signs > 0, full >= 0) and torch.allclose(signs.norm(dim=-1), torch.ones(full.shape[:2]))
+    assert torch.equal(signs > 0, full >= 0) and torch.allclose(
+        signs.norm(dim=-1), torch.ones(full.shape[:2])
+    )
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: keep_tokens(images(), 0), "most is 0; an image needs at least 1 local token"),
-    (lambda: keep_tokens(images(), 2, "drop"), "how is 'drop'; it must be pool or prune"),
-    (lambda: rounded(images(), "fp8"), "kind is 'fp8'; it must be one of float32"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: keep_tokens(images(), 0), "most is 0; an image needs at least 1 local token"),
+        (lambda: keep_tokens(images(), 2, "drop"), "how is 'drop'; it must be pool or prune"),
+        (lambda: rounded(images(), "fp8"), "kind is 'fp8'; it must be one of float32"),
+    ],
+)
 def test_what_cannot_be_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -101,4 +117,6 @@ def test_the_page_holds_what_the_shipped_model_loses():
         count = float(some.mask.sum(1).float().mean())
         assert float(kept) == pytest.approx(count, abs=0.06)
         assert float(room) == pytest.approx(count * token_bytes(128), abs=1)
-        assert float(rsum) == pytest.approx(cost(some, captions, tokens.caption_image, choice_of(model)), abs=0.5)
+        assert float(rsum) == pytest.approx(
+            cost(some, captions, tokens.caption_image, stored_settings(model)), abs=0.5
+        )

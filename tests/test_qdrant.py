@@ -1,6 +1,8 @@
-"""Search in Qdrant finds what a search in memory finds, and no acknowledged image is lost when the process is killed.
+"""Search in Qdrant finds what a search in memory finds, and no acknowledged image is lost when the
+process is killed.
 
-The client's own stand-in for a server checks the interface, the engine inside this process the results. No server ran.
+The client's own stand-in for a server checks the interface, the engine inside this process the
+results. No server ran.
 """
 
 import json
@@ -16,16 +18,21 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini import cli, qdrant_recall, scenes
-from tgdt_mini.qdrant import QdrantGallery
-from tgdt_mini.retrieval import Gallery
+from tgdt_mini import cli, scenes
+from tgdt_mini.bench import qdrant_recall
+from tgdt_mini.scaling.qdrant import QdrantGallery
+from tgdt_mini.search.gallery import Gallery
 
 WIDTH = 16
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")  # the stand-in has no index to leave out
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Local mode performs exact"
+)  # the stand-in has no index to leave out
 
 
 def lengths(count, most, seed=0):
-    return torch.randint(1, most + 1, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return torch.randint(
+        1, most + 1, (count,), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
 
 
 def embedded(seed, count, most, width=WIDTH):
@@ -61,8 +68,13 @@ def test_a_search_finds_what_a_search_in_memory_finds(where, holds):
     there = upload(gallery, where)
     assert (len(there), there.width, there.holds, there.model) == (60, WIDTH, holds, "a model")
     for k, shortlist, weight in ((5, 20, 2.0), (10, 60, 0.5), (3, 1000, 1.0), (8, 2, 1.5)):
-        assert_same_hits(there.search(queries, k, shortlist, weight), gallery.search(queries, k, shortlist, weight))
-    assert set(there.search(queries).seconds) == ({"engine"} if holds == "image" else {"engine", "rerank"})
+        assert_same_hits(
+            there.search(queries, k, shortlist, weight),
+            gallery.search(queries, k, shortlist, weight),
+        )
+    assert set(there.search(queries).seconds) == (
+        {"engine"} if holds == "image" else {"engine", "rerank"}
+    )
 
 
 def test_words_of_padding_do_not_matter(where):
@@ -71,11 +83,15 @@ def test_words_of_padding_do_not_matter(where):
     short = queries[[1]]
     longest = int(short.mask.sum())
     bare = type(short)(short.global_token, short.local_tokens[:, :longest], short.mask[:, :longest])
-    assert longest < short.mask.shape[1] and there.search(short).scores.equal(there.search(bare).scores)
+    assert longest < short.mask.shape[1] and there.search(short).scores.equal(
+        there.search(bare).scores
+    )
 
 
 def test_an_item_that_ties_is_scored_like_the_others(where):
-    """All global scores are equal, so the shortlist is any K; whatever is returned has both of its scores."""
+    """All global scores are equal, so the shortlist is any K; whatever is returned has both of its
+    scores.
+    """
     images = embedded(1, 30, 4)
     images.global_token[:] = images.global_token[0]
     there = upload(Gallery.build(images, list(range(30))), where)
@@ -89,11 +105,14 @@ def test_an_item_that_ties_is_scored_like_the_others(where):
 
 
 def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, monkeypatch):
-    from tgdt_mini import qdrant
+    from tgdt_mini.scaling import qdrant
 
     gallery = gallery_of()
     monkeypatch.setattr(qdrant, "FLOATS", 10 * gallery.stored.longest * WIDTH)  # ten items a batch
-    there, sent = upload(Gallery.build(embedded(1, 60, 6)[:1], ["image 0"], model="a model"), where), []
+    there, sent = (
+        upload(Gallery.build(embedded(1, 60, 6)[:1], ["image 0"], model="a model"), where),
+        [],
+    )
     put = type(there.engine).put
 
     def stopping(engine, points):
@@ -120,16 +139,22 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
 def test_a_server_is_asked_to_acknowledge_every_batch(monkeypatch):
     client, asked = pytest.importorskip("qdrant_client").QdrantClient(":memory:"), []
     upsert = client.upsert
-    monkeypatch.setattr(client, "upsert", lambda *rest, **more: (asked.append(more["wait"]), upsert(*rest, **more))[1])
-    monkeypatch.setattr("tgdt_mini.qdrant.FLOATS", 1)  # an item a batch
+    monkeypatch.setattr(
+        client,
+        "upsert",
+        lambda *rest, **more: (asked.append(more["wait"]), upsert(*rest, **more))[1],
+    )
+    monkeypatch.setattr("tgdt_mini.scaling.qdrant.FLOATS", 1)  # an item a batch
     upload(gallery_of(count=3), client)
     assert asked == [True] * 3
 
 
 def test_several_galleries_fill_one_collection(where):
     images = embedded(1, 60, 6)
-    halves = [Gallery.build(images[rows], [f"image {i}" for i in range(60)][rows], "image", "a model")
-              for rows in (slice(0, 25), slice(25, 60))]  # fmt: skip
+    halves = [
+        Gallery.build(images[rows], [f"image {i}" for i in range(60)][rows], "image", "a model")
+        for rows in (slice(0, 25), slice(25, 60))
+    ]
     first = upload(halves[0], where)
     first.close()
     there = upload(halves[1], where, first=25)
@@ -140,8 +165,16 @@ def test_several_galleries_fill_one_collection(where):
 OTHERS = {  # what another gallery's items and pictures are, and what the error says
     "other items": (["other 0"], 1, "holds 'image 0' as number 0, where the gallery has 'other 0'"),
     "a longer gallery": ([f"other {i}" for i in range(90)], 1, "holds 'image 0' as number 0"),
-    "an item more among them": (["image 0", "new", "image 1"], 1, "holds 'image 1' as number 1, .* has 'new'"),
-    "other pictures of the same names": (["image 0", "image 1"], 5, "holds another image called 'image 0' as number 0"),
+    "an item more among them": (
+        ["image 0", "new", "image 1"],
+        1,
+        "holds 'image 1' as number 1, .* has 'new'",
+    ),
+    "other pictures of the same names": (
+        ["image 0", "image 1"],
+        5,
+        "holds another image called 'image 0' as number 0",
+    ),
 }
 
 
@@ -151,7 +184,9 @@ def test_another_gallery_is_refused_and_the_collection_stays_as_it_was(where, wh
     gallery, queries = gallery_of(), embedded(2, 5, 9)
     upload(gallery, where).close()
     embedding = embedded(seed, len(items), 6)
-    with pytest.raises(ValueError, match=f"^collection 'things' .*{message}.*--collection.*--qdrant") as caught:
+    with pytest.raises(
+        ValueError, match=f"^collection 'things' .*{message}.*--collection.*--qdrant"
+    ) as caught:
         upload(Gallery.build(embedding, items, "image", "a model"), where)
     assert len(str(caught.value).splitlines()) == 1
     del caught  # it holds the frames, and they the folder
@@ -163,16 +198,22 @@ def test_another_gallery_is_refused_and_the_collection_stays_as_it_was(where, wh
 def test_nothing_is_sent_to_a_collection_in_which_only_a_later_item_differs(where):
     """As after an upload that was stopped, here of numbers 30 to 59 only."""
     items = [f"image {i}" for i in range(60)]
-    there = upload(Gallery.build(embedded(1, 60, 6)[30:], items[30:], "image", "a model"), where, first=30)
+    there = upload(
+        Gallery.build(embedded(1, 60, 6)[30:], items[30:], "image", "a model"), where, first=30
+    )
     there.close()
     items[59] = "another"
-    with pytest.raises(ValueError, match="holds 'image 59' as number 59, where the gallery has 'another'"):
+    with pytest.raises(
+        ValueError, match="holds 'image 59' as number 59, where the gallery has 'another'"
+    ):
         upload(Gallery.build(embedded(1, 60, 6), items, "image", "a model"), where)
     assert len(QdrantGallery.open(where, "things")) == 30
 
 
 def test_an_item_that_was_encoded_twice_is_the_same_item(where):
-    """On another device numbers differ in their last digits; items that JSON changes, such as tuples, are the same."""
+    """On another device numbers differ in their last digits; items that JSON changes, such as
+    tuples, are the same.
+    """
     images = embedded(1, 4, 6)
     items = [("a", i) for i in range(4)]
     upload(Gallery.build(images, items, "image", "a model"), where).close()
@@ -192,16 +233,24 @@ def test_half_precision_changes_scores_by_little(where):
 
 def test_what_does_not_fit_is_refused_in_one_line_that_names_it(where):
     there = upload(gallery_of(), where)
-    with pytest.raises(ValueError, match="queries are 8 wide, the collection 16: built by another model"):
+    with pytest.raises(
+        ValueError, match="queries are 8 wide, the collection 16: built by another model"
+    ):
         there.search(embedded(2, 3, 4, width=8))
     with pytest.raises(ValueError, match="k is 0 and shortlist 100"):
         there.search(embedded(2, 3, 4), 0)
-    with pytest.raises(ValueError, match=r"another model built the collection \(a model, not another\)"):
+    with pytest.raises(
+        ValueError, match=r"another model built the collection \(a model, not another\)"
+    ):
         there.search(embedded(2, 3, 4), expect_model="another")
     there.close()
-    with pytest.raises(ValueError, match="collection 'things' has width 16, the gallery 8; name another one"):
+    with pytest.raises(
+        ValueError, match="collection 'things' has width 16, the gallery 8; name another one"
+    ):
         upload(gallery_of(width=8), where)
-    with pytest.raises(ValueError, match="collection 'things' has holds image, the gallery caption"):
+    with pytest.raises(
+        ValueError, match="collection 'things' has holds image, the gallery caption"
+    ):
         upload(gallery_of("caption"), where)
     with pytest.raises(ValueError, match="another model built the collection"):
         upload(gallery_of(model="another"), where)
@@ -220,7 +269,9 @@ def test_a_collection_that_is_not_there_or_not_ours_is_an_error(where, tmp_path)
     else:
         from qdrant_client.models import Distance, VectorParams
 
-        where.create_collection("theirs", vectors_config={"global": VectorParams(size=16, distance=Distance.DOT)})
+        where.create_collection(
+            "theirs", vectors_config={"global": VectorParams(size=16, distance=Distance.DOT)}
+        )
         with pytest.raises(ValueError, match="there is: theirs"):
             QdrantGallery.open(where, "nothing")
     with pytest.raises(ValueError, match="was not made by tgdt_mini"):
@@ -232,17 +283,26 @@ def test_a_server_that_does_not_answer_is_named():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    for call in (lambda: QdrantGallery.open(address, "things"), lambda: upload(gallery_of(), address)):
-        with pytest.raises(ConnectionError, match=f"no Qdrant server answers at {address}") as caught:
+    for call in (
+        lambda: QdrantGallery.open(address, "things"),
+        lambda: upload(gallery_of(), address),
+    ):
+        with pytest.raises(
+            ConnectionError, match=f"no Qdrant server answers at {address}"
+        ) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("package, where", [("qdrant_client", "http://localhost:6333"), ("qdrant_edge", "folder")])
+@pytest.mark.parametrize(
+    "package, where", [("qdrant_client", "http://localhost:6333"), ("qdrant_edge", "folder")]
+)
 def test_a_missing_package_is_named_with_the_cure(monkeypatch, tmp_path, package, where):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"):
+    with pytest.raises(
+        ValueError, match=r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"
+    ):
         upload(gallery_of(), where)
     assert not list(tmp_path.iterdir())
 
@@ -256,7 +316,9 @@ def test_the_engine_agrees_with_memory_at_two_thousand_images(tmp_path):
 
 def test_an_index_is_built_when_asked_for_and_finds_nearly_all(tmp_path, monkeypatch):
     edge = pytest.importorskip("qdrant_edge")
-    soon = edge.EdgeOptimizersConfig(indexing_threshold=10)  # kilobytes, so that 600 images are enough
+    soon = edge.EdgeOptimizersConfig(
+        indexing_threshold=10
+    )  # kilobytes, so that 600 images are enough
     monkeypatch.setattr(edge, "EdgeConfig", partial(edge.EdgeConfig, optimizers=soon))
     gallery, queries = gallery_of(count=600), embedded(2, 16, 11)
     there = upload(gallery, tmp_path)
@@ -281,8 +343,8 @@ UPLOADING = """
 import sys
 sys.path[:0] = sys.argv[2:]
 import test_qdrant
-from tgdt_mini import qdrant
-from tgdt_mini.qdrant_engines import Embedded
+from tgdt_mini.scaling import qdrant
+from tgdt_mini.scaling.qdrant_engines import Embedded
 
 gallery = test_qdrant.gallery_of(count=2000)
 qdrant.FLOATS = 50 * gallery.stored.longest * test_qdrant.WIDTH
@@ -298,8 +360,12 @@ test_qdrant.upload(gallery, sys.argv[1])
 def test_no_acknowledged_image_is_lost_when_the_process_is_killed(tmp_path):
     pytest.importorskip("qdrant_edge")
     here = os.path.dirname(os.path.abspath(__file__))
-    program = subprocess.Popen([sys.executable, "-c", UPLOADING, str(tmp_path), here, os.path.dirname(here)],
-                               stdout=subprocess.PIPE, text=True, encoding="utf-8")  # fmt: skip
+    program = subprocess.Popen(
+        [sys.executable, "-c", UPLOADING, str(tmp_path), here, os.path.dirname(here)],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
     acknowledged = 0
     for line in program.stdout:
         acknowledged = int(line)
@@ -324,7 +390,14 @@ def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsy
     for i in range(3):
         scenes.picture(f"test-000{i}").save(tmp_path / "pictures" / f"{i}.png")
     place = ["--qdrant", str(tmp_path / "engine"), "--collection", "mine"]
-    index = ["index", "--images", str(tmp_path / "pictures"), "--out", str(tmp_path / "gallery"), *place]
+    index = [
+        "index",
+        "--images",
+        str(tmp_path / "pictures"),
+        "--out",
+        str(tmp_path / "gallery"),
+        *place,
+    ]
     assert cli.main(index) == 0 and cli.main(index) == 0
     scenes.picture("test-0009").save(tmp_path / "pictures" / "0 new.png")  # now the second of four
     assert cli.main(index) == 2
@@ -339,8 +412,32 @@ def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsy
     found = []
     for gallery in (place, ["--gallery", str(tmp_path / "gallery")]):
         capsys.readouterr()
-        assert cli.main(["search", caption, "-k", "3", "--out", str(tmp_path / "search"), *gallery]) == 0
-        found.append([line for line in capsys.readouterr().out.splitlines() if ".png" in line and "drawn" not in line])
-    assert len(found[0]) == 3 and [line.split()[2] for line in found[0]] == [line.split()[2] for line in found[1]]
-    assert cli.main(["search", caption, *place[:2], "--collection", "other", "--out", str(tmp_path / "search")]) == 2
+        assert (
+            cli.main(["search", caption, "-k", "3", "--out", str(tmp_path / "search"), *gallery])
+            == 0
+        )
+        found.append(
+            [
+                line
+                for line in capsys.readouterr().out.splitlines()
+                if ".png" in line and "drawn" not in line
+            ]
+        )
+    assert len(found[0]) == 3 and [line.split()[2] for line in found[0]] == [
+        line.split()[2] for line in found[1]
+    ]
+    assert (
+        cli.main(
+            [
+                "search",
+                caption,
+                *place[:2],
+                "--collection",
+                "other",
+                "--out",
+                str(tmp_path / "search"),
+            ]
+        )
+        == 2
+    )
     assert "holds no collection" in capsys.readouterr().err

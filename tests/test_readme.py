@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from test_scenes import reader_of_few
 
-from tgdt_mini import ablations, assessment, bench, scenes
+from tgdt_mini import bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
-from tgdt_mini.retrieval import Gallery
+from tgdt_mini.reports import report as reporting
+from tgdt_mini.runs import ablations
 from tgdt_mini.scenes.grammar import related
+from tgdt_mini.search.gallery import Gallery
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -44,7 +46,11 @@ def test_the_table_of_speed_is_the_one_that_the_stored_report_gives_and_the_repo
     assert not report["quick"] and report["repeats"] >= 5 and report["machine"]["threads"] == 1
     assert list(report["curves"]) == [str(size) for size in bench.SIZES]
     assert {row["table"] for row in report["rows"]} == set(tables.TABLES)
-    assert report["million"]["size"] == 1_000_000 and report["machine"]["faiss-cpu"] and report["machine"]["maxsim-cpu"]
+    assert (
+        report["million"]["size"] == 1_000_000
+        and report["machine"]["faiss-cpu"]
+        and report["machine"]["maxsim-cpu"]
+    )
     assert between("<!-- bench -->", "<!-- end of bench -->") == tables.table(report)
 
 
@@ -63,9 +69,11 @@ def test_every_stored_report_is_json_and_can_be_shown_as_evaluate_shows_it():
 
     for path in ON_SCENES + ON_PHOTOGRAPHS:
         report = json.loads(path.read_text(encoding="utf-8"), parse_constant=never)
-        shown = assessment.table(report).splitlines()
+        shown = reporting.table(report).splitlines()
         for name, row in report["rows"].items():
-            assert f"{name:12}" in {line[:12] for line in shown if line.endswith(f"{row['rsum']:8.1f}")}, path.name
+            assert f"{name:12}" in {
+                line[:12] for line in shown if line.endswith(f"{row['rsum']:8.1f}")
+            }, path.name
 
 
 def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
@@ -74,7 +82,10 @@ def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now
         stored = json.loads(path.read_text(encoding="utf-8"))["oracle"]
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name
-    assert f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image" in README
+    assert (
+        f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image"
+        in README
+    )
     plain = " ".join(README.split())
     assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in plain
     assert f"fewest objects reaches {reader_of_few('test'):.1f}" in plain
@@ -85,29 +96,44 @@ def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now
 def test_the_two_commands_are_one_line_each_and_install_before_they_run():
     for name, last in (("demo", "python -m tgdt_mini demo"), ("test", "python -m pytest")):
         lines = between(f"<!-- {name} command -->\n```sh", "```").splitlines()
-        assert len(lines) == 1 and lines[0].endswith(last) and "pip install -r requirements.txt" in lines[0]
+        assert (
+            len(lines) == 1
+            and lines[0].endswith(last)
+            and "pip install -r requirements.txt" in lines[0]
+        )
 
 
 def showing(query):
-    """The test pictures that a query such as "a red star above a blue circle" is true of, by the scenes themselves."""
+    """The test pictures that a query such as "a red star above a blue circle" is true of, by the
+    scenes themselves.
+    """
     one, other = re.fullmatch(r"a (\w+ \w+) above a (\w+ \w+)", query).groups()
     found = set()
     for number, scene in enumerate(scenes.scenes_of("test")):
         looks = [f"{thing.colour} {thing.shape}" for thing in scene.things]
-        pairs = [(a, b) for a, x in enumerate(looks) for b, y in enumerate(looks) if (x, y) == (one, other)]
+        pairs = [
+            (a, b)
+            for a, x in enumerate(looks)
+            for b, y in enumerate(looks)
+            if (x, y) == (one, other)
+        ]
         if any(related(scene, a, "above", b) for a, b in pairs):
             found.add(f"test-{number:04d}")
     return found
 
 
-def test_the_example_in_python_runs_in_any_folder_and_its_first_hits_are_right(tmp_path, monkeypatch, capsys):
+def test_the_example_in_python_runs_in_any_folder_and_its_first_hits_are_right(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     example = README.split("```python\n", 1)[1].split("```", 1)[0]
     names = {}
     exec(example, names)
     hits, (query,) = names["hits"].items[0], re.findall(r'\["(.+)"\]', example)
     assert len(hits) == 5 and str(hits[0]) in capsys.readouterr().out
-    assert set(hits[:3]) < showing(query) and len(showing(query)) == 4, "as the README says below the example"
+    assert set(hits[:3]) < showing(query) and len(showing(query)) == 4, (
+        "as the README says below the example"
+    )
 
 
 def test_the_first_query_has_an_answer_in_the_gallery_and_the_second_has_none():
@@ -116,7 +142,9 @@ def test_the_first_query_has_an_answer_in_the_gallery_and_the_second_has_none():
 
 
 def test_every_file_that_the_readme_points_to_exists():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(r"--image (\S+\.png)", README)
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(
+        r"--image (\S+\.png)", README
+    )
     assert targets
     for target in targets:
         assert (TOP / target).exists(), target

@@ -1,4 +1,6 @@
-"""Two-stage scores against full scoring; a gallery against `two_stage`, in memory and on disk, whole and damaged."""
+"""Two-stage scores against full scoring; a gallery against `two_stage`, in memory and on disk,
+whole and damaged.
+"""
 
 import json
 import shutil
@@ -8,11 +10,14 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini import gallery_files, paths, retrieval
+from tgdt_mini import retrieval
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.retrieval import Gallery, two_stage
+from tgdt_mini.files import whole
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.search import files
+from tgdt_mini.search.faiss_index import faiss_index
+from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import global_similarity, mixed_similarity
-from tgdt_mini.stage_one import faiss_index
 
 REGIONS, WORDS = (3, 1, 5, 2, 4, 2, 3), (4, 1, 2, 6, 3, 5)
 HOLDS = {"image": "caption", "caption": "image"}
@@ -20,11 +25,14 @@ BOTH = pytest.mark.parametrize("query_is", ["image", "caption"])
 
 
 def sides(query_is, ragged=True):
-    """Queries and gallery, float32, the local tokens exact in float16 so that storing them loses nothing."""
+    """Queries and gallery, float32, the local tokens exact in float16 so that storing them loses
+    nothing.
+    """
     images = random_embedding(0, len(REGIONS), REGIONS if ragged else 3)
     captions = random_embedding(1, len(WORDS), WORDS if ragged else 4)
     images, captions = (
-        Embedding(side.global_token.float(), side.local_tokens.half().float(), side.mask) for side in (images, captions)
+        Embedding(side.global_token.float(), side.local_tokens.half().float(), side.mask)
+        for side in (images, captions)
     )
     return (images, captions) if query_is == "image" else (captions, images)
 
@@ -51,13 +59,17 @@ def test_a_shortlist_of_everything_is_full_scoring(query_is, ragged, extra):
 
 @BOTH
 @pytest.mark.parametrize("floats", [1, 100, 2**22])
-def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(query_is, floats, monkeypatch):
+def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(
+    query_is, floats, monkeypatch
+):
     monkeypatch.setattr(retrieval, "FLOATS", floats)  # the batching must not show
     queries, gallery = sides(query_is)
     scores = two_stage(queries, gallery, 3, 0.7, query_is)
     shortlist = torch.zeros_like(scores, dtype=torch.bool)
     shortlist.scatter_(1, global_similarity(queries, gallery).topk(3).indices, True)
-    torch.testing.assert_close(scores[shortlist], full_scores(queries, gallery, query_is, 0.7)[shortlist])
+    torch.testing.assert_close(
+        scores[shortlist], full_scores(queries, gallery, query_is, 0.7)[shortlist]
+    )
     assert (scores[~shortlist] == -float("inf")).all() and shortlist.sum() == 3 * len(queries)
 
 
@@ -70,7 +82,9 @@ def test_both_ways_of_going_through_a_shortlist_give_the_same(meetings, floats, 
     scores = two_stage(queries, gallery, 3, 0.7, "caption")
     scored = scores > -float("inf")
     assert scored.sum() == 3 * len(queries)
-    torch.testing.assert_close(scores[scored], full_scores(queries, gallery, "caption", 0.7)[scored])
+    torch.testing.assert_close(
+        scores[scored], full_scores(queries, gallery, "caption", 0.7)[scored]
+    )
 
 
 @BOTH
@@ -93,9 +107,15 @@ def test_padding_and_neighbours_change_nothing(query_is):
     queries, gallery = sides(query_is)
     scores = two_stage(queries, gallery, 3, 0.7, query_is)
     longer = Embedding.cat([gallery, random_embedding(5, 1, 9).to(torch.float32)])[: len(gallery)]
-    longer = Embedding(longer.global_token, longer.local_tokens.masked_fill(~longer.mask[..., None], 9.0), longer.mask)
+    longer = Embedding(
+        longer.global_token,
+        longer.local_tokens.masked_fill(~longer.mask[..., None], 9.0),
+        longer.mask,
+    )
     torch.testing.assert_close(two_stage(queries, longer, 3, 0.7, query_is), scores)
-    torch.testing.assert_close(two_stage(queries[[4, 2]], gallery, 3, 0.7, query_is), scores[[4, 2]])
+    torch.testing.assert_close(
+        two_stage(queries[[4, 2]], gallery, 3, 0.7, query_is), scores[[4, 2]]
+    )
 
 
 @BOTH
@@ -110,7 +130,9 @@ def test_float32_under_autocast(query_is):
 @pytest.mark.parametrize("ragged", [True, False])
 @pytest.mark.parametrize("stored", [False, True], ids=["in memory", "from disk"])
 @pytest.mark.parametrize("floats", [1, 2**22])
-def test_search_gives_the_best_of_two_stage(query_is, ragged, stored, floats, monkeypatch, tmp_path):
+def test_search_gives_the_best_of_two_stage(
+    query_is, ragged, stored, floats, monkeypatch, tmp_path
+):
     monkeypatch.setattr(retrieval, "FLOATS", floats)
     queries, embedding = sides(query_is, ragged)
     gallery = gallery_of(embedding, query_is)
@@ -134,7 +156,8 @@ def test_search_clamps_k_and_shortlist(query_is):
     torch.testing.assert_close(everything.scores, full.values)
     assert gallery.search(queries, k=5, shortlist=2).indices.shape == (len(queries), 5)
     torch.testing.assert_close(
-        gallery.search(queries, k=5, shortlist=2).scores, gallery.search(queries, k=5, shortlist=5).scores
+        gallery.search(queries, k=5, shortlist=2).scores,
+        gallery.search(queries, k=5, shortlist=5).scores,
     )
 
 
@@ -150,11 +173,15 @@ def test_search_reads_the_shortlist_only():
 def test_saved_arrays_are_ragged_float16_that_numpy_can_map(tmp_path):
     _, embedding = sides("caption")
     gallery_of(embedding, "caption", model="abc").save(tmp_path / "gallery")
-    local_tokens = np.load(tmp_path / "gallery" / "local_tokens.npy", mmap_mode="r", allow_pickle=False)
+    local_tokens = np.load(
+        tmp_path / "gallery" / "local_tokens.npy", mmap_mode="r", allow_pickle=False
+    )
     offsets = np.load(tmp_path / "gallery" / "offsets.npy", allow_pickle=False)
     assert local_tokens.dtype == np.float16 and local_tokens.shape == (sum(REGIONS), 8)
     assert offsets.tolist() == [0, *np.cumsum(REGIONS).tolist()]
-    assert np.array_equal(local_tokens[offsets[2] : offsets[3]], embedding.local_tokens[2, :5].half().numpy())
+    assert np.array_equal(
+        local_tokens[offsets[2] : offsets[3]], embedding.local_tokens[2, :5].half().numpy()
+    )
     assert np.load(tmp_path / "gallery" / "global_tokens.npy").dtype == np.float32
     about = json.loads((tmp_path / "gallery" / "gallery.json").read_text(encoding="utf-8"))
     assert about["items"][1] == "item 1" and about["model"] == "abc" and about["holds"] == "image"
@@ -176,18 +203,24 @@ def test_a_stored_precision_changes_scores_by_its_rounding_only(
     hits = gallery.search(queries, k=1000, local_weight=0.7)
     exact = full_scores(queries, embedding, query_is, 0.7)
     error = (hits.scores - exact.gather(1, hits.indices)).abs().max()
-    most = 1e-6 + 2e-3 * (global_precision == "float16") + 8e-3 * (local_precision == "int8")  # D = 8: large steps
+    most = (
+        1e-6 + 2e-3 * (global_precision == "float16") + 8e-3 * (local_precision == "int8")
+    )  # D = 8: large steps
     assert error <= most
     if (local_precision, global_precision) != ("float16", "float32"):
         assert error > 1e-6, "something was rounded"
 
 
 def grown(folder, embedding, query_is, cuts, **options):
-    """A gallery on disk, built of the items before the first cut and appended to at each of them."""
+    """A gallery on disk, built of the items before the first cut and appended to at each of
+    them.
+    """
     names, edges = [f"item {i}" for i in range(len(embedding))], [*cuts, len(embedding)]
     Gallery.build(embedding[: cuts[0]], names[: cuts[0]], HOLDS[query_is], **options).save(folder)
     for start, end in zip(edges, edges[1:]):
-        Gallery.build(embedding[start:end], names[start:end], HOLDS[query_is], **options).append(folder)
+        Gallery.build(embedding[start:end], names[start:end], HOLDS[query_is], **options).append(
+            folder
+        )
     return Gallery.load(folder)
 
 
@@ -201,52 +234,77 @@ def assert_same_hits(one, other):
 def test_an_appended_gallery_answers_as_one_built_at_once(query_is, local_precision, tmp_path):
     queries, embedding = sides(query_is)
     whole = gallery_of(embedding, query_is, local_precision=local_precision)
-    gallery = grown(tmp_path / "gallery", embedding, query_is, (2, 3), local_precision=local_precision)
+    gallery = grown(
+        tmp_path / "gallery", embedding, query_is, (2, 3), local_precision=local_precision
+    )
     assert gallery.items == whole.items and torch.equal(gallery.offsets, whole.offsets)
     assert torch.equal(gallery.local_tokens, whole.local_tokens)
     assert torch.equal(gallery.global_tokens, whole.global_tokens)
     assert_same_hits(gallery.search(queries, 4, 5), whole.search(queries, 4, 5))
     gallery.save(tmp_path / "copy")
-    assert_same_hits(Gallery.load(tmp_path / "copy").search(queries, 4, 5), whole.search(queries, 4, 5))
+    assert_same_hits(
+        Gallery.load(tmp_path / "copy").search(queries, 4, 5), whole.search(queries, 4, 5)
+    )
 
 
 def test_a_segment_looks_like_a_gallery_and_appending_leaves_all_other_files_alone(tmp_path):
     queries, embedding = sides("caption")
     grown(tmp_path / "gallery", embedding[:5], "caption", (2, 3))
-    before = {path: path.read_bytes() for path in (tmp_path / "gallery").rglob("*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "gallery").rglob("*") if path.is_file()
+    }
     gallery_of(embedding[5:], "caption").append(tmp_path / "gallery")
     after = {path: path.read_bytes() for path in before}
     assert [path.name for path in before if before[path] != after[path]] == ["gallery.json"]
     assert sorted(path.name for path in (tmp_path / "gallery").iterdir() if path.is_dir()) == [
-        "segment-0001", "segment-0002", "segment-0003",
-    ]  # fmt: skip
+        "segment-0001",
+        "segment-0002",
+        "segment-0003",
+    ]
     alone = Gallery.load(tmp_path / "gallery" / "segment-0003")
-    assert_same_hits(alone.search(queries, 2), gallery_of(embedding[5:], "caption").search(queries, 2))
+    assert_same_hits(
+        alone.search(queries, 2), gallery_of(embedding[5:], "caption").search(queries, 2)
+    )
 
 
 def test_an_append_that_stops_anywhere_leaves_what_was_there(tmp_path, monkeypatch):
     _, embedding = sides("caption")
     folder = tmp_path / "gallery"
     grown(folder, embedding[:5], "caption", (4,))
-    steps = {"np.save": (np, "save"), "rename": (paths.Path, "rename"), "json": (gallery_files, "write_whole")}
+    steps = {
+        "np.save": (np, "save"),
+        "rename": (whole.Path, "rename"),
+        "json": (files, "write_whole"),
+    }
     for place in steps.values():
         for killed in (False, True):  # a killed writer cannot tidy up behind itself
             with monkeypatch.context() as patch:
                 patch.setattr(*place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
                 if killed:
-                    patch.setattr(paths.shutil, "rmtree", lambda *_, **__: None)
+                    patch.setattr(whole.shutil, "rmtree", lambda *_, **__: None)
                 with pytest.raises(KeyboardInterrupt):
                     gallery_of(embedding[5:], "caption").append(folder)
             assert len(Gallery.load(folder)) == 5
-    assert [path for path in folder.iterdir() if path.name.startswith(".segment")], "something was left behind"
+    assert [path for path in folder.iterdir() if path.name.startswith(".segment")], (
+        "something was left behind"
+    )
     gallery_of(embedding[5:], "caption").append(folder)
     assert len(Gallery.load(folder)) == len(embedding)
-    names = {"gallery.json", "global_tokens.npy", "local_tokens.npy", "offsets.npy", "segment-0001", "segment-0002"}
+    names = {
+        "gallery.json",
+        "global_tokens.npy",
+        "local_tokens.npy",
+        "offsets.npy",
+        "segment-0001",
+        "segment-0002",
+    }
     assert {path.name for path in folder.iterdir()} == names
 
 
-def test_a_gallery_whose_writer_was_killed_between_two_renames_is_the_old_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "MOMENT", 0.01)
+def test_a_gallery_whose_writer_was_killed_between_two_renames_is_the_old_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(whole, "MOMENT", 0.01)
     _, embedding = sides("caption")
     folder = tmp_path / "gallery"
     for work in (lambda: None, lambda: gallery_of(embedding[5:], "caption").append(folder)):
@@ -257,7 +315,9 @@ def test_a_gallery_whose_writer_was_killed_between_two_renames_is_the_old_one(tm
         assert len(Gallery.load(folder)) >= 5 and list(tmp_path.iterdir()) == [folder]
 
 
-@pytest.mark.parametrize("name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "scales.npy", "gallery.json"])
+@pytest.mark.parametrize(
+    "name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "scales.npy", "gallery.json"]
+)
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped"])
 def test_a_damaged_segment_is_named(name, damage, tmp_path):
     _, embedding = sides("caption")
@@ -267,7 +327,9 @@ def test_a_damaged_segment_is_named(name, damage, tmp_path):
     if damage == "missing":
         path.unlink()
     else:
-        path.write_bytes(content[:-9] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+        path.write_bytes(
+            content[:-9] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1])
+        )
     with pytest.raises(ValueError, match=f"segment-0002.{name}"):
         Gallery.load(tmp_path / "gallery")
 
@@ -282,16 +344,25 @@ def test_what_does_not_belong_to_a_gallery_is_not_appended(tmp_path):
     for other, message in (
         (gallery_of(embedding, "caption", model="xyz"), "another model .abc, not xyz"),
         (gallery_of(embedding, "image", model="abc"), "another kind of item .image, not caption"),
-        (gallery_of(embedding, "caption", model="abc", global_precision="float16"), "precision of global tokens"),
-        (Gallery.build(random_embedding(0, 7, 2, width=4), names, model="abc"), "another width .8, not 4"),
+        (
+            gallery_of(embedding, "caption", model="abc", global_precision="float16"),
+            "precision of global tokens",
+        ),
+        (
+            Gallery.build(random_embedding(0, 7, 2, width=4), names, model="abc"),
+            "another width .8, not 4",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             other.append(folder)
     with pytest.raises(ValueError, match="JSON"):
         Gallery.build(embedding, [tmp_path] * 7, model="abc").append(folder)
     assert {path.name for path in folder.iterdir()} == {
-        "gallery.json", "global_tokens.npy", "local_tokens.npy", "offsets.npy",
-    }  # fmt: skip
+        "gallery.json",
+        "global_tokens.npy",
+        "local_tokens.npy",
+        "offsets.npy",
+    }
 
 
 @BOTH
@@ -301,8 +372,12 @@ def test_an_exact_index_changes_nothing(query_is):
     gallery = gallery_of(embedding, query_is)
     index = faiss_index(gallery.global_tokens)
     assert_same_hits(gallery.search(queries, 2, 4, index=index), gallery.search(queries, 2, 4))
-    with pytest.raises(ValueError, match="index holds 7 items of width 8, metric 0; the gallery has 2 of width 8"):
-        gallery_of(embedding[:2], query_is).search(queries, index=faiss_index(embedding.global_token[:1].expand(7, 8)))
+    with pytest.raises(
+        ValueError, match="index holds 7 items of width 8, metric 0; the gallery has 2 of width 8"
+    ):
+        gallery_of(embedding[:2], query_is).search(
+            queries, index=faiss_index(embedding.global_token[:1].expand(7, 8))
+        )
 
 
 def test_load_maps_the_local_tokens_and_leaves_the_file_alone(tmp_path, monkeypatch):
@@ -348,7 +423,9 @@ def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
         gallery_of(embedding, "caption").save(folder)
     with pytest.raises(OSError, match="No space"):
         gallery_of(embedding, "caption").save(tmp_path / "new")
-    assert [path.name for path in tmp_path.iterdir()] == ["gallery"], "nothing half-written stays behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["gallery"], (
+        "nothing half-written stays behind"
+    )
     assert len(Gallery.load(folder)) == 4
     monkeypatch.undo()
     gallery_of(embedding, "caption").save(folder)
@@ -367,7 +444,9 @@ def test_save_spares_a_folder_that_is_not_a_gallery(tmp_path):
     gallery_of(embedding, "caption").save(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "gallery.json"])
+@pytest.mark.parametrize(
+    "name", ["global_tokens.npy", "local_tokens.npy", "offsets.npy", "gallery.json"]
+)
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped"])
 def test_a_damaged_file_is_named(name, damage, tmp_path):
     _, embedding = sides("caption")
@@ -377,7 +456,11 @@ def test_a_damaged_file_is_named(name, damage, tmp_path):
     if damage == "missing":
         path.unlink()
     else:
-        damaged = {"empty": b"", "truncated": content[:-9], "flipped": bytes([content[0] ^ 1]) + content[1:]}[damage]
+        damaged = {
+            "empty": b"",
+            "truncated": content[:-9],
+            "flipped": bytes([content[0] ^ 1]) + content[1:],
+        }[damage]
         if damage == "flipped" and name != "gallery.json":
             damaged = content[:-1] + bytes([content[-1] ^ 1])
         path.write_bytes(damaged)
@@ -390,7 +473,7 @@ def test_large_files_are_checksummed_on_request(tmp_path, monkeypatch):
     gallery_of(embedding, "caption").save(tmp_path / "gallery")
     path = tmp_path / "gallery" / "local_tokens.npy"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
-    monkeypatch.setattr(gallery_files, "CHECKED", 0)
+    monkeypatch.setattr(files, "CHECKED", 0)
     Gallery.load(tmp_path / "gallery")
     with pytest.raises(ValueError, match="local_tokens.npy"):
         Gallery.load(tmp_path / "gallery", check_all=True)
@@ -438,13 +521,22 @@ def test_a_query_may_still_carry_a_gradient():
         (lambda q, g: two_stage(q, g, 0, 1.0, "caption"), "shortlist is 0"),
         (lambda q, g: two_stage(q, g, -3, 1.0, "caption"), "shortlist is -3"),
         (lambda q, g: two_stage(q, g, 3, 1.0, "text"), "query_is is 'text'"),
-        (lambda q, g: two_stage(random_embedding(0, 2, 2, 4), g, 3, 1.0, "caption"), "4 wide, the gallery 8"),
+        (
+            lambda q, g: two_stage(random_embedding(0, 2, 2, 4), g, 3, 1.0, "caption"),
+            "4 wide, the gallery 8",
+        ),
         (lambda q, g: gallery_of(g, "caption").search(q, k=0), "k is 0"),
         (lambda q, g: gallery_of(g, "caption").search(q, shortlist=0), "shortlist is 0"),
         (lambda q, g: Gallery.build(g, ["a"]), "1 items for 7"),
         (lambda q, g: Gallery.build(g, [0] * 7, holds="video"), "holds is 'video'"),
-        (lambda q, g: Gallery.build(g, [0] * 7, local_precision="int4"), "local_precision is 'int4'"),
-        (lambda q, g: Gallery.build(g, [0] * 7, global_precision="int8"), "global_precision is 'int8'"),
+        (
+            lambda q, g: Gallery.build(g, [0] * 7, local_precision="int4"),
+            "local_precision is 'int4'",
+        ),
+        (
+            lambda q, g: Gallery.build(g, [0] * 7, global_precision="int8"),
+            "global_precision is 'int8'",
+        ),
     ],
 )
 def test_bad_input_is_named(call, message):

@@ -1,6 +1,8 @@
-"""The drawn scenes: published pixels and text, captions that are true, foils that are not, and what an oracle scores.
+"""The drawn scenes: published pixels and text, captions that are true, foils that are not, and what
+an oracle scores.
 
-Truth is decided here a second time, by trying every assignment of objects to mentions, and compared with `truth.py`.
+Truth is decided here a second time, by trying every assignment of objects to mentions, and compared
+with `truth.py`.
 """
 
 import io
@@ -22,7 +24,14 @@ from PIL import Image
 from tgdt_mini import scenes
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes.truth import oracle, truth
-from tgdt_mini.scenes.words import ANY_SHAPE, COLOUR_WORDS, NUMBER_WORDS, OPPOSITE, SHAPE_WORDS, SIZE_WORDS
+from tgdt_mini.scenes.words import (
+    ANY_SHAPE,
+    COLOUR_WORDS,
+    NUMBER_WORDS,
+    OPPOSITE,
+    SHAPE_WORDS,
+    SIZE_WORDS,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -38,17 +47,25 @@ def training_captions():
 
 
 def fits(thing, mention):
-    said = all(getattr(mention, name) in (None, getattr(thing, name)) for name in ("shape", "colour", "size"))
+    said = all(
+        getattr(mention, name) in (None, getattr(thing, name))
+        for name in ("shape", "colour", "size")
+    )
     return said and (mention.place is None or grammar.placed(thing, mention.place))
 
 
 def stands(scene, first, relation, second):
-    """The relation again: from centres, sizes, and pixels that a later object covers of an earlier one."""
+    """The relation again: from centres, sizes, and pixels that a later object covers of an earlier
+    one.
+    """
     if OPPOSITE[relation] in ("left", "above", "bigger", "front"):
         return stands(scene, second, OPPOSITE[relation], first)
     one, other = scene.things[first], scene.things[second]
     if relation == "front":
-        return first > second and (world.footprint(one) & world.footprint(other)).sum() >= grammar.LEAST_SHARED
+        return (
+            first > second
+            and (world.footprint(one) & world.footprint(other)).sum() >= grammar.LEAST_SHARED
+        )
     if relation == "bigger":
         return (one.size, other.size) == ("big", "small")
     return (other.x - one.x if relation == "left" else other.y - one.y) >= grammar.APART
@@ -56,7 +73,10 @@ def stands(scene, first, relation, second):
 
 def is_true(scene, meaning):
     """Whether objects can be found for all mentions, by trying them all."""
-    if meaning.background not in (None, scene.background) or meaning.total not in (0, len(scene.things)):
+    if meaning.background not in (None, scene.background) or meaning.total not in (
+        0,
+        len(scene.things),
+    ):
         return False
     free, singles = set(range(len(scene.things))), []
     for mention in meaning.mentions:
@@ -64,7 +84,9 @@ def is_true(scene, meaning):
             singles.append(mention)
             continue
         members = {i for i, thing in enumerate(scene.things) if fits(thing, mention)}
-        if len(members) != next(n for n, words in NUMBER_WORDS.items() if mention.number_word in words):
+        if len(members) != next(
+            n for n, words in NUMBER_WORDS.items() if mention.number_word in words
+        ):
             return False
         free -= members
     return any(
@@ -110,7 +132,9 @@ def test_scenes_that_differ_from_the_published_ones_are_refused(tmp_path, monkey
 @pytest.mark.parametrize("split, count", [("train", 6000), ("validation", 1000), ("test", 1000)])
 def test_columns_are_those_of_the_contract(split, count):
     dataset = scenes.load(split)
-    assert len(dataset) == count and {"image", "image_id", "captions", "boxes", "links"} <= set(dataset.column_names)
+    assert len(dataset) == count and {"image", "image_id", "captions", "boxes", "links"} <= set(
+        dataset.column_names
+    )
     assert len(set(dataset["image_id"])) == count
     assert all(len(own) == scenes.CAPTIONS == len(set(own)) for own in dataset["captions"])
     for record in dataset.select(range(20)):
@@ -125,7 +149,9 @@ def test_splits_share_no_scene():
 
 
 def test_an_unknown_split_or_picture_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match="split is 'dev'; it must be one of train, validation, test"):
+    with pytest.raises(
+        ValueError, match="split is 'dev'; it must be one of train, validation, test"
+    ):
         scenes.load("dev")
     for name in (
         "test-1000",
@@ -164,8 +190,13 @@ def test_the_first_scenes_alone_are_those_of_the_whole_split(tmp_path, monkeypat
 def test_another_process_with_other_hash_seeds_draws_the_same():
     code = "from tgdt_mini import scenes; print(*scenes.checksums(scenes.draw('test', first=20)).values())"
     for seed in ("1", "20"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                              env={**os.environ, "PYTHONHASHSEED": seed})  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        )
         assert done.stdout.split() == list(scenes.checksums(scenes.draw("test", first=20)).values())
 
 
@@ -173,7 +204,9 @@ def test_there_are_shapes_colours_sizes_and_backgrounds_enough_and_two_to_five_o
     drawn = scenes.scenes_of("train", 600)
     things = [thing for scene in drawn for thing in scene.things]
     assert {len(scene.things) for scene in drawn} == {2, 3, 4, 5}
-    assert len({thing.shape for thing in things}) >= 8 and len({thing.colour for thing in things}) >= 8
+    assert (
+        len({thing.shape for thing in things}) >= 8 and len({thing.colour for thing in things}) >= 8
+    )
     assert {thing.size for thing in things} == {"small", "big"}
     assert len({scene.background for scene in drawn}) >= 4
     assert max(thing.radius for thing in things if thing.size == "small") < min(
@@ -182,8 +215,14 @@ def test_there_are_shapes_colours_sizes_and_backgrounds_enough_and_two_to_five_o
 
 
 def test_objects_overlap_sometimes_but_are_never_mostly_hidden():
-    hidden = [share for scene in scenes.scenes_of("train", 300) for share in world.hidden_shares(scene.things)]
-    assert max(hidden) <= world.MOST_HIDDEN and sum(share > 0.02 for share in hidden) > 0.05 * len(hidden)
+    hidden = [
+        share
+        for scene in scenes.scenes_of("train", 300)
+        for share in world.hidden_shares(scene.things)
+    ]
+    assert max(hidden) <= world.MOST_HIDDEN and sum(share > 0.02 for share in hidden) > 0.05 * len(
+        hidden
+    )
 
 
 def test_a_colour_is_not_one_pixel_value():
@@ -202,7 +241,10 @@ def test_boxes_lie_in_the_picture_and_around_the_pixels_of_their_objects():
             box = thing.box
             assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
             other = "blue" if thing.colour != "blue" else "yellow"
-            painted = replace(scene, things=(*scene.things[:i], replace(thing, colour=other), *scene.things[i + 1 :]))
+            painted = replace(
+                scene,
+                things=(*scene.things[:i], replace(thing, colour=other), *scene.things[i + 1 :]),
+            )
             changed = (np.asarray(world.draw(painted), int) != pixels).any(axis=2)
             rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
             found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
@@ -219,25 +261,38 @@ def test_training_captions_hold_at_least_150_words():
 
 def test_test_captions_need_no_word_that_training_captions_do_not_teach():
     taught = {word for caption in training_captions() for word in caption.split()}
-    asked = [word for own in scenes.captions_of("test") for caption in own for word in caption.split()]
+    asked = [
+        word for own in scenes.captions_of("test") for caption in own for word in caption.split()
+    ]
     assert sum(word in taught for word in asked) > 0.999 * len(asked)
 
 
 def test_truth_agrees_with_trying_every_assignment():
-    drawn, meanings = scenes.scenes_of("test", 60), [m for own in meanings_of("test", 60) for m in own]
+    drawn, meanings = (
+        scenes.scenes_of("test", 60),
+        [m for own in meanings_of("test", 60) for m in own],
+    )
     fast = scenes.truth("test", 60)
     pick = random.Random(0)
     pairs = [(pick.randrange(60), pick.randrange(300)) for _ in range(2000)]
-    pairs += [(int(i), int(c)) for i, c in np.argwhere(fast)]  # own pairs, and those that happen to be true
+    pairs += [
+        (int(i), int(c)) for i, c in np.argwhere(fast)
+    ]  # own pairs, and those that happen to be true
     for i, c in pairs:
-        assert fast[i, c] == is_true(drawn[i], meanings[c]), (i, scenes.captions_of("test")[c // 5][c % 5])
+        assert fast[i, c] == is_true(drawn[i], meanings[c]), (
+            i,
+            scenes.captions_of("test")[c // 5][c % 5],
+        )
 
 
 def test_truth_agrees_on_foils_and_on_loose_meanings_which_are_often_true():
     drawn = scenes.scenes_of("validation", 60)
     full = [meaning for own in meanings_of("validation", 60) for meaning in own]
     loose = [
-        replace(m, background=None, mentions=tuple(replace(part, shape=None) for part in m.mentions)) for m in full
+        replace(
+            m, background=None, mentions=tuple(replace(part, shape=None) for part in m.mentions)
+        )
+        for m in full
     ]
     foils = [false for m in full for false in grammar.foil(m)]
     asked = loose + foils
@@ -280,16 +335,25 @@ def test_every_foil_is_false_of_its_image_and_one_swap_away_from_its_caption():
 
 def test_links_name_words_whose_objects_are_what_the_word_says():
     says = {word: ("colour", name) for name, words in COLOUR_WORDS.items() for word in words}
-    says |= {word: ("shape", name) for name, nouns in SHAPE_WORDS.items() for noun in nouns for word in noun}
+    says |= {
+        word: ("shape", name)
+        for name, nouns in SHAPE_WORDS.items()
+        for noun in nouns
+        for word in noun
+    }
     says |= {word: ("size", name) for name, words in SIZE_WORDS.items() for word in words}
     any_shape, nouns = {word for noun in ANY_SHAPE for word in noun}, set()
     dataset = scenes.load("test").select(range(200))
-    for scene, captions, links in zip(scenes.scenes_of("test", 200), dataset["captions"], dataset["links"]):
+    for scene, captions, links in zip(
+        scenes.scenes_of("test", 200), dataset["captions"], dataset["links"]
+    ):
         for c, caption in enumerate(captions):
             linked = set()
             for link in (link for link in links if link["caption"] == c):
                 start, end = link["start"], link["end"]
-                assert re.fullmatch(r"\W?", caption[start - 1 : start]) and re.fullmatch(r"\W?", caption[end : end + 1])
+                assert re.fullmatch(r"\W?", caption[start - 1 : start]) and re.fullmatch(
+                    r"\W?", caption[end : end + 1]
+                )
                 word, things = caption[start:end], [scene.things[i] for i in link["objects"]]
                 assert things and len(set(link["objects"])) == len(things)
                 linked.add(start)
@@ -300,7 +364,9 @@ def test_links_name_words_whose_objects_are_what_the_word_says():
                 nouns.add(word) if name == "shape" else None
             for found in re.finditer("[a-z]+", caption):
                 if says.get(found[0], ("",))[0] == "shape":
-                    assert found.start() in linked, f"{found[0]!r} in {caption!r} speaks of no object"
+                    assert found.start() in linked, (
+                        f"{found[0]!r} in {caption!r} speaks of no object"
+                    )
     assert len(nouns) > 20
 
 
@@ -318,7 +384,9 @@ def test_the_oracle_is_what_guessing_among_the_true_scores():
     own, hits = owner[None] == np.arange(8)[:, None], {"i2t": np.zeros(3), "t2i": np.zeros(3)}
     for _ in range(rounds):
         chance = draw.random(true.shape)
-        telling = true * (100.0 - true.sum(axis=0)) + chance  # of what is true, first what is true of the fewest images
+        telling = (
+            true * (100.0 - true.sum(axis=0)) + chance
+        )  # of what is true, first what is true of the fewest images
         for way, scores, mine in (("i2t", telling, own), ("t2i", (true + chance).T, own.T)):
             best = np.where(mine, scores, -1).max(axis=1)
             rank = (scores > best[:, None]).sum(axis=1)
@@ -341,12 +409,20 @@ def test_no_other_order_of_the_true_beats_the_oracle_when_captions_were_written_
             first = (scores + 1e-6 * draw.random(true.shape)).argmax(axis=1)
             found[name] += own[np.arange(6), first].mean() / 3
         found["oracle"] += oracle(true, owner, (1,))["i2t"][1] / 300
-    assert found["oracle"] == pytest.approx(found["telling"], abs=3) and found["oracle"] > found["other"] + 3
+    assert (
+        found["oracle"] == pytest.approx(found["telling"], abs=3)
+        and found["oracle"] > found["other"] + 3
+    )
 
 
 def reader_of_few(split):
-    """R@1 in percent, text to image, of a reader who takes the true scene with the fewest objects; ties are shared."""
-    true, things = scenes.truth(split), np.array([len(scene.things) for scene in scenes.scenes_of(split)])
+    """R@1 in percent, text to image, of a reader who takes the true scene with the fewest objects;
+    ties are shared.
+    """
+    true, things = (
+        scenes.truth(split),
+        np.array([len(scene.things) for scene in scenes.scenes_of(split)]),
+    )
     own = np.repeat(np.arange(len(true)), 5)[None] == np.arange(len(true))[:, None]
     fewest = true & (things[:, None] == np.where(true, things[:, None], 99).min(axis=0))
     return 100 * float(((fewest & own).sum(axis=0) / fewest.sum(axis=0)).mean())
@@ -356,7 +432,10 @@ def test_the_oracle_is_no_upper_bound_for_a_caption_tells_also_by_what_it_does_n
     for split in ("validation", "test"):
         assert reader_of_few(split) > scenes.oracle(split)["t2i"][1] + 4
     told = " ".join(sys.modules[oracle.__module__].__doc__.split())
-    assert f"R@1 {reader_of_few('test'):.1f} from text to image on the test split, the oracle 86.2" in told
+    assert (
+        f"R@1 {reader_of_few('test'):.1f} from text to image on the test split, the oracle 86.2"
+        in told
+    )
 
 
 def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():

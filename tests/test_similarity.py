@@ -1,4 +1,6 @@
-"""Scores against loops in float64, and what must not change them: padding, order, neighbours, chunks, autocast."""
+"""Scores against loops in float64, and what must not change them: padding, order, neighbours,
+chunks, autocast.
+"""
 
 import subprocess
 import sys
@@ -36,13 +38,17 @@ def local_by_loops(images, captions):
             for word, real_word in zip(captions.local_tokens[c], captions.mask[c], strict=True):
                 if real_word:
                     regions = zip(images.local_tokens[i], images.mask[i], strict=True)
-                    best.append(max(float(word @ region) for region, real_region in regions if real_region))
+                    best.append(
+                        max(float(word @ region) for region, real_region in regions if real_region)
+                    )
             scores[i, c] = sum(best) / len(best)
     return scores
 
 
 def embed(*token_rows):
-    """One item whose local tokens are the rows given, all real; its global token is the first of them."""
+    """One item whose local tokens are the rows given, all real; its global token is the first of
+    them.
+    """
     tokens = torch.tensor([token_rows], dtype=torch.float64)
     return Embedding(tokens[:, 0], tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
 
@@ -63,42 +69,58 @@ def test_worked_values():
 def test_global_is_the_dot_product():
     images, captions = pair()
     expected = [[float(v @ t) for t in captions.global_token] for v in images.global_token]
-    torch.testing.assert_close(global_similarity(images, captions), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(
+        global_similarity(images, captions), torch.tensor(expected, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("width", [2, 64], ids=["more words than width", "fewer words than width"])
 def test_local_equals_the_triple_loop(width, chunk):
     images, captions = pair(width)
-    torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
+    torch.testing.assert_close(
+        local_similarity(images, captions, chunk), local_by_loops(images, captions)
+    )
 
 
-@pytest.mark.parametrize("regions, words", [(3, WORDS), (REGIONS, 4), (3, 4)], ids=["regions", "words", "both"])
+@pytest.mark.parametrize(
+    "regions, words", [(3, WORDS), (REGIONS, 4), (3, 4)], ids=["regions", "words", "both"]
+)
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_local_equals_the_triple_loop_when_nothing_is_padded(regions, words, chunk):
     images, captions = random_embedding(2, 4, regions), random_embedding(3, 5, words)
-    torch.testing.assert_close(local_similarity(images, captions, chunk), local_by_loops(images, captions))
+    torch.testing.assert_close(
+        local_similarity(images, captions, chunk), local_by_loops(images, captions)
+    )
 
 
 def test_a_padded_region_never_beats_a_negative_cosine():
     """Released code, row 5: padding of 0 wins the max whenever all real cosines are below 0."""
     image = Embedding(
-        torch.tensor([[1.0, 0.0]]), torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]]), torch.tensor([[True, False]])
+        torch.tensor([[1.0, 0.0]]),
+        torch.tensor([[[-1.0, 0.0], [0.0, 0.0]]]),
+        torch.tensor([[True, False]]),
     )
     assert local_similarity(image, embed((1.0, 0.0)).to(torch.float32)).item() == -1.0
 
 
 def test_every_real_word_counts():
-    """Released code, row 6: the last word piece is dropped, so that a caption of one piece scores 0."""
+    """Released code, row 6: the last word piece is dropped, so that a caption of one piece scores
+    0.
+    """
     image = embed((1.0, 0.0))
     assert local_similarity(image, embed((0.8, 0.6))).item() == pytest.approx(0.8)
     assert local_similarity(image, embed((1.0, 0.0), (-1.0, 0.0))).item() == pytest.approx(0.0)
 
 
 def test_length_does_not_change_the_score():
-    """Released code, row 7: a sum over words grows with the caption. Saying everything twice must change nothing."""
+    """Released code, row 7: a sum over words grows with the caption. Saying everything twice must
+    change nothing.
+    """
     images, captions = pair()
-    twice = Embedding(captions.global_token, captions.local_tokens.repeat(1, 2, 1), captions.mask.repeat(1, 2))
+    twice = Embedding(
+        captions.global_token, captions.local_tokens.repeat(1, 2, 1), captions.mask.repeat(1, 2)
+    )
     torch.testing.assert_close(local_similarity(images, twice), local_similarity(images, captions))
 
 
@@ -127,7 +149,9 @@ def test_padding_changes_neither_scores_nor_gradients(width, filler):
 def test_order_and_neighbours_change_nothing():
     images, captions = pair()
     whole = local_similarity(images, captions)
-    torch.testing.assert_close(local_similarity(images[[2, 0, 3]], captions[[4, 1]]), whole[[2, 0, 3]][:, [4, 1]])
+    torch.testing.assert_close(
+        local_similarity(images[[2, 0, 3]], captions[[4, 1]]), whole[[2, 0, 3]][:, [4, 1]]
+    )
     more = Embedding.cat([captions, random_embedding(9, 2, 11)])
     torch.testing.assert_close(local_similarity(images, more)[:, : len(captions)], whole)
 
@@ -139,9 +163,14 @@ def test_gradients(width, chunk):
 
     def scores(regions, words):
         some_images = Embedding(images.global_token, regions, images.mask)
-        return local_similarity(some_images, Embedding(captions.global_token, words, captions.mask), chunk)
+        return local_similarity(
+            some_images, Embedding(captions.global_token, words, captions.mask), chunk
+        )
 
-    leaves = images.local_tokens.clone().requires_grad_(), captions.local_tokens.clone().requires_grad_()
+    leaves = (
+        images.local_tokens.clone().requires_grad_(),
+        captions.local_tokens.clone().requires_grad_(),
+    )
     assert torch.autograd.gradcheck(scores, leaves, fast_mode=True)
 
 
@@ -192,23 +221,31 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
     queries, gallery = random_embedding(0, 3, (2, 4, 3)), random_embedding(1, 5, 4)
     ids = torch.arange(5).expand(3, 5)
     masked = shortlist_similarity(queries, gallery.local_tokens[ids], gallery.mask[ids], query_is)
-    torch.testing.assert_close(shortlist_similarity(queries, gallery.local_tokens[ids], None, query_is), masked)
+    torch.testing.assert_close(
+        shortlist_similarity(queries, gallery.local_tokens[ids], None, query_is), masked
+    )
 
 
 @pytest.mark.parametrize("tokens", [1, 3, similarity.TOKENS])
 @pytest.mark.parametrize("filler", [0.0, float("nan")])
-@pytest.mark.parametrize("swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"])
+@pytest.mark.parametrize(
+    "swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"]
+)
 def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
     monkeypatch.setattr(similarity, "TOKENS", tokens)  # the blocks must not show
     monkeypatch.setattr(similarity, "TURN", 0)
     images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
     images, captions = padded(images, 1, filler), padded(captions, 2, filler)
-    image = torch.tensor([2, 4, 2, 0, 2] if swapped else [0, 3, 0, 2, 2, 0])  # in any order; nobody asks for image 1
+    image = torch.tensor(
+        [2, 4, 2, 0, 2] if swapped else [0, 3, 0, 2, 2, 0]
+    )  # in any order; nobody asks for image 1
     caption = torch.tensor([2, 2, 0, 2, 2] if swapped else [3, 2, 1, 0, 3, 1])
     words, regions = captions.mask.sum(1)[caption].sum(), images.mask.sum(1)[image].sum()
     assert (words > regions) == swapped, "both ways round are tried"
-    torch.testing.assert_close(paired_similarity(images, captions, image, caption), full[image, caption])
+    torch.testing.assert_close(
+        paired_similarity(images, captions, image, caption), full[image, caption]
+    )
 
 
 def test_pairs_are_in_float32_under_autocast_and_for_half_precision():
@@ -229,18 +266,26 @@ def test_late_interaction_of_another_library_is_the_same():
     for c in range(len(captions)):
         words = captions.local_tokens[c][captions.mask[c]].numpy()
         theirs = torch.tensor(maxsim.maxsim_scores_variable(words, regions)) / len(words)
-        torch.testing.assert_close(local_similarity(images, captions)[:, c], theirs, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            local_similarity(images, captions)[:, c], theirs, atol=1e-6, rtol=0
+        )
 
 
 def test_training_never_waits_for_a_gpu():
-    """Tensors on "meta" have a shape and no numbers: whatever would have to wait for a number raises."""
+    """Tensors on "meta" have a shape and no numbers: whatever would have to wait for a number
+    raises.
+    """
     images, captions = (side.to("meta") for side in pair())
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         local_similarity(images, captions)  # outside of training masks are looked at
     images.local_tokens.requires_grad_()
     scores = local_similarity(images, captions, chunk=100)
     scores.sum().backward()
-    assert scores.shape == (len(REGIONS), len(WORDS)) and images.local_tokens.grad.shape == (4, 5, 8)
+    assert scores.shape == (len(REGIONS), len(WORDS)) and images.local_tokens.grad.shape == (
+        4,
+        5,
+        8,
+    )
 
 
 @pytest.mark.parametrize("filler", [0.0, float("nan")])

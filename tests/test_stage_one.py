@@ -1,4 +1,6 @@
-"""The shortlist against sorting everything, whatever the precision or the index; what a shortlist misses, by hand."""
+"""The shortlist against sorting everything, whatever the precision or the index; what a shortlist
+misses, by hand.
+"""
 
 import sys
 
@@ -6,8 +8,10 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini import stage_one
-from tgdt_mini.stage_one import best_by_global, by_columns, faiss_index, missed
+from tgdt_mini import retrieval
+from tgdt_mini.reports.choice import missed
+from tgdt_mini.retrieval import best_by_global, by_columns
+from tgdt_mini.search.faiss_index import faiss_index
 
 
 def tokens(seed, items, width=8):
@@ -16,7 +20,10 @@ def tokens(seed, items, width=8):
 
 def best_by_sorting(queries, items, count):
     """float64, one query at a time; ids ascending."""
-    found = [(items.double() @ query.double()).argsort(descending=True)[:count].sort().values for query in queries]
+    found = [
+        (items.double() @ query.double()).argsort(descending=True)[:count].sort().values
+        for query in queries
+    ]
     return torch.stack(found)
 
 
@@ -24,8 +31,11 @@ def best_by_sorting(queries, items, count):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize("block", [1, 7, 2**11])
 def test_the_shortlist_is_that_of_sorting_everything(layout, dtype, block, monkeypatch):
-    monkeypatch.setattr(stage_one, "BLOCK", block)
-    queries, items = tokens(0, 4).to(torch.promote_types(dtype, torch.float32)), layout(tokens(1, 50).to(dtype))
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    queries, items = (
+        tokens(0, 4).to(torch.promote_types(dtype, torch.float32)),
+        layout(tokens(1, 50).to(dtype)),
+    )
     for count in (1, 9, 50):
         scores, ids = best_by_global(queries, items, count)
         assert torch.equal(ids, best_by_sorting(queries, items, count))
@@ -90,7 +100,10 @@ def test_what_a_shortlist_misses_by_hand():
 
 def test_what_a_shortlist_misses_by_sets():
     generator = torch.Generator().manual_seed(0)
-    by_global, full = torch.rand(30, 40, generator=generator), torch.rand(30, 40, generator=generator)
+    by_global, full = (
+        torch.rand(30, 40, generator=generator),
+        torch.rand(30, 40, generator=generator),
+    )
     found = missed(by_global, full, (5, 20, 40), (1, 10))
     for top in (1, 10):
         for k in (5, 20, 40):

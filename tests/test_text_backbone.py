@@ -2,10 +2,18 @@
 
 import pytest
 import torch
-from helpers import CAPTIONS, CLIP_SIGHT, CLIP_TEXT, save_encoder, saved_encoders, text_encoder, tokenizer
+from helpers import (
+    CAPTIONS,
+    CLIP_SIGHT,
+    CLIP_TEXT,
+    save_encoder,
+    saved_encoders,
+    text_encoder,
+    tokenizer,
+)
 
-from tgdt_mini.pretrained import MINILM
-from tgdt_mini.text_backbone import TextBackbone
+from tgdt_mini.encoders.pretrained import MINILM
+from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.text_tokens import TextTokenizer
 
 
@@ -20,14 +28,18 @@ def test_features_are_those_of_the_model_for_the_ids_of_its_tokenizer(saved):
     for name in ("ids", "mask", "words"):
         assert torch.equal(getattr(found, name), getattr(tokens, name))
     with torch.no_grad():
-        whole = text_encoder()(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
+        whole = text_encoder()(
+            input_ids=tokens.ids, attention_mask=tokens.mask.long()
+        ).last_hidden_state
     assert torch.equal(found.features, whole) and not found.features.requires_grad
     assert backbone.width == 16 and backbone.top is None
     assert backbone.pieces(CAPTIONS[0]) == tokenizer().pieces(CAPTIONS[0])
 
 
 def states_of_the_model():
-    """What goes into the first layer of `text_encoder`, and what comes out of each, for CAPTIONS."""
+    """What goes into the first layer of `text_encoder`, and what comes out of each, for
+    CAPTIONS.
+    """
     tokens = tokenizer()(CAPTIONS)
     with torch.no_grad():
         return text_encoder()(
@@ -42,7 +54,9 @@ def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
     found = backbone(CAPTIONS)
     assert torch.equal(found.features, every[1]) and len(backbone.top.layers) == 1
     with torch.no_grad():
-        assert (backbone.top.eval()(found.features, found.mask) - every[2])[found.mask].abs().max() < 1e-5
+        assert (backbone.top.eval()(found.features, found.mask) - every[2])[
+            found.mask
+        ].abs().max() < 1e-5
     whole = TextBackbone(saved["text"], trained_layers=3)  # all but the embeddings is trained
     assert torch.equal(whole(CAPTIONS).features, every[0]) and len(whole.top.layers) == 3
     with pytest.raises(ValueError, match="layers is 4; BertModel has 3, so use 1 to 3"):
@@ -54,8 +68,13 @@ def test_the_first_layers_alone_and_layers_cut_off_from_them(saved):
 def test_states_of_several_layers_lie_side_by_side(saved):
     every = states_of_the_model()
     backbone = TextBackbone(saved["text"], states=2)
-    assert torch.equal(backbone(CAPTIONS).features, torch.cat(every[2:], dim=2)) and backbone.width == 32
-    assert torch.equal(TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2))
+    assert (
+        torch.equal(backbone(CAPTIONS).features, torch.cat(every[2:], dim=2))
+        and backbone.width == 32
+    )
+    assert torch.equal(
+        TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2)
+    )
     assert backbone.about["key"] != TextBackbone(saved["text"]).about["key"]
     with pytest.raises(ValueError, match="states is 4; .* has 3 layers, use 1 to 3"):
         TextBackbone(saved["text"], states=4)
@@ -64,10 +83,22 @@ def test_states_of_several_layers_lie_side_by_side(saved):
 
 
 UNFIT = {
-    "a decoder": ("GPT2", dict(n_embd=16, n_layer=3, n_head=2, n_positions=64), "first token of .* sees none after it"),
+    "a decoder": (
+        "GPT2",
+        dict(n_embd=16, n_layer=3, n_head=2, n_positions=64),
+        "first token of .* sees none after it",
+    ),
     "a decoder with rotary positions": ("Llama", {}, "first token of .* sees none after it"),
-    "an encoder with a decoder": ("Bart", dict(d_model=16, encoder_layers=1, decoder_layers=1), "with a decoder"),
-    "a model of T5's family": ("T5", dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2), "with a decoder"),
+    "an encoder with a decoder": (
+        "Bart",
+        dict(d_model=16, encoder_layers=1, decoder_layers=1),
+        "with a decoder",
+    ),
+    "a model of T5's family": (
+        "T5",
+        dict(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2),
+        "with a decoder",
+    ),
     "two towers": (
         "CLIP",
         dict(text_config=CLIP_TEXT, vision_config=CLIP_SIGHT),
@@ -120,5 +151,15 @@ def test_minilm_from_its_wheel():
     model = AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
         whole = model(input_ids=found.ids, attention_mask=found.mask.long()).last_hidden_state
-        assert (backbone.top.eval()(found.features, found.mask) - whole)[found.mask].abs().max() < 1e-4
-    assert [piece for piece, _, _ in backbone.pieces(captions[0])] == ["two", "dogs", "run", "on", "the", "beach", "."]
+        assert (backbone.top.eval()(found.features, found.mask) - whole)[
+            found.mask
+        ].abs().max() < 1e-4
+    assert [piece for piece, _, _ in backbone.pieces(captions[0])] == [
+        "two",
+        "dogs",
+        "run",
+        "on",
+        "the",
+        "beach",
+        ".",
+    ]

@@ -1,4 +1,6 @@
-"""Captions to ids and masks: which tokens are words, what is padding, what is cut, and the same as other tokenizers."""
+"""Captions to ids and masks: which tokens are words, what is padding, what is cut, and the same as
+other tokenizers.
+"""
 
 import warnings
 
@@ -8,13 +10,19 @@ from helpers import some_scenes, tokenizer
 
 from tgdt_mini.text_tokens import END, PAD, START, UNKNOWN, TextTokenizer
 
-CAPTIONS = ["a red star", "there is a tiny golden circle to the left of a big blue heart", "two moons"]
+CAPTIONS = [
+    "a red star",
+    "there is a tiny golden circle to the left of a big blue heart",
+    "two moons",
+]
 
 
 @pytest.fixture(scope="module")
 def spelled():
     """A vocabulary so small that words fall into pieces."""
-    return TextTokenizer.learn([caption for own in some_scenes("train", 200)["captions"] for caption in own], 70, 200)
+    return TextTokenizer.learn(
+        [caption for own in some_scenes("train", 200)["captions"] for caption in own], 70, 200
+    )
 
 
 def names(tokens, row, which):
@@ -31,13 +39,24 @@ def test_a_caption_becomes_a_start_token_its_words_and_an_end_token():
 def test_padding_is_masked_and_the_batch_is_as_wide_as_its_longest_caption():
     tokens = tokenizer()(CAPTIONS)
     alone = [tokenizer()([caption]) for caption in CAPTIONS]
-    assert tokens.ids.shape == tokens.mask.shape == tokens.words.shape == (3, max(each.ids.shape[1] for each in alone))
+    assert (
+        tokens.ids.shape
+        == tokens.mask.shape
+        == tokens.words.shape
+        == (3, max(each.ids.shape[1] for each in alone))
+    )
     assert tokens.ids.dtype == torch.int64 and tokens.mask.dtype == tokens.words.dtype == torch.bool
     for row, each in enumerate(alone):
         size = each.ids.shape[1]
-        assert each.mask.all() and tokens.mask[row].tolist() == [True] * size + [False] * (len(tokens.ids[0]) - size)
-        assert torch.equal(tokens.ids[row, :size], each.ids[0]) and torch.equal(tokens.words[row, :size], each.words[0])
-        assert (tokens.ids[row, size:] == tokenizer().pad).all() and not tokens.words[row, size:].any()
+        assert each.mask.all() and tokens.mask[row].tolist() == [True] * size + [False] * (
+            len(tokens.ids[0]) - size
+        )
+        assert torch.equal(tokens.ids[row, :size], each.ids[0]) and torch.equal(
+            tokens.words[row, :size], each.words[0]
+        )
+        assert (tokens.ids[row, size:] == tokenizer().pad).all() and not tokens.words[
+            row, size:
+        ].any()
     assert tokenizer().engine.id_to_token(tokenizer().pad) == PAD
 
 
@@ -73,12 +92,16 @@ def test_every_id_is_below_the_vocabulary_and_learnt_words_are_single_pieces():
     tokens = tokenizer()(captions)
     assert int(tokens.ids.max()) < tokenizer().vocabulary
     assert not (tokens.ids == tokenizer().engine.token_to_id(UNKNOWN)).any()
-    assert [piece for piece, _, _ in tokenizer().pieces("a red star above a blue circle")][-1] == "circle"
+    assert [piece for piece, _, _ in tokenizer().pieces("a red star above a blue circle")][
+        -1
+    ] == "circle"
 
 
 @pytest.mark.parametrize("empty", ["", "   ", "\n\t", None, 7])
 def test_an_empty_caption_is_an_error_that_says_which(empty):
-    with pytest.raises(ValueError, match=r"^caption 2 is .*; a caption must hold at least one word$"):
+    with pytest.raises(
+        ValueError, match=r"^caption 2 is .*; a caption must hold at least one word$"
+    ):
         tokenizer()(["a star", "a moon", empty])
 
 
@@ -100,7 +123,9 @@ def test_no_training_captions_is_an_error():
 
 def test_a_long_caption_is_cut_with_one_warning_and_keeps_its_end_token():
     short = TextTokenizer(tokenizer().engine, most_tokens=6)
-    with pytest.warns(UserWarning, match="1 of 3 captions are cut to 6 tokens, the first of them: 'there is") as caught:
+    with pytest.warns(
+        UserWarning, match="1 of 3 captions are cut to 6 tokens, the first of them: 'there is"
+    ) as caught:
         tokens = short(CAPTIONS)
     assert len(caught) == 1 and tokens.ids.shape == (3, 6)
     assert names(tokens, 1, tokens.mask) == [START, "there", "is", "a", "tiny", END]
@@ -128,9 +153,16 @@ def test_pieces_line_up_with_the_words_mask_and_point_into_the_caption(spelled):
         tokens = spelled(own)
         for caption, ids, words in zip(own, tokens.ids, tokens.words):
             pieces = spelled.pieces(caption)
-            assert [piece for piece, _, _ in pieces] == [spelled.engine.id_to_token(int(i)) for i in ids[words]]
-            assert all(caption[start:end].lower() == piece.removeprefix("##") for piece, start, end in pieces)
-            assert "".join(caption[start:end] for _, start, end in pieces) == caption.replace(" ", "")
+            assert [piece for piece, _, _ in pieces] == [
+                spelled.engine.id_to_token(int(i)) for i in ids[words]
+            ]
+            assert all(
+                caption[start:end].lower() == piece.removeprefix("##")
+                for piece, start, end in pieces
+            )
+            assert "".join(caption[start:end] for _, start, end in pieces) == caption.replace(
+                " ", ""
+            )
 
 
 def test_pieces_of_a_long_caption_are_cut_as_the_ids_are():
@@ -152,14 +184,18 @@ def test_a_tokenizer_written_as_json_and_read_again_gives_the_same_tokens():
     again = TextTokenizer.from_json(tokenizer().to_json(), tokenizer().most_tokens)
     ours, theirs = tokenizer()(CAPTIONS), again(CAPTIONS)
     assert again.vocabulary == tokenizer().vocabulary and again.to_json() == tokenizer().to_json()
-    assert all(torch.equal(getattr(ours, name), getattr(theirs, name)) for name in ("ids", "mask", "words"))
+    assert all(
+        torch.equal(getattr(ours, name), getattr(theirs, name)) for name in ("ids", "mask", "words")
+    )
 
 
 def test_rows_of_a_batch_lose_the_columns_that_are_padding_in_all_of_them():
     tokens = tokenizer()(CAPTIONS)
     some = tokens[torch.tensor([0, 2])]
     alone = tokenizer()([CAPTIONS[0], CAPTIONS[2]])
-    assert all(torch.equal(getattr(some, name), getattr(alone, name)) for name in ("ids", "mask", "words"))
+    assert all(
+        torch.equal(getattr(some, name), getattr(alone, name)) for name in ("ids", "mask", "words")
+    )
     assert len(tokens[slice(1, 2)]) == 1 and len(tokens.to("cpu")) == 3
 
 
@@ -170,27 +206,47 @@ def saved_by_transformers(request, tmp_path_factory):
     from transformers import PreTrainedTokenizerFast
 
     words = ["[CLS]", "[SEP]", "a", "red", "star", "##s", "[UNK]", "blue", "moon", request.param]
-    engine = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    engine.normalizer, engine.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    engine = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    engine.normalizer, engine.pre_tokenizer = (
+        normalizers.BertNormalizer(),
+        pre_tokenizers.BertPreTokenizer(),
+    )
     engine.post_processor = processors.BertProcessing(("[SEP]", 1), ("[CLS]", 0))
     theirs = PreTrainedTokenizerFast(
-        tokenizer_object=engine, unk_token="[UNK]", pad_token=request.param, cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=engine,
+        unk_token="[UNK]",
+        pad_token=request.param,
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     )
     folder = tmp_path_factory.mktemp("hugging face")
     theirs.save_pretrained(str(folder))
     return folder, theirs
 
 
-def test_a_hugging_face_tokenizer_gives_the_ids_that_transformers_gives(saved_by_transformers, monkeypatch):
+def test_a_hugging_face_tokenizer_gives_the_ids_that_transformers_gives(
+    saved_by_transformers, monkeypatch
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder, theirs = saved_by_transformers
     captions = ["A red star", "two blue moons and stars", "moon"]
-    tokens, known = TextTokenizer.from_pretrained(folder)(captions), theirs(captions, padding=True, return_tensors="pt")
+    tokens, known = (
+        TextTokenizer.from_pretrained(folder)(captions),
+        theirs(captions, padding=True, return_tensors="pt"),
+    )
     assert torch.equal(tokens.ids, known["input_ids"])
     assert torch.equal(tokens.mask, known["attention_mask"].bool())
-    special = torch.tensor([theirs.get_special_tokens_mask(row, already_has_special_tokens=True)
-                            for row in known["input_ids"].tolist()]).bool()  # fmt: skip
-    unknown = tokens.ids == theirs.unk_token_id  # transformers calls it special, but it stands for a word
+    special = torch.tensor(
+        [
+            theirs.get_special_tokens_mask(row, already_has_special_tokens=True)
+            for row in known["input_ids"].tolist()
+        ]
+    ).bool()
+    unknown = (
+        tokens.ids == theirs.unk_token_id
+    )  # transformers calls it special, but it stands for a word
     assert torch.equal(tokens.words, (~special | unknown) & tokens.mask)
 
 
@@ -198,7 +254,10 @@ def test_a_hugging_face_tokenizer_cuts_as_transformers_does(saved_by_transformer
     folder, theirs = saved_by_transformers
     with pytest.warns(UserWarning, match="cut to 4 tokens"):
         tokens = TextTokenizer.from_pretrained(folder, most_tokens=4)(["a red red star"])
-    assert tokens.ids.tolist() == theirs(["a red red star"], truncation=True, max_length=4)["input_ids"]
+    assert (
+        tokens.ids.tolist()
+        == theirs(["a red red star"], truncation=True, max_length=4)["input_ids"]
+    )
 
 
 def test_a_tokenizer_that_puts_nothing_before_a_caption_is_refused():

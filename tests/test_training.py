@@ -1,4 +1,6 @@
-"""The training loop: it learns, repeats itself bit for bit, stops and goes on, and says when a run has collapsed."""
+"""The training loop: it learns, repeats itself bit for bit, stops and goes on, and says when a run
+has collapsed.
+"""
 
 import math
 import os
@@ -12,11 +14,11 @@ from helpers import some_scenes, tiny_model, token_set, tokenizer
 
 from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_model
-from tgdt_mini.data import TokenSet
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.recipe import NUMBERS, TrainingConfig, pick_device, precision_of
+from tgdt_mini.scenes.tokens import build_token_set, with_hard_captions
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer, validate
+from tgdt_mini.training_config import NUMBERS, TrainingConfig, pick_device, precision_of
 
 QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 steps an epoch
 
@@ -24,20 +26,37 @@ QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 step
 def trainer_of(out, model=None, train=None, validation=None, dropout=0.0, **settings):
     model = model or tiny_model(dropout=dropout)
     train, validation = train or token_set("train", 24), validation or token_set("validation", 12)
-    return Trainer(model, train, validation, TrainingConfig(**(QUICK | settings)), out, "cpu", tokenizer(), False)
+    return Trainer(
+        model,
+        train,
+        validation,
+        TrainingConfig(**(QUICK | settings)),
+        out,
+        "cpu",
+        tokenizer(),
+        False,
+    )
 
 
 def result(trainer):
     """Everything that a run leaves, but the time it took."""
-    history = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
+    history = [
+        {name: value for name, value in row.items() if name != "seconds"} for row in trainer.history
+    ]
     states = trainer.optimizer.state_dict()["state"]
     moments = [state[name].clone() for _, state in sorted(states.items()) for name in sorted(state)]
-    return {name: part.clone() for name, part in trainer.model.state_dict().items()}, moments, history
+    return (
+        {name: part.clone() for name, part in trainer.model.state_dict().items()},
+        moments,
+        history,
+    )
 
 
 def assert_same_result(one, other):
     assert all(torch.equal(part, other[0][name]) for name, part in one[0].items())
-    assert len(one[1]) == len(other[1]) and all(torch.equal(*pair) for pair in zip(one[1], other[1]))
+    assert len(one[1]) == len(other[1]) and all(
+        torch.equal(*pair) for pair in zip(one[1], other[1])
+    )
     assert one[2] == other[2]
 
 
@@ -52,21 +71,31 @@ def pairs(count):
     """Images with one caption each."""
     records = some_scenes("train", count)
     first = [own[:1] for own in records["captions"]]
-    return TokenSet.build(records.remove_columns("captions").add_column("captions", first), tokenizer())
+    return build_token_set(
+        records.remove_columns("captions").add_column("captions", first), tokenizer()
+    )
 
 
 def test_a_tiny_model_learns_32_pairs_by_heart(tmp_path):
     few = pairs(32)
     settings = {"epochs": 60, "batch": 32, "learning_rate": 3e-3, "weight_decay": 0.0}
-    trainer = trainer_of(tmp_path, train=few, validation=few, inter="curriculum", easy_share=0.7, **settings)
+    trainer = trainer_of(
+        tmp_path, train=few, validation=few, inter="curriculum", easy_share=0.7, **settings
+    )
     trainer.run()
-    assert validate(trainer.model, few, 1.0) == {"rsum_global": 600.0, "rsum_local": 600.0, "rsum_mixed": 600.0}
+    assert validate(trainer.model, few, 1.0) == {
+        "rsum_global": 600.0,
+        "rsum_local": 600.0,
+        "rsum_mixed": 600.0,
+    }
     assert validate(load_model(tmp_path / "best"), few, 1.0)["rsum_mixed"] == 600
     assert trainer.history[-1]["loss"] < 0.1 * trainer.history[0]["loss"]
     assert not any(row["warning"] for row in trainer.history)
 
 
-def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_another(tmp_path, never_stopped):
+def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_another(
+    tmp_path, never_stopped
+):
     again = trainer_of(tmp_path / "again", dropout=0.2)
     torch.manual_seed(99)  # whatever was drawn before the run does not matter
     again.run()
@@ -74,7 +103,8 @@ def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_anothe
     other = trainer_of(tmp_path / "other", dropout=0.2, seed=1)
     other.run()
     assert not torch.equal(
-        result(other)[0]["image_branch.project.weight"], never_stopped[0]["image_branch.project.weight"]
+        result(other)[0]["image_branch.project.weight"],
+        never_stopped[0]["image_branch.project.weight"],
     )
 
 
@@ -149,7 +179,9 @@ def test_ctrl_c_while_an_epoch_is_validated_loses_nothing(tmp_path, never_stoppe
     assert_same_result(result(again), never_stopped)
 
 
-def test_an_interrupt_in_the_middle_of_a_step_leaves_the_last_whole_epoch(tmp_path, never_stopped, monkeypatch):
+def test_an_interrupt_in_the_middle_of_a_step_leaves_the_last_whole_epoch(
+    tmp_path, never_stopped, monkeypatch
+):
     trainer = trainer_of(tmp_path, dropout=0.2)
     step = trainer.optimizer.step
 
@@ -197,11 +229,14 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_place(tmp_path, monkeypat
     assert {folder.name for folder in tmp_path.iterdir()} == {"last", "best"}
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"seed": 1}, {"epochs": 4}, {"use_intra": False}])
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 2e-3}, {"seed": 1}, {"epochs": 4}, {"use_intra": False}]
+)
 def test_going_on_with_other_settings_is_an_error_that_names_the_setting(tmp_path, change):
     trainer_of(tmp_path).run(max_steps=1)
     with pytest.raises(
-        ValueError, match=f"was trained with another {next(iter(change))}; use the same, or another --out"
+        ValueError,
+        match=f"was trained with another {next(iter(change))}; use the same, or another --out",
     ):
         trainer_of(tmp_path, **change).resume()
 
@@ -219,8 +254,13 @@ def test_the_best_model_by_validation_rsum_is_kept(tmp_path):
     history = trainer.run()
     rsums = [row["rsum_mixed"] for row in history]
     best = load_model(tmp_path / "best")
-    assert best.notes == {"epoch": rsums.index(max(rsums)) + 1, "rsum": max(rsums)} and trainer.best == max(rsums)
-    assert validate(best, token_set("validation", 12), 1.0)["rsum_mixed"] == pytest.approx(max(rsums))
+    assert best.notes == {
+        "epoch": rsums.index(max(rsums)) + 1,
+        "rsum": max(rsums),
+    } and trainer.best == max(rsums)
+    assert validate(best, token_set("validation", 12), 1.0)["rsum_mixed"] == pytest.approx(
+        max(rsums)
+    )
     assert best.tokenizer.to_json() == tokenizer().to_json()
 
 
@@ -229,7 +269,9 @@ def test_the_history_has_one_row_an_epoch_with_the_parts_of_its_loss(tmp_path):
     assert [row["epoch"] for row in history] == [1, 2, 3]
     for row in history:
         extra = row.get("binding", 0)
-        assert row["loss"] == pytest.approx(row["inter_global"] + row["inter_local"] + row["intra"] + extra, rel=1e-4)
+        assert row["loss"] == pytest.approx(
+            row["inter_global"] + row["inter_local"] + row["intra"] + extra, rel=1e-4
+        )
         assert {"rsum_global", "rsum_local", "rsum_mixed", "learning_rate", "seconds"} <= set(row)
 
 
@@ -237,13 +279,19 @@ def test_the_curriculum_begins_with_all_negatives_and_goes_on_to_the_hardest(tmp
     history = trainer_of(tmp_path, epochs=4, inter="curriculum", easy="mean", easy_share=0.5).run()
     assert [row["inter"] for row in history] == ["mean", "mean", "hardest", "hardest"]
     trainer = trainer_of(tmp_path, epochs=10, easy="info_nce", easy_share=0.3)
-    assert [trainer.config.inter_at(epoch) for epoch in range(10)] == ["info_nce"] * 3 + ["hardest"] * 7
-    staged = trainer_of(tmp_path, epochs=10, recipe="staged", staged_share=0.6, easy="mean", easy_share=0.5)
-    assert [staged.config.stage_at(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
-    assert [staged.config.inter_at(epoch) for epoch in range(10)] == (["mean"] * 3 + ["hardest"] * 3) + ["mean"] * 2 + [
+    assert [trainer.config.inter_at(epoch) for epoch in range(10)] == ["info_nce"] * 3 + [
         "hardest"
-    ] * 2
-    assert {trainer_of(tmp_path, inter="hardest").config.inter_at(epoch) for epoch in range(3)} == {"hardest"}
+    ] * 7
+    staged = trainer_of(
+        tmp_path, epochs=10, recipe="staged", staged_share=0.6, easy="mean", easy_share=0.5
+    )
+    assert [staged.config.stage_at(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
+    assert [staged.config.inter_at(epoch) for epoch in range(10)] == (
+        ["mean"] * 3 + ["hardest"] * 3
+    ) + ["mean"] * 2 + ["hardest"] * 2
+    assert {trainer_of(tmp_path, inter="hardest").config.inter_at(epoch) for epoch in range(3)} == {
+        "hardest"
+    }
 
 
 @pytest.mark.parametrize("inter", ["mean", "hardest", "info_nce"])
@@ -251,10 +299,19 @@ def test_an_epoch_learns_from_the_loss_that_its_name_says(tmp_path, inter):
     settings = {"inter": inter, "margin": 0.25, "consistency_margin": 0.1, "temperature": 0.1}
     trainer = trainer_of(tmp_path, **settings)
     images, captions = trainer.model(
-        token_set("train", 24).images(torch.arange(8)), token_set("train", 24).text[torch.arange(0, 40, 5)]
+        token_set("train", 24).images(torch.arange(8)),
+        token_set("train", 24).text[torch.arange(0, 40, 5)],
     )
     options = {"inter": "info_nce"} if inter == "info_nce" else {"negatives": inter}
-    known = cmc_loss(images, captions, torch.arange(8), margin=0.25, consistency_margin=0.1, temperature=0.1, **options)
+    known = cmc_loss(
+        images,
+        captions,
+        torch.arange(8),
+        margin=0.25,
+        consistency_margin=0.1,
+        temperature=0.1,
+        **options,
+    )
     assert torch.equal(trainer.loss(images, captions, torch.arange(8), 0).total, known.total)
 
 
@@ -296,7 +353,13 @@ def changed(before, model):
 
 
 def test_the_staged_recipe_trains_everything_but_the_global_layers_and_then_nothing_else(tmp_path):
-    settings = {"epochs": 4, "recipe": "staged", "staged_share": 0.5, "inter": "mean", "margin": 0.5}
+    settings = {
+        "epochs": 4,
+        "recipe": "staged",
+        "staged_share": 0.5,
+        "inter": "mean",
+        "margin": 0.5,
+    }
     trainer = trainer_of(tmp_path, **settings)
     names = {name for name, _ in trainer.model.named_parameters()}
     global_names = {name for name in names if "global_layers" in name}
@@ -316,7 +379,9 @@ def test_joint_training_changes_every_parameter(tmp_path):
     assert changed(start, trainer.model) == set(start)
 
 
-@pytest.mark.parametrize("inter, flat", [("hardest", 0.4), ("mean", 0.4), ("info_nce", math.log(8))])
+@pytest.mark.parametrize(
+    "inter, flat", [("hardest", 0.4), ("mean", 0.4), ("info_nce", math.log(8))]
+)
 def test_a_collapsed_run_is_told_so_in_one_sentence(tmp_path, inter, flat):
     model = tiny_model()
     with torch.no_grad():
@@ -339,7 +404,9 @@ def test_equal_scores_that_are_not_zero_are_a_collapse_too(tmp_path):
             for layers in (branch.local_layers, branch.global_layers):
                 if hasattr(layers.norm, "weight"):
                     layers.norm.bias.fill_(1)
-    history = trainer_of(tmp_path, model=model, inter="hardest", learning_rate=1e-12, epochs=2).run()
+    history = trainer_of(
+        tmp_path, model=model, inter="hardest", learning_rate=1e-12, epochs=2
+    ).run()
     assert "collapsed" in history[1]["warning"]
 
 
@@ -358,14 +425,23 @@ def test_training_stops_early_when_validation_does_not_improve(tmp_path):
 
 
 def norm_of_gradients(trainer):
-    return float(torch.stack([part.grad.norm() for part in trainer.model.parameters() if part.grad is not None]).norm())
+    return float(
+        torch.stack(
+            [part.grad.norm() for part in trainer.model.parameters() if part.grad is not None]
+        ).norm()
+    )
 
 
 def test_gradients_are_clipped(tmp_path):
-    free, clipped = trainer_of(tmp_path / "free", clip=1e9), trainer_of(tmp_path / "clipped", clip=0.01)
+    free, clipped = (
+        trainer_of(tmp_path / "free", clip=1e9),
+        trainer_of(tmp_path / "clipped", clip=0.01),
+    )
     free.run(max_steps=1)
     clipped.run(max_steps=1)
-    assert norm_of_gradients(free) > 0.02 and norm_of_gradients(clipped) == pytest.approx(0.01, rel=1e-3)
+    assert norm_of_gradients(free) > 0.02 and norm_of_gradients(clipped) == pytest.approx(
+        0.01, rel=1e-3
+    )
 
 
 def test_the_learning_rate_warms_up_and_decays(tmp_path):
@@ -379,15 +455,31 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path):
     assert rates[-1] < 0.1e-3
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"inter": "hardest", "chunk": 3}, {"recipe": "staged"}, {"hard_captions": 0.5, "chunk": 3},
-    {"mirror": True, "hide_regions": 0.3, "hide_words": 0.2},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"inter": "hardest", "chunk": 3},
+        {"recipe": "staged"},
+        {"hard_captions": 0.5, "chunk": 3},
+        {"mirror": True, "hide_regions": 0.3, "hide_words": 0.2},
+    ],
+)
 def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
-    """On the device "meta" there are no numbers: whoever asks for one, as for the longest caption, gets an error."""
+    """On the device "meta" there are no numbers: whoever asks for one, as for the longest caption,
+    gets an error.
+    """
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
-    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
-    trainer = Trainer(tiny_model(), train, train, TrainingConfig(batch=8, **settings), tmp_path, "meta", progress=False)
+    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
+    trainer = Trainer(
+        tiny_model(),
+        train,
+        train,
+        TrainingConfig(batch=8, **settings),
+        tmp_path,
+        "meta",
+        progress=False,
+    )
     trainer._step()
     trainer._step()
     assert trainer.step == 2 and trainer.sums.device.type == "meta"
@@ -396,14 +488,22 @@ def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
 
 
 def test_a_plan_knows_the_sizes_of_its_batches():
-    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
+    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
     batches = Batches(train, 8, seed=0, mix_lengths=4.0)
     for share in (0.0, 0.4, 1.0):
-        for (rows, captions), (same, owned, some, longest) in zip(batches.of(1), batches.plan(1, share), strict=True):
+        for (rows, captions), (same, owned, some, longest) in zip(
+            batches.of(1), batches.plan(1, share), strict=True
+        ):
             assert torch.equal(rows, same) and torch.equal(captions, owned)
-            real = [place for place, row in enumerate(captions.tolist()) if train.hard.words[row].any()]
+            real = [
+                place for place, row in enumerate(captions.tolist()) if train.hard.words[row].any()
+            ]
             assert some.tolist() == real[: round(share * 8)]
-            images, texts, hard = train.images(rows), train.text[captions], train.hard[captions[some]]
+            images, texts, hard = (
+                train.images(rows),
+                train.text[captions],
+                train.hard[captions[some]],
+            )
             assert longest == (images.mask.shape[1], texts.mask.shape[1], hard.mask.shape[1])
 
 
@@ -411,69 +511,100 @@ def test_half_precision_on_a_cpu_keeps_embeddings_in_full(tmp_path, monkeypatch)
     trainer, seen = trainer_of(tmp_path, precision="bf16", epochs=1), []
     loss = trainer.loss
     monkeypatch.setattr(
-        trainer, "loss", lambda images, *rest: (seen.append(images.global_token.dtype), loss(images, *rest))[1]
+        trainer,
+        "loss",
+        lambda images, *rest: (seen.append(images.global_token.dtype), loss(images, *rest))[1],
     )
     assert math.isfinite(trainer.run()[0]["loss"]) and set(seen) == {torch.float32}
 
 
 def test_a_batch_larger_than_the_data_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="batch is 25, but there are 24 images; choose a smaller batch"):
+    with pytest.raises(
+        ValueError, match="batch is 25, but there are 24 images; choose a smaller batch"
+    ):
         trainer_of(tmp_path, batch=25)
 
 
 def test_an_image_without_a_caption_is_named(tmp_path):
     records = some_scenes("train", 4)
     captions = [own if i != 2 else [] for i, own in enumerate(records["captions"])]
-    lonely = TokenSet.build(records.remove_columns("captions").add_column("captions", captions), tokenizer())
+    lonely = build_token_set(
+        records.remove_columns("captions").add_column("captions", captions), tokenizer()
+    )
     with pytest.raises(ValueError, match="image 'train-0002' has no caption to train on"):
         trainer_of(tmp_path, train=lonely, batch=2)
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"lerning_rate": 1}, "unknown training setting 'lerning_rate'"),
-    ({"recipe": "both"}, "recipe is 'both'; it must be one of joint, staged"),
-    ({"inter": "easy"}, "inter is 'easy'; it must be one of curriculum"),
-    ({"easy": "hardest"}, "easy is 'hardest'"),
-    ({"precision": "fp8"}, "precision is 'fp8'"),
-    ({"epochs": 0}, "epochs is 0; it must be above 0"),
-    ({"batch": -1}, "batch is -1"),
-    ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-    ({"chunk": -1}, "chunk is -1; it must be 0 for none, or a number of pairs"),
-    ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
-    ({"recipe": "staged", "use_local": False}, "recipe is 'staged' without use_local: its first stage"),
-    ({"recipe": "staged", "use_global": False, "use_intra": False}, "recipe is 'staged' without use_global and use"),
-    ({"patience": -1}, "patience is -1; it must be a number of epochs, or 0 to never stop early"),
-    ({"validation_captions": -1}, "validation_captions is -1; it must be a number of captions, or 0 for all"),
-    ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-    ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
-    ({"margin": -0.1}, "margin is -0.1; it must be 0 or more"),
-    ({"consistency_margin": -0.1}, "consistency_margin is -0.1"),
-    ({"weight_decay": -0.1}, "weight_decay is -0.1"),
-    ({"hard_weight": -1.0}, "hard_weight is -1.0"),
-    ({"local_weight": -1.0}, "local_weight is -1.0"),
-    ({"mix_lengths": -1.0}, "mix_lengths is -1.0; it must be a number of tokens"),
-    ({"warmup": 1.5}, "warmup is 1.5; it must be a share, from 0 to 1"),
-    ({"staged_share": -0.1}, "staged_share is -0.1; it must be a share"),
-    ({"easy_share": 1.1}, "easy_share is 1.1; it must be a share"),
-    ({"hard_captions": 2.0}, "hard_captions is 2.0; it must be a share"),
-    ({"hide_words": 1.0}, "hide_words is 1.0; it must be a share, from 0 to below 1"),
-    ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number"),
-    ({"clip": float("inf")}, "clip is inf; it must be a number"),
-    ({"epochs": 2.5}, "epochs is 2.5; it must be a whole number"),
-    ({"seed": "3"}, "seed is '3'; it must be a whole number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"lerning_rate": 1}, "unknown training setting 'lerning_rate'"),
+        ({"recipe": "both"}, "recipe is 'both'; it must be one of joint, staged"),
+        ({"inter": "easy"}, "inter is 'easy'; it must be one of curriculum"),
+        ({"easy": "hardest"}, "easy is 'hardest'"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"epochs": 0}, "epochs is 0; it must be above 0"),
+        ({"batch": -1}, "batch is -1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"chunk": -1}, "chunk is -1; it must be 0 for none, or a number of pairs"),
+        ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
+        (
+            {"recipe": "staged", "use_local": False},
+            "recipe is 'staged' without use_local: its first stage",
+        ),
+        (
+            {"recipe": "staged", "use_global": False, "use_intra": False},
+            "recipe is 'staged' without use_global and use",
+        ),
+        (
+            {"patience": -1},
+            "patience is -1; it must be a number of epochs, or 0 to never stop early",
+        ),
+        (
+            {"validation_captions": -1},
+            "validation_captions is -1; it must be a number of captions, or 0 for all",
+        ),
+        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
+        ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
+        ({"margin": -0.1}, "margin is -0.1; it must be 0 or more"),
+        ({"consistency_margin": -0.1}, "consistency_margin is -0.1"),
+        ({"weight_decay": -0.1}, "weight_decay is -0.1"),
+        ({"hard_weight": -1.0}, "hard_weight is -1.0"),
+        ({"local_weight": -1.0}, "local_weight is -1.0"),
+        ({"mix_lengths": -1.0}, "mix_lengths is -1.0; it must be a number of tokens"),
+        ({"warmup": 1.5}, "warmup is 1.5; it must be a share, from 0 to 1"),
+        ({"staged_share": -0.1}, "staged_share is -0.1; it must be a share"),
+        ({"easy_share": 1.1}, "easy_share is 1.1; it must be a share"),
+        ({"hard_captions": 2.0}, "hard_captions is 2.0; it must be a share"),
+        ({"hide_words": 1.0}, "hide_words is 1.0; it must be a share, from 0 to below 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number"),
+        ({"clip": float("inf")}, "clip is inf; it must be a number"),
+        ({"epochs": 2.5}, "epochs is 2.5; it must be a whole number"),
+        ({"seed": "3"}, "seed is '3'; it must be a whole number"),
+    ],
+)
 def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
     with pytest.raises(ValueError, match=message):
         TrainingConfig.from_dict(values)
 
 
 def test_every_number_of_the_settings_has_its_limits():
-    numbers = {name for name, value in vars(TrainingConfig()).items() if type(value) in (int, float)}
+    numbers = {
+        name for name, value in vars(TrainingConfig()).items() if type(value) in (int, float)
+    }
     assert set(NUMBERS) == numbers
 
 
 def test_shares_may_be_none_or_all_of_it():
-    TrainingConfig(warmup=0, easy_share=0, staged_share=1, hard_captions=1, hide_regions=0, mix_lengths=0, margin=0)
+    TrainingConfig(
+        warmup=0,
+        easy_share=0,
+        staged_share=1,
+        hard_captions=1,
+        hide_regions=0,
+        mix_lengths=0,
+        margin=0,
+    )
 
 
 def test_the_staged_recipe_needs_layers_for_its_second_stage(tmp_path):
@@ -506,14 +637,18 @@ def test_half_precision_on_a_gpu_is_the_kind_that_it_has(monkeypatch):
     gpu = torch.device("cuda")
     for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(
-            torch.cuda, "is_bf16_supported", lambda including_emulation=True, h=has_it: h or including_emulation
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, h=has_it: h or including_emulation,
         )
         assert precision_of("auto", gpu) == expected
     assert precision_of("fp32", gpu) == torch.float32
 
 
 def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
-    """torch.compile traces the forward pass; without its code generator, which takes minutes and adds rounding only."""
+    """torch.compile traces the forward pass; without its code generator, which takes minutes and
+    adds rounding only.
+    """
     compile, asked = torch.nn.Module.compile, []
 
     def traced(model, **options):
@@ -521,7 +656,10 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
         compile(model, backend="eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    plain, compiled = trainer_of(tmp_path / "plain"), trainer_of(tmp_path / "compiled", compile=True)
+    plain, compiled = (
+        trainer_of(tmp_path / "plain"),
+        trainer_of(tmp_path / "compiled", compile=True),
+    )
     assert asked == [{"dynamic": True}]
     for trainer in (plain, compiled):
         trainer.run(max_steps=2)
@@ -530,7 +668,7 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
 
 
 def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_result(tmp_path):
-    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
+    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
     straight = trainer_of(tmp_path / "straight", train=train, hard_captions=1.0)
     history = straight.run()
     assert 0 < history[-1]["binding"] < 10 * math.log(2)

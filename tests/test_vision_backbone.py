@@ -1,11 +1,21 @@
-"""Grid cells of a pretrained encoder: their features and boxes, how pictures come to it, which models are refused."""
+"""Grid cells of a pretrained encoder: their features and boxes, how pictures come to it, which
+models are refused.
+"""
 
 import pytest
 import torch
-from helpers import CLIP_SIGHT, CLIP_TEXT, PICTURES, photographs, save_encoder, saved_encoders, vision_encoder
+from helpers import (
+    CLIP_SIGHT,
+    CLIP_TEXT,
+    PICTURES,
+    photographs,
+    save_encoder,
+    saved_encoders,
+    vision_encoder,
+)
 
-from tgdt_mini.pretrained import LITE
-from tgdt_mini.vision_backbone import VisionBackbone, grid_boxes, larger_cells, turned
+from tgdt_mini.encoders.pretrained import LITE
+from tgdt_mini.encoders.vision import VisionBackbone, grid_boxes, larger_cells, turned
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +34,9 @@ def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
 
 
 def test_a_cell_is_the_patch_that_its_box_says():
-    """One patch of a picture is changed, and the embedded patches, before any layer mixes them, tell which it was."""
+    """One patch of a picture is changed, and the embedded patches, before any layer mixes them,
+    tell which it was.
+    """
     boxes = grid_boxes(16)
     patches = vision_encoder().embeddings.patch_embeddings
     for cell in (0, 1, 4, 11, 15):
@@ -36,14 +48,25 @@ def test_a_cell_is_the_patch_that_its_box_says():
 
 
 def test_boxes_of_a_grid():
-    assert grid_boxes(4).tolist() == [[0, 0, 0.5, 0.5], [0.5, 0, 1, 0.5], [0, 0.5, 0.5, 1], [0.5, 0.5, 1, 1]]
+    assert grid_boxes(4).tolist() == [
+        [0, 0, 0.5, 0.5],
+        [0.5, 0, 1, 0.5],
+        [0, 0.5, 0.5, 1],
+        [0.5, 0.5, 1, 1],
+    ]
     with pytest.raises(ValueError, match="8 cells make no square grid"):
         grid_boxes(8)
 
 
 TOWERS = {  # tokens before the 16 cells
-    "Dinov2": 1, "Dinov2WithRegisters": 5, "DINOv3ViT": 5, "DeiT": 2, "SiglipVision": 0, "CLIPVision": 1, "IJepa": 0,
-}  # fmt: skip
+    "Dinov2": 1,
+    "Dinov2WithRegisters": 5,
+    "DINOv3ViT": 5,
+    "DeiT": 2,
+    "SiglipVision": 0,
+    "CLIPVision": 1,
+    "IJepa": 0,
+}
 
 
 @pytest.mark.parametrize("kind", TOWERS)
@@ -56,7 +79,9 @@ def test_class_token_registers_or_neither(tmp_path, kind):
         tokens = model(pixel_values=backbone.pixels(photographs())).last_hidden_state
     assert backbone.prefix == TOWERS[kind] and found.features.shape == (3, 16, 16)
     assert torch.allclose(found.features, tokens[:, TOWERS[kind] :], atol=1e-6)
-    assert torch.allclose(found.whole, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6)
+    assert torch.allclose(
+        found.whole, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6
+    )
     if TOWERS[kind] > 1:
         with pytest.raises(ValueError, match=f"{TOWERS[kind]} tokens before its cells.*use 0"):
             VisionBackbone(tmp_path, trained_layers=1)
@@ -82,13 +107,30 @@ def test_a_checkpoint_in_half_precision_is_read_in_full(tmp_path):
 
 
 def test_encoders_without_a_square_grid_are_refused_and_merged_patches_are_taken(tmp_path):
-    swin = vision_encoder("Swin", patch_size=2, embed_dim=8, depths=[1, 1], num_attention_heads=[1, 2], window_size=4,
-                          num_hidden_layers=2)  # fmt: skip
+    swin = vision_encoder(
+        "Swin",
+        patch_size=2,
+        embed_dim=8,
+        depths=[1, 1],
+        num_attention_heads=[1, 2],
+        window_size=4,
+        num_hidden_layers=2,
+    )
     found = VisionBackbone(save_encoder(swin, tmp_path / "swin", pictures=PICTURES))(photographs())
-    assert found.features.shape == (3, 64, 16)  # two pixels a patch, and four patches merged into one
+    assert found.features.shape == (
+        3,
+        64,
+        16,
+    )  # two pixels a patch, and four patches merged into one
     unfit = {
-        "oblong patches": (vision_encoder(patch_size=[8, 4]), r"\(2, 33, 16\), not the tokens of a square grid"),
-        "oblong pictures": (vision_encoder(image_size=[32, 48]), "wants pictures of 32 x 48; only squares"),
+        "oblong patches": (
+            vision_encoder(patch_size=[8, 4]),
+            r"\(2, 33, 16\), not the tokens of a square grid",
+        ),
+        "oblong pictures": (
+            vision_encoder(image_size=[32, 48]),
+            "wants pictures of 32 x 48; only squares",
+        ),
         "maps": (
             vision_encoder("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_hidden_layers=2),
             "not the tokens",
@@ -103,16 +145,40 @@ def test_encoders_without_a_square_grid_are_refused_and_merged_patches_are_taken
         assert "\n" not in str(error.value)
 
 
-SETTINGS = {  # a processor's settings in the forms that hub models have; the last that says a size says the right one
+# a processor's settings in the forms that hub models have; the last that says a size says the right
+# one
+SETTINGS = {
     "height and width": {"size": {"height": 32, "width": 32}},
     "a number": {"size": 32},
-    "a crop": {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True},
-    "a crop that is off": {"size": {"height": 32, "width": 32}, "crop_size": 24, "do_center_crop": False},
+    "a crop": {
+        "size": {"shortest_edge": 40},
+        "crop_size": {"height": 32, "width": 32},
+        "do_center_crop": True,
+    },
+    "a crop that is off": {
+        "size": {"height": 32, "width": 32},
+        "crop_size": 24,
+        "do_center_crop": False,
+    },
     "no size but the model's": {"size": {"shortest_edge": 40}},
-    "means of its own": {"size": 32, "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]},
+    "means of its own": {
+        "size": 32,
+        "image_mean": [0.48, 0.46, 0.41],
+        "image_std": [0.27, 0.26, 0.28],
+    },
     "not normalised": {"size": 32, "do_normalize": False},
-    "not rescaled": {"size": 32, "do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0] * 3},
-    "another scale": {"size": 32, "rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
+    "not rescaled": {
+        "size": 32,
+        "do_rescale": False,
+        "image_mean": [120.0] * 3,
+        "image_std": [60.0] * 3,
+    },
+    "another scale": {
+        "size": 32,
+        "rescale_factor": 1 / 127.5,
+        "image_mean": [1.0] * 3,
+        "image_std": [1.0] * 3,
+    },
 }
 
 
@@ -125,14 +191,20 @@ def test_pixels_are_those_of_the_librarys_own_processor(tmp_path, name):
     settings = {part: value for part, value in SETTINGS[name].items() if "crop" not in part}
     theirs = ViTImageProcessorPil(**(settings | {"size": 32, "resample": Image.Resampling.BICUBIC}))
     pictures = [*photographs(2), photographs(1)[0].convert("L")]
-    wanted = theirs([picture.convert("RGB") for picture in pictures], return_tensors="pt").pixel_values
+    wanted = theirs(
+        [picture.convert("RGB") for picture in pictures], return_tensors="pt"
+    ).pixel_values
     found = backbone.pixels(pictures)
     assert found.shape == (3, 3, 32, 32) and (found - wanted).abs().max() < 1e-4
 
 
 def test_a_processor_may_ask_for_another_size_than_the_model_was_last_trained_with(tmp_path):
-    source = save_encoder(vision_encoder("Dinov2", image_size=64), tmp_path, pictures={"size": 40, "crop_size": 32})
-    assert VisionBackbone(source).side == 32 and VisionBackbone(source)(photographs()).features.shape == (3, 16, 16)
+    source = save_encoder(
+        vision_encoder("Dinov2", image_size=64), tmp_path, pictures={"size": 40, "crop_size": 32}
+    )
+    assert VisionBackbone(source).side == 32 and VisionBackbone(source)(
+        photographs()
+    ).features.shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("size", [32, [32, 32]])
@@ -169,13 +241,20 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
 def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(saved):
     from PIL import Image
 
-    plain, mirrored = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], mirrored=True)
+    plain, mirrored = (
+        VisionBackbone(saved["vision"]),
+        VisionBackbone(saved["vision"], mirrored=True),
+    )
     pictures = photographs()
     reflected = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
     one, other, found = plain(pictures), plain(reflected), mirrored(pictures)
     torch.testing.assert_close(found.whole, (one.whole + other.whole) / 2, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.features, (one.features + turned(other.features)) / 2, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(mirrored(reflected).features, turned(found.features), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.features, (one.features + turned(other.features)) / 2, rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        mirrored(reflected).features, turned(found.features), rtol=1e-4, atol=1e-4
+    )
     assert plain.about["key"] != mirrored.about["key"]
     with pytest.raises(ValueError, match="mirrored is True and trained_layers 1"):
         VisionBackbone(saved["vision"], 1, mirrored=True)
@@ -185,7 +264,9 @@ def test_cells_are_turned_row_by_row():
     cells = torch.arange(9.0)[None, :, None]
     assert turned(cells).flatten().tolist() == [2, 1, 0, 5, 4, 3, 8, 7, 6]
     boxes = grid_boxes(9)
-    assert torch.allclose(turned(boxes[None])[0][:, 0], 1 - boxes[:, 2])  # where the mirror has what was left
+    assert torch.allclose(
+        turned(boxes[None])[0][:, 0], 1 - boxes[:, 2]
+    )  # where the mirror has what was left
 
 
 def test_a_side_is_for_an_encoder_that_fixes_none(saved):
@@ -208,17 +289,26 @@ def test_efficientnet_lite0_from_its_wheel():
     assert found.features.shape == (2, 49, 1280) and found.boxes[0, 8].tolist() == pytest.approx(
         [1 / 7, 1 / 7, 2 / 7, 2 / 7]
     )
-    assert torch.allclose(found.features[0], found.features[1], atol=1e-4)  # one colour is the same in any shape
+    assert torch.allclose(
+        found.features[0], found.features[1], atol=1e-4
+    )  # one colour is the same in any shape
     assert torch.allclose(found.whole, found.features.mean(dim=1))
     half = Image.new("RGB", (224, 224), (0, 0, 0))
     half.paste((255, 255, 255), (0, 0, 112, 224))
     left, right = backbone([half]).features[0].unflatten(0, (7, 7))[:, [0, 6]].unbind(dim=1)
-    mirrored = backbone([half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).features[0].unflatten(0, (7, 7))
-    assert (left - mirrored[:, 6]).norm() < (left - right).norm()  # cells lie where the picture has them
+    mirrored = (
+        backbone([half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).features[0].unflatten(0, (7, 7))
+    )
+    assert (left - mirrored[:, 6]).norm() < (
+        left - right
+    ).norm()  # cells lie where the picture has them
     with pytest.raises(ValueError, match="no transformer layers, use 0"):
         VisionBackbone(LITE, trained_layers=1)
     larger = VisionBackbone(LITE, side=96)
-    assert larger([picture]).features.shape == (1, 9, 1280) and larger.about["key"] != backbone.about["key"]
+    assert (
+        larger([picture]).features.shape == (1, 9, 1280)
+        and larger.about["key"] != backbone.about["key"]
+    )
     assert VisionBackbone(LITE, side=224).about["key"] == backbone.about["key"]  # the same features
     with pytest.raises(ValueError, match="side is 20; .* needs pictures of 32 pixels or more"):
         VisionBackbone(LITE, side=20)

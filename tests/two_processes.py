@@ -1,4 +1,6 @@
-"""What two gloo processes do in the tests of `distributed.py`: `everything` runs in both and returns what each saw."""
+"""What two gloo processes do in the tests of `scaling/distributed.py`: `everything` runs in both and
+returns what each saw.
+"""
 
 import os
 import signal
@@ -8,13 +10,14 @@ from dataclasses import replace
 import torch
 from helpers import random_embedding, tiny_config, token_set, tokenizer
 
-from tgdt_mini import distributed
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT
-from tgdt_mini.recipe import TrainingConfig
+from tgdt_mini.scaling import distributed
+from tgdt_mini.scenes.tokens import with_hard_captions
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer
+from tgdt_mini.training_config import TrainingConfig
 
 STEPS = {  # settings of a training step, and the epoch that it is taken from
     "joint, hardest": (dict(inter="hardest"), 0),
@@ -30,7 +33,8 @@ STEPS = {  # settings of a training step, and the epoch that it is taken from
 
 
 def start(work, *arguments):
-    """[what work(*arguments) returned in process 0, in process 1]: two new processes, joined by gloo.
+    """[what work(*arguments) returned in process 0, in process 1]: two new processes, joined by
+    gloo.
 
     An error of one of them is raised here.
     """
@@ -38,11 +42,19 @@ def start(work, *arguments):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     forks = "forkserver" in torch.multiprocessing.get_all_start_methods()
-    context, given, answers = torch.multiprocessing.get_context("forkserver" if forks else "spawn"), data(), []
-    context.set_forkserver_preload(["datasets", "torch._dynamo", "tgdt_mini.training"])  # once for both
+    context, given, answers = (
+        torch.multiprocessing.get_context("forkserver" if forks else "spawn"),
+        data(),
+        [],
+    )
+    context.set_forkserver_preload(
+        ["datasets", "torch._dynamo", "tgdt_mini.training"]
+    )  # once for both
     for rank in range(2):
         answer, place = context.Pipe(duplex=False)
-        context.Process(target=_run, args=(rank, port, place, work, arguments, given), daemon=True).start()
+        context.Process(
+            target=_run, args=(rank, port, place, work, arguments, given), daemon=True
+        ).start()
         place.close()  # here, so that either side notices when the other has died
         answers.append(answer)
     found = []
@@ -51,7 +63,9 @@ def start(work, *arguments):
         try:
             found.append(answer.recv())
         except EOFError:
-            raise AssertionError(f"process {rank} died: did both communicate in the same order?") from None
+            raise AssertionError(
+                f"process {rank} died: did both communicate in the same order?"
+            ) from None
     for each in found:
         if isinstance(each, BaseException):
             raise each
@@ -79,7 +93,7 @@ def data():
     """Training set, validation set, tokenizer, and the model's configuration."""
     if DRAWN:
         return DRAWN[0]
-    train = token_set("train", 24).with_hard_captions(tokenizer(), lexicon())
+    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
     return train, token_set("validation", 12), tokenizer(), tiny_config()
 
 
@@ -88,7 +102,9 @@ def trainer_of(out, seed=0, dropout=0.0, **settings):
     settings = {"epochs": 4, "batch": 8, "clip": 1e9, "staged_share": 0.5} | settings
     torch.manual_seed(seed)
     model = TGDT(replace(sizes, dropout=dropout))
-    return Trainer(model, train, validation, TrainingConfig(**settings), out, "cpu", words, progress=False)
+    return Trainer(
+        model, train, validation, TrainingConfig(**settings), out, "cpu", words, progress=False
+    )
 
 
 def step(out, name):
@@ -102,16 +118,23 @@ def step(out, name):
 
 
 def every_step(out):
-    """What `step` returns for each of STEPS, as arrays: tensors cannot outlive the process that made them."""
+    """What `step` returns for each of STEPS, as arrays: tensors cannot outlive the process that
+    made them.
+    """
     found = {}
     for name in STEPS:
         losses, gradients = step(out, name)
-        found[name] = losses, {key: None if part is None else part.numpy() for key, part in gradients.items()}
+        found[name] = (
+            losses,
+            {key: None if part is None else part.numpy() for key, part in gradients.items()},
+        )
     return found
 
 
 def pairs():
-    """Twelve image and caption embeddings in float64, of ragged lengths; some pairs show the same image."""
+    """Twelve image and caption embeddings in float64, of ragged lengths; some pairs show the same
+    image.
+    """
     images = random_embedding(1, 12, [3, 1, 4, 2, 5, 3, 2, 2, 6, 1, 3, 4])
     captions = random_embedding(2, 12, [2, 7, 3, 3, 1, 4, 5, 2, 2, 6, 8, 1])
     return images, captions, torch.tensor([0, 1, 2, 3, 0, 5, 6, 1, 8, 9, 2, 11])
@@ -128,7 +151,9 @@ def part_of(embedding, rows):
 
 
 def gathered():
-    """Ragged shares of 5 and 7 pairs: what each process gathered, its loss, and its leaves' gradients."""
+    """Ragged shares of 5 and 7 pairs: what each process gathered, its loss, and its leaves'
+    gradients.
+    """
     images, captions, ids = pairs()
     mine = slice(0, 5) if distributed.rank() == 0 else slice(5, 12)
     leaves = [part_of(images, mine), part_of(captions, mine)]
@@ -136,23 +161,37 @@ def gathered():
     total = cmc_loss(all_images, all_captions, ids).total
     total.backward()
     return {
-        "images": [part.tolist() for part in (all_images.global_token, all_images.local_tokens, all_images.mask)],
+        "images": [
+            part.tolist()
+            for part in (all_images.global_token, all_images.local_tokens, all_images.mask)
+        ],
         "total": total.item(),
-        "gradients": [[part.grad.tolist() for part in (leaf.global_token, leaf.local_tokens)] for leaf in leaves],
+        "gradients": [
+            [part.grad.tolist() for part in (leaf.global_token, leaf.local_tokens)]
+            for leaf in leaves
+        ],
     }
 
 
 def common_trick():
-    """(gradient of a weight by our gather, the same by detached copies with one's own rows put back), averaged."""
+    """(gradient of a weight by our gather, the same by detached copies with one's own rows put
+    back), averaged.
+    """
     images, captions, _ = pairs()
     mine, found = distributed.share(12), []
     for ours in (True, False):
         weight = torch.eye(8, dtype=torch.float64, requires_grad=True)
-        own = Embedding(images.global_token[mine] @ weight, images.local_tokens[mine] @ weight, images.mask[mine])
+        own = Embedding(
+            images.global_token[mine] @ weight,
+            images.local_tokens[mine] @ weight,
+            images.mask[mine],
+        )
         if ours:
             whole = distributed.gather(own)[0]
         else:
-            copies = distributed.from_all([part.tolist() for part in (own.global_token, own.local_tokens)])
+            copies = distributed.from_all(
+                [part.tolist() for part in (own.global_token, own.local_tokens)]
+            )
             parts = [[torch.tensor(part, dtype=torch.float64) for part in copy] for copy in copies]
             parts[distributed.rank()] = [own.global_token, own.local_tokens]
             whole = Embedding(*(torch.cat(same) for same in zip(*parts)), images.mask)
@@ -163,8 +202,12 @@ def common_trick():
 
 
 def a_run(out, max_steps=None, resume=False, **settings):
-    """What a run in two processes leaves: history, image rows of each batch, weights, next random numbers."""
-    trainer = trainer_of(out, seed=distributed.rank(), **settings)  # other weights: the first process's count
+    """What a run in two processes leaves: history, image rows of each batch, weights, next random
+    numbers.
+    """
+    trainer = trainer_of(
+        out, seed=distributed.rank(), **settings
+    )  # other weights: the first process's count
     if resume:
         trainer.resume()
     seen, loss = [], trainer.loss
@@ -198,7 +241,9 @@ def stopped(out):
 
 
 def everything(out):
-    """All of the above, one after the other: to start two processes takes longer than what they do."""
+    """All of the above, one after the other: to start two processes takes longer than what they
+    do.
+    """
     return {
         "steps": every_step(out / "steps"),
         "gathered": gathered(),

@@ -14,7 +14,7 @@ _HOME = {
     "TextTokenizer": "text_tokens",
     "ImageTokens": "data",
     "TokenSet": "data",
-    "scene_tokens": "data",
+    "scene_tokens": "scenes.tokens",
     "global_similarity": "similarity",
     "local_similarity": "similarity",
     "mixed_similarity": "similarity",
@@ -25,11 +25,17 @@ _HOME = {
     "ranks": "evaluation",
     "recall_at_k": "evaluation",
     "two_stage": "retrieval",
-    "Gallery": "retrieval",
+    "Gallery": "search.gallery",
     "Trainer": "training",
-    "TrainingConfig": "recipe",
+    "TrainingConfig": "training_config",
     "load_model": "checkpoint",
     "save_model": "checkpoint",
+}
+_MODULES = {
+    "scenes": "scenes",
+    "plots": "reports.plots",
+    "training": "training",
+    "evaluation": "evaluation",
 }
 __all__ = sorted(_HOME)
 
@@ -37,6 +43,6 @@ __all__ = sorted(_HOME)
 def __getattr__(name):
     if name in _HOME:
         return getattr(import_module(f"tgdt_mini.{_HOME[name]}"), name)
-    if name in ("scenes", "plots", "training", "evaluation"):
-        return import_module(f"tgdt_mini.{name}")
+    if name in _MODULES:
+        return import_module(f"tgdt_mini.{_MODULES[name]}")
     raise AttributeError(f"module 'tgdt_mini' has no attribute {name!r}")

@@ -1,8 +1,9 @@
 """Which pairs each batch of an epoch holds: every image at most once, with one of its captions.
 
-The batches depend on the data, the seed and the epoch alone. So a run can be stopped and resumed anywhere, and on any
-number of processes: each of them draws the same batches and takes its share of each (see `distributed.py`).
-An epoch's last, incomplete batch is left out; the next epoch has another order.
+The batches depend on the data, the seed and the epoch alone. So a run can be stopped and resumed
+anywhere, and on any
+number of processes: each of them draws the same batches and takes its share of each (see
+`scaling/distributed.py`). An epoch's last, incomplete batch is left out; the next epoch has another order.
 """
 
 import torch
@@ -11,11 +12,15 @@ from tgdt_mini.data import TokenSet
 
 
 class Batches:
-    """The batches of every epoch of a training set: `len` of them an epoch, each of `batch` pairs."""
+    """The batches of every epoch of a training set: `len` of them an epoch, each of `batch`
+    pairs.
+    """
 
     def __init__(self, tokens: TokenSet, batch: int, seed: int, mix_lengths: float):
         if batch > tokens.image_count:
-            raise ValueError(f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller batch")
+            raise ValueError(
+                f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller batch"
+            )
         self.batch, self.seed, self.mix_lengths = batch, seed, mix_lengths
         self.captions_of = _captions_of(tokens)  # (I, most captions), on the CPU
         self.regions = tokens.starts.diff().cpu()  # (I,)
@@ -32,22 +37,29 @@ class Batches:
         draw = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         rows = torch.randperm(len(self.captions_of), generator=draw)
         count = (self.captions_of >= 0).sum(dim=1)
-        # captions of an image take turns over the epochs, from a random start, so that all are read equally often
-        start = torch.randint(0, 10_000, count.shape, generator=torch.Generator().manual_seed(self.seed))
+        # captions of an image take turns over the epochs, from a random start, so that all are read
+        # equally often
+        start = torch.randint(
+            0, 10_000, count.shape, generator=torch.Generator().manual_seed(self.seed)
+        )
         captions = self.captions_of[torch.arange(len(count)), (start + epoch) % count][rows]
         cut = len(self) * self.batch
         rows, captions = rows[:cut], captions[:cut]
-        # captions of about one length share a batch, so that little of it is padding; the noise keeps batches varied
+        # captions of about one length share a batch, so that little of it is padding; the noise
+        # keeps batches varied
         length = self.lengths[captions] + self.mix_lengths * torch.rand(cut, generator=draw)
         by_length = length.argsort(stable=True).split(self.batch)
         order = torch.randperm(len(self), generator=draw).tolist()
         return [(rows[by_length[i]], captions[by_length[i]]) for i in order]
 
     def plan(self, epoch: int, hard_share: float = 0.0) -> list[tuple]:
-        """The same batches as (rows, captions, some, longest), with all that a step needs to know about their sizes.
+        """The same batches as (rows, captions, some, longest), with all that a step needs to know
+        about their sizes.
 
-        some: places in the batch, the first `hard_share` of those whose caption has a hard negative.
-        longest: (regions, tokens, tokens of those hard negatives), the most that one item of the batch has.
+        some: places in the batch, the first `hard_share` of those whose caption has a hard
+        negative.
+        longest: (regions, tokens, tokens of those hard negatives), the most that one item of the
+        batch has.
         """
         plan = []
         for rows, captions in self.of(epoch):
@@ -64,7 +76,9 @@ def _captions_of(tokens):
     owner = tokens.caption_image.cpu()
     count = torch.bincount(owner, minlength=tokens.image_count)
     if (count == 0).any():
-        raise ValueError(f"image {tokens.image_ids[int((count == 0).nonzero()[0])]!r} has no caption to train on")
+        raise ValueError(
+            f"image {tokens.image_ids[int((count == 0).nonzero()[0])]!r} has no caption to train on"
+        )
     order = torch.argsort(owner, stable=True)
     table = torch.full((tokens.image_count, int(count.max())), -1)
     place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner[order]]

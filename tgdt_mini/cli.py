@@ -1,7 +1,8 @@
-"""The command line: demo, train, evaluate, ablate, index, search, bench. `tgdt-mini COMMAND --help` explains each.
+"""The command line: demo, train, evaluate, ablate, index, search, bench. `tgdt-mini COMMAND --help`
+explains each.
 
-Only arguments and last words are handled here; what a command does is in `commands.py`. An error is one line on stderr
-and exit code 2; Ctrl-C says how to go on and exits with 130.
+Only arguments and last words are handled here; what a command does is in `commands/common.py`. An error is
+one line on stderr and exit code 2; Ctrl-C says how to go on and exits with 130.
 """
 
 import argparse
@@ -10,10 +11,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from tgdt_mini import commands
 from tgdt_mini.bench import PARTS
+from tgdt_mini.commands import common as commands
 
-LITE, MINILM = "efficientnet-lite0", "minilm"  # see pretrained.py, which takes torch to read
+LITE, MINILM = (
+    "efficientnet-lite0",
+    "minilm",
+)  # see encoders/pretrained.py, which takes torch to read
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,10 +25,14 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *_, **__: print(
+                f"warning: {message}", file=sys.stderr
+            )
             _check_out(args.out)
             if args.run is not commands.run_train and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-                raise ValueError("only train runs on several processes; start this command without torchrun")
+                raise ValueError(
+                    "only train runs on several processes; start this command without torchrun"
+                )
             if getattr(args, "check_all", False):
                 _check_features(args.features)
             args.run(args)
@@ -39,11 +47,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _say(last_words):
-    """On stderr, by one process of the run only: the first to fail, the others fail because of it."""
-    from tgdt_mini import distributed
+    """On stderr, by one process of the run only: the first to fail, the others fail because of
+    it.
+    """
+    from tgdt_mini.scaling import distributed
 
     if distributed.speaks():
-        under = "\n" if distributed.size() > 1 else ""  # the progress bar of a process that died holds the line
+        under = (
+            "\n" if distributed.size() > 1 else ""
+        )  # the progress bar of a process that died holds the line
         print(under + last_words, file=sys.stderr, flush=True)
 
 
@@ -65,137 +77,350 @@ def parser() -> argparse.ArgumentParser:
     def command(name, about, out=None, resumable=""):
         one = kinds.add_parser(name, help=about, description=about)
         one.set_defaults(run=getattr(commands, f"run_{name}"), resumable=resumable)
-        one.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"),
-                         help="auto: cuda, else cpu; no result was verified on mps")  # fmt: skip
+        one.add_argument(
+            "--device",
+            default="auto",
+            choices=("auto", "cpu", "cuda", "mps"),
+            help="auto: cuda, else cpu; no result was verified on mps",
+        )
         one.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
-        one.add_argument("--out", type=Path, default=out, metavar="FOLDER", help=f"where to write (default {out})")
+        one.add_argument(
+            "--out",
+            type=Path,
+            default=out,
+            metavar="FOLDER",
+            help=f"where to write (default {out})",
+        )
         return one
 
     def add_model(one):
-        one.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: the shipped one)")
+        one.add_argument(
+            "--model",
+            type=Path,
+            metavar="FOLDER",
+            help="a trained model (default: the shipped one)",
+        )
 
     def add_features(one, use="photographs", split=True):
-        one.add_argument("--features", type=Path, metavar="FOLDER", help=f"{use}, as extract wrote them")
-        one.add_argument("--check-all", action="store_true", help="compare all checksums of --features first")
+        one.add_argument(
+            "--features", type=Path, metavar="FOLDER", help=f"{use}, as extract wrote them"
+        )
+        one.add_argument(
+            "--check-all", action="store_true", help="compare all checksums of --features first"
+        )
         if split:
-            one.add_argument("--split", default="test", choices=("test", "validation"), help="default test")
+            one.add_argument(
+                "--split", default="test", choices=("test", "validation"), help="default test"
+            )
 
     def add_qdrant(one, use):
-        one.add_argument("--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}")
-        one.add_argument("--collection", default="pictures", metavar="NAME", help="there (default pictures)")
+        one.add_argument(
+            "--qdrant", metavar="WHERE", help=f"a Qdrant server's address, or a folder: {use}"
+        )
+        one.add_argument(
+            "--collection", default="pictures", metavar="NAME", help="there (default pictures)"
+        )
 
     def add_training(one, epochs):
-        one.add_argument("--quick", action="store_true", help="a quarter of the data, few epochs: does it run at all?")
-        one.add_argument("--epochs", type=int, help=f"default {epochs or 'what the recipe says'}, with --quick "
-                         f"{commands.QUICK['epochs']}")  # fmt: skip
         one.add_argument(
-            "--batch", type=int, help="pairs in a step, of all processes together (default 64, photographs 512)"
+            "--quick",
+            action="store_true",
+            help="a quarter of the data, few epochs: does it run at all?",
+        )
+        one.add_argument(
+            "--epochs",
+            type=int,
+            help=f"default {epochs or 'what the recipe says'}, with --quick "
+            f"{commands.QUICK['epochs']}",
+        )
+        one.add_argument(
+            "--batch",
+            type=int,
+            help="pairs in a step, of all processes together (default 64, photographs 512)",
         )
         one.add_argument(
             "--learning-rate",
             type=float,
             help="after the warm-up; it falls from there (default 0.001, photographs 0.0003)",
         )
-        one.add_argument("--start", choices=("random", "correlation"),
-                         help="weights to begin with: a closed form is for photographs")  # fmt: skip
-        one.add_argument("--recipe", choices=("joint", "staged"), help="staged: local terms first, then global layers")
-        one.add_argument("--inter", choices=("curriculum", "hardest", "mean", "info_nce"), help="negatives; curriculum:"
-                         " all of them first, then the hardest (default curriculum, photographs hardest)")  # fmt: skip
-        one.add_argument("--no-intra", action="store_true", help="without the intra-modal consistency term")
-        one.add_argument("--no-global", action="store_true", help="without the inter-modal term on global scores")
-        one.add_argument("--no-local", action="store_true", help="without the inter-modal term on local scores")
         one.add_argument(
-            "--no-hard-captions", action="store_true", help="without the negatives made of a caption's own words"
+            "--start",
+            choices=("random", "correlation"),
+            help="weights to begin with: a closed form is for photographs",
         )
-        one.add_argument("--image-tokens", default="regions", choices=("regions", "patches"),
-                         help="things found in the pixels (default), or a grid")  # fmt: skip
-        one.add_argument("--patience", type=int, help="stop after so many epochs without a better validation rsum")
-        one.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
-                         help="auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another")  # fmt: skip
-        one.add_argument("--chunk", type=int, help="pairs embedded at a time: less memory, one more forward pass")
-        one.add_argument("--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU")
-        one.add_argument("--resume", action="store_true", help="go on with --out, in any number of processes")
+        one.add_argument(
+            "--recipe",
+            choices=("joint", "staged"),
+            help="staged: local terms first, then global layers",
+        )
+        one.add_argument(
+            "--inter",
+            choices=("curriculum", "hardest", "mean", "info_nce"),
+            help="negatives; curriculum:"
+            " all of them first, then the hardest (default curriculum, photographs hardest)",
+        )
+        one.add_argument(
+            "--no-intra", action="store_true", help="without the intra-modal consistency term"
+        )
+        one.add_argument(
+            "--no-global", action="store_true", help="without the inter-modal term on global scores"
+        )
+        one.add_argument(
+            "--no-local", action="store_true", help="without the inter-modal term on local scores"
+        )
+        one.add_argument(
+            "--no-hard-captions",
+            action="store_true",
+            help="without the negatives made of a caption's own words",
+        )
+        one.add_argument(
+            "--image-tokens",
+            default="regions",
+            choices=("regions", "patches"),
+            help="things found in the pixels (default), or a grid",
+        )
+        one.add_argument(
+            "--patience",
+            type=int,
+            help="stop after so many epochs without a better validation rsum",
+        )
+        one.add_argument(
+            "--precision",
+            choices=("auto", "fp32", "bf16", "fp16"),
+            help="auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another",
+        )
+        one.add_argument(
+            "--chunk", type=int, help="pairs embedded at a time: less memory, one more forward pass"
+        )
+        one.add_argument(
+            "--compile", action="store_true", help="by torch.compile: a slow first step, for a GPU"
+        )
+        one.add_argument(
+            "--resume", action="store_true", help="go on with --out, in any number of processes"
+        )
 
-    demo = command("demo", "Draw the data, train, evaluate, draw figures: the whole method in one go.",
-                   Path("runs/demo"), resume)  # fmt: skip
+    demo = command(
+        "demo",
+        "Draw the data, train, evaluate, draw figures: the whole method in one go.",
+        Path("runs/demo"),
+        resume,
+    )
     add_training(demo, commands.DEMO_EPOCHS)
-    train = command("train", "Train a model on the drawn scenes, or on photographs.", Path("runs/train"), resume)
+    train = command(
+        "train", "Train a model on the drawn scenes, or on photographs.", Path("runs/train"), resume
+    )
     add_training(train, None)
     add_features(train, "train on photographs", split=False)
     for name in ("vision", "text"):
-        train.add_argument(f"--{name}-layers", type=int, metavar="N", help=f"of the {name} encoder's layers that "
-                           "extract left to be trained, only the last N (default: all of them)")  # fmt: skip
-    train.add_argument("--top-rate", type=float, help="learning rate of these layers, as a share of --learning-rate "
-                       "(default 0.05)")  # fmt: skip
-    extract = command("extract", "Run pretrained encoders over photographs and captions, once, for train.",
-                      Path("runs/features"), again)  # fmt: skip
-    extract.add_argument("--data", required=True, metavar="SET", help="flickr8k, flickr30k or coco from the hub, a "
-                         "folder of parquet files, a Karpathy .json, an image folder, or any hub name")  # fmt: skip
-    extract.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie")
-    extract.add_argument("--columns", nargs="+", metavar="OURS=THEIRS", help="such as image=photo image_id=name "
-                         "split=part captions=text, or captions=caption_0,caption_1")  # fmt: skip
-    extract.add_argument("--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test")
-    extract.add_argument("--no-restval", action="store_true", help="COCO's spare validation pictures are not for train")
-    extract.add_argument("--most-captions", type=int, metavar="N", help="only the first N of each picture, as COCO's 5")
-    extract.add_argument("--entities", type=Path, metavar="FOLDER",
-                         help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game")  # fmt: skip
-    extract.add_argument("--detections", type=Path, metavar="FOLDER", help="instead of --vision, which then names the "
-                         "detector: regions of bottom-up attention, ID.npz or ID.npy")  # fmt: skip
-    extract.add_argument("--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy")
-    extract.add_argument("--sizes", type=Path, metavar="FILE", help="of pictures that are not here, for boxes in "
-                         'pixels: JSON, {"image id": [width, height]}, or annotations of COCO')  # fmt: skip
+        train.add_argument(
+            f"--{name}-layers",
+            type=int,
+            metavar="N",
+            help=f"of the {name} encoder's layers that "
+            "extract left to be trained, only the last N (default: all of them)",
+        )
+    train.add_argument(
+        "--top-rate",
+        type=float,
+        help="learning rate of these layers, as a share of --learning-rate (default 0.05)",
+    )
+    extract = command(
+        "extract",
+        "Run pretrained encoders over photographs and captions, once, for train.",
+        Path("runs/features"),
+        again,
+    )
+    extract.add_argument(
+        "--data",
+        required=True,
+        metavar="SET",
+        help="flickr8k, flickr30k or coco from the hub, a "
+        "folder of parquet files, a Karpathy .json, an image folder, or any hub name",
+    )
+    extract.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie"
+    )
+    extract.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="OURS=THEIRS",
+        help="such as image=photo image_id=name "
+        "split=part captions=text, or captions=caption_0,caption_1",
+    )
+    extract.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
+    )
+    extract.add_argument(
+        "--no-restval",
+        action="store_true",
+        help="COCO's spare validation pictures are not for train",
+    )
+    extract.add_argument(
+        "--most-captions",
+        type=int,
+        metavar="N",
+        help="only the first N of each picture, as COCO's 5",
+    )
+    extract.add_argument(
+        "--entities",
+        type=Path,
+        metavar="FOLDER",
+        help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
+    )
+    extract.add_argument(
+        "--detections",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of --vision, which then names the "
+        "detector: regions of bottom-up attention, ID.npz or ID.npy",
+    )
+    extract.add_argument(
+        "--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy"
+    )
+    extract.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="of pictures that are not here, for boxes in "
+        'pixels: JSON, {"image id": [width, height]}, or annotations of COCO',
+    )
     extract.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
-    extract.add_argument("--allow-strays", action="store_true", help="leave regions aside that belong to no picture")
-    extract.add_argument("--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})")
-    extract.add_argument("--side", type=int, default=0, metavar="N", help="resize pictures to N x N pixels, "
-                         f"for {LITE} (default: the encoder's own)")  # fmt: skip
-    extract.add_argument("--mirrored", action="store_true", help="the mean of each picture and its mirror image")
-    extract.add_argument("--grid", type=int, default=0, metavar="N", help="average its cells to N x N (default 0: no)")
-    extract.add_argument("--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name")
-    extract.add_argument("--text-depth", type=int, default=0, metavar="N", help="only its first N layers, as the paper "
-                         "takes 6 of BERT's 12 (default 0: all)")  # fmt: skip
-    extract.add_argument("--text-states", type=int, default=1, metavar="N", help="of each word what its last N layers "
-                         "made of it, side by side (default 1)")  # fmt: skip
-    extract.add_argument("--vision-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
-    extract.add_argument("--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)")
-    extract.add_argument("--precision", default="float16", choices=("float16", "int8"), help="of what is kept")
-    evaluate = command("evaluate", "Judge a model on test data, scenes or photographs.", Path("runs/evaluate"))
+    extract.add_argument(
+        "--allow-strays", action="store_true", help="leave regions aside that belong to no picture"
+    )
+    extract.add_argument(
+        "--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})"
+    )
+    extract.add_argument(
+        "--side",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)",
+    )
+    extract.add_argument(
+        "--mirrored", action="store_true", help="the mean of each picture and its mirror image"
+    )
+    extract.add_argument(
+        "--grid",
+        type=int,
+        default=0,
+        metavar="N",
+        help="average its cells to N x N (default 0: no)",
+    )
+    extract.add_argument(
+        "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
+    )
+    extract.add_argument(
+        "--text-depth",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)",
+    )
+    extract.add_argument(
+        "--text-states",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of each word what its last N layers made of it, side by side (default 1)",
+    )
+    extract.add_argument(
+        "--vision-layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="its last N are trained (default 0)",
+    )
+    extract.add_argument(
+        "--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)"
+    )
+    extract.add_argument(
+        "--precision", default="float16", choices=("float16", "int8"), help="of what is kept"
+    )
+    evaluate = command(
+        "evaluate", "Judge a model on test data, scenes or photographs.", Path("runs/evaluate")
+    )
     add_model(evaluate)
     add_features(evaluate)
-    evaluate.add_argument("--folds", type=int, default=0, metavar="N", help="also the mean of N parts, each searched "
-                          "alone: 5 for COCO 1K, beside 5K")  # fmt: skip
-    ablate = command("ablate", "Train and judge the recipe without each of its parts, over several seeds.",
-                     Path("runs/ablations"), again)  # fmt: skip
-    ablate.add_argument("--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)')
-    ablate.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed")
+    evaluate.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K",
+    )
+    ablate = command(
+        "ablate",
+        "Train and judge the recipe without each of its parts, over several seeds.",
+        Path("runs/ablations"),
+        again,
+    )
+    ablate.add_argument(
+        "--recipes", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)'
+    )
+    ablate.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed"
+    )
     ablate.add_argument("--epochs", type=int, help="default 8, with --quick 2")
     add_features(ablate, "on photographs", split=False)
     ablate.add_argument(
-        "--quick", action="store_true", help="a quarter of the data, one seed, few epochs: does it run?"
+        "--quick",
+        action="store_true",
+        help="a quarter of the data, one seed, few epochs: does it run?",
     )
-    index = command("index", "Encode pictures once, into a gallery to search.", Path("runs/gallery"))
+    index = command(
+        "index", "Encode pictures once, into a gallery to search.", Path("runs/gallery")
+    )
     add_model(index)
-    index.add_argument("--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)")
+    index.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)"
+    )
     add_features(index)
     add_qdrant(index, "put the gallery into Qdrant too")
-    search = command("search", "Search pictures by a caption, or captions by a picture.", Path("runs/search"))
+    search = command(
+        "search", "Search pictures by a caption, or captions by a picture.", Path("runs/search")
+    )
     add_model(search)
     search.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
-    search.add_argument("--image", type=Path, metavar="FILE", help="search the test captions by this picture instead")
-    search.add_argument("--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)")
+    search.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="search the test captions by this picture instead",
+    )
+    search.add_argument(
+        "--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)"
+    )
     add_features(search)
     add_qdrant(search, "search there instead")
     search.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
     search.add_argument(
-        "--shortlist", type=int, help="candidates that stage two re-orders (default: the model's choice)"
+        "--shortlist",
+        type=int,
+        help="candidates that stage two re-orders (default: the model's choice)",
     )
-    bench = command("bench", "Measure what is fast, beside its peers, on this machine; always on the CPU.",
-                    Path("runs/bench"))  # fmt: skip
-    bench.add_argument("--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)")
-    bench.add_argument("--quick", action="store_true", help="the smallest size, few repeats: does it run?")
-    bench.add_argument("--only", nargs="+", metavar="PART", default=[],
-                       help=f"measure these again ({', '.join(PARTS)}); the rest stays as in --out")  # fmt: skip
-    bench.add_argument("--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes")
+    bench = command(
+        "bench",
+        "Measure what is fast, beside its peers, on this machine; always on the CPU.",
+        Path("runs/bench"),
+    )
+    bench.add_argument(
+        "--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)"
+    )
+    bench.add_argument(
+        "--quick", action="store_true", help="the smallest size, few repeats: does it run?"
+    )
+    bench.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PART",
+        default=[],
+        help=f"measure these again ({', '.join(PARTS)}); the rest stays as in --out",
+    )
+    bench.add_argument(
+        "--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes"
+    )
     return top
 
 
@@ -203,9 +428,9 @@ def _check_features(folder):
     """Read a features folder through; ValueError for a file that is not what was written."""
     if folder is None:
         raise ValueError("--check-all is given, but no features are: add --features FOLDER")
-    from tgdt_mini import photos
+    from tgdt_mini.photos import feature_folder
 
-    photos.check_features(folder)
+    feature_folder.check_features(folder)
 
 
 def _check_out(out):

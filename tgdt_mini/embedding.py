@@ -26,7 +26,11 @@ class Embedding:
 
     def __post_init__(self):
         items, width = self.global_token.shape
-        if self.local_tokens.dim() != 3 or self.local_tokens.shape[0] != items or self.local_tokens.shape[2] != width:
+        if (
+            self.local_tokens.dim() != 3
+            or self.local_tokens.shape[0] != items
+            or self.local_tokens.shape[2] != width
+        ):
             raise ValueError(
                 f"local_tokens has shape {tuple(self.local_tokens.shape)}; with global_token {(items, width)} "
                 f"it must be ({items}, L, {width})"
@@ -37,13 +41,17 @@ class Embedding:
                 "one bool for each local token"
             )
         if self.mask.dtype != torch.bool:
-            raise ValueError(f"mask has dtype {self.mask.dtype}; it must be torch.bool, True for a real token")
+            raise ValueError(
+                f"mask has dtype {self.mask.dtype}; it must be torch.bool, True for a real token"
+            )
 
     def __len__(self) -> int:
         return len(self.global_token)
 
     def __getitem__(self, rows) -> "Embedding":
-        """The items named by `rows`: a slice, a list of ints, or an int or bool tensor (never one int)."""
+        """The items named by `rows`: a slice, a list of ints, or an int or bool tensor (never one
+        int).
+        """
         if isinstance(rows, int):
             rows = [rows]
         return Embedding(self.global_token[rows], self.local_tokens[rows], self.mask[rows])
@@ -51,7 +59,9 @@ class Embedding:
     def to(self, *args, **kwargs) -> "Embedding":
         """The same embedding on another device or, for its floats, in another dtype."""
         mask = self.mask.to(self.global_token.to(*args, **kwargs).device)
-        return Embedding(self.global_token.to(*args, **kwargs), self.local_tokens.to(*args, **kwargs), mask)
+        return Embedding(
+            self.global_token.to(*args, **kwargs), self.local_tokens.to(*args, **kwargs), mask
+        )
 
     def detach(self) -> "Embedding":
         return Embedding(self.global_token.detach(), self.local_tokens.detach(), self.mask)
@@ -63,7 +73,9 @@ class Embedding:
 
         def padded(tensor):
             extra = longest - tensor.shape[1]
-            return torch.nn.functional.pad(tensor, (0, 0, 0, extra) if tensor.dim() == 3 else (0, extra))
+            return torch.nn.functional.pad(
+                tensor, (0, 0, 0, extra) if tensor.dim() == 3 else (0, extra)
+            )
 
         return Embedding(
             torch.cat([part.global_token for part in parts]),

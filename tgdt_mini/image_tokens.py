@@ -1,16 +1,20 @@
-"""Pixels to image tokens: square patches, or regions found in the pixels, each with its box geometry.
+"""Pixels to image tokens: square patches, or regions found in the pixels, each with its box
+geometry.
 
-The paper describes an image by 36 regions of a Faster R-CNN detector, 2,048 numbers and a box each. Drawn scenes need
-no detector: a region here is a connected patch of nearly one colour, proposed from the pixels alone, and its
-features are the pixels of its box shrunk to 16 x 16 (red, green, blue, and whether the pixel belongs to the region).
-Boxes are x0, y0, x1, y1 as fractions of width and height; `geometry` adds the area, as the released code does.
-Nothing here is learnt, and no ground truth is read.
+The paper describes an image by 36 regions of a Faster R-CNN detector, 2,048 numbers and a box each.
+Drawn scenes need
+no detector: a region here is a connected patch of nearly one colour, proposed from the pixels
+alone, and its features are the pixels of its box shrunk to 16 x 16 (red, green, blue, and whether
+the pixel belongs to the region). Boxes are x0, y0, x1, y1 as fractions of width and height;
+`geometry` adds the area, as the released code does. Nothing here is learnt, and no ground truth is
+read.
 """
 
 import numpy as np
 import torch
 from PIL import Image
 
+SIDE = 112  # pixels, width and height of the pictures that a mini model knows
 CROP = 16  # a region's pixels are shrunk to CROP x CROP
 REGION_WIDTH = CROP * CROP * 4  # numbers that describe a region
 PATCH_WIDTH = CROP * CROP * 3  # numbers that describe a patch
@@ -30,14 +34,17 @@ def geometry(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def patches(image: Image.Image, patch: int = CROP) -> tuple[np.ndarray, np.ndarray]:
-    """Features (P, 3 * patch * patch) uint8 and boxes (P, 4) float32 of an image's square patches, row by row.
+    """Features (P, 3 * patch * patch) uint8 and boxes (P, 4) float32 of an image's square patches,
+    row by row.
 
     ValueError when the image's sides are not multiples of `patch` pixels.
     """
     pixels = np.asarray(image.convert("RGB"))
     high, wide = pixels.shape[0] // patch, pixels.shape[1] // patch
     if (high * patch, wide * patch) != pixels.shape[:2]:
-        raise ValueError(f"image is {pixels.shape[1]} x {pixels.shape[0]} pixels; resize it to multiples of {patch}")
+        raise ValueError(
+            f"image is {pixels.shape[1]} x {pixels.shape[0]} pixels; resize it to multiples of {patch}"
+        )
     cut = pixels.reshape(high, patch, wide, patch, 3).swapaxes(1, 2).reshape(high * wide, -1)
     row, column = np.divmod(np.arange(high * wide), wide)
     boxes = np.stack([column / wide, row / high, (column + 1) / wide, (row + 1) / high], axis=1)
@@ -45,9 +52,11 @@ def patches(image: Image.Image, patch: int = CROP) -> tuple[np.ndarray, np.ndarr
 
 
 def regions(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """Features (R, REGION_WIDTH) uint8 and boxes (R, 4) float32 of the regions found, the largest first.
+    """Features (R, REGION_WIDTH) uint8 and boxes (R, 4) float32 of the regions found, the largest
+    first.
 
-    R varies from 1 to MOST_REGIONS. An image in which nothing stands out has one region, the whole of it.
+    R varies from 1 to MOST_REGIONS. An image in which nothing stands out has one region, the whole
+    of it.
     """
     image = image.convert("RGB")
     labels = connected(main_colours(np.asarray(image.reduce(2))))
@@ -59,7 +68,9 @@ def regions(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
 
 
 def whole(image: Image.Image, patches: bool = False) -> np.ndarray:
-    """The whole image as one token's features: (REGION_WIDTH,) or, beside patches, (PATCH_WIDTH,) uint8."""
+    """The whole image as one token's features: (REGION_WIDTH,) or, beside patches, (PATCH_WIDTH,)
+    uint8.
+    """
     image = image.convert("RGB")
     if patches:
         return np.asarray(image.resize((CROP, CROP), Image.Resampling.BOX)).reshape(-1)
@@ -69,8 +80,9 @@ def whole(image: Image.Image, patches: bool = False) -> np.ndarray:
 def main_colours(pixels: np.ndarray) -> np.ndarray:
     """(H, W) int: which of the image's main colours each pixel is nearest to having.
 
-    The commonest colour becomes the first main colour and takes all colours within NEAR of it; the commonest of the
-    rest becomes the second; and so on. Unlike linking neighbours, this never walks across a blurred edge.
+    The commonest colour becomes the first main colour and takes all colours within NEAR of it; the
+    commonest of the rest becomes the second; and so on. Unlike linking neighbours, this never walks
+    across a blurred edge.
     """
     coarse = pixels.astype(np.int32) // 8
     codes = (coarse[..., 0] * 32 + coarse[..., 1]) * 32 + coarse[..., 2]
@@ -87,8 +99,8 @@ def main_colours(pixels: np.ndarray) -> np.ndarray:
 def connected(kinds: np.ndarray) -> np.ndarray:
     """(H, W) int labels: the same for pixels joined through neighbours of the same kind.
 
-    Each pixel begins with a label of its own and takes the smallest of its like neighbours', until nothing changes;
-    following labels to their own labels makes that a matter of a few rounds.
+    Each pixel begins with a label of its own and takes the smallest of its like neighbours', until
+    nothing changes; following labels to their own labels makes that a matter of a few rounds.
     """
     high, wide = kinds.shape
     down, right = kinds[1:] == kinds[:-1], kinds[:, 1:] == kinds[:, :-1]
@@ -110,7 +122,9 @@ def connected(kinds: np.ndarray) -> np.ndarray:
 
 
 def propose(labels: np.ndarray) -> list[tuple[tuple[float, ...], np.ndarray]]:
-    """(box, mask) of the labelled regions that could be objects: neither specks nor background nor repeats."""
+    """(box, mask) of the labelled regions that could be objects: neither specks nor background nor
+    repeats.
+    """
     high, wide = labels.shape
     names, sizes = np.unique(labels, return_counts=True)
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
@@ -123,7 +137,12 @@ def propose(labels: np.ndarray) -> list[tuple[tuple[float, ...], np.ndarray]]:
         y0, y1, x0, x1 = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
         if (edge == name).mean() > 0.2 or (y1 - y0) * (x1 - x0) > 0.6 * high * wide:
             continue  # it lies all along the border, or over most of the picture
-        box = max(0, x0 - 1) / wide, max(0, y0 - 1) / high, min(wide, x1 + 1) / wide, min(high, y1 + 1) / high
+        box = (
+            max(0, x0 - 1) / wide,
+            max(0, y0 - 1) / high,
+            min(wide, x1 + 1) / wide,
+            min(high, y1 + 1) / high,
+        )
         if all(overlap(box, other) < 0.75 for other, _ in found):
             found.append((box, mask))
     return found
@@ -137,13 +156,19 @@ def overlap(box, other) -> float:
 
 
 def _shrink(image, box, mask):
-    """(REGION_WIDTH,) uint8: the pixels of a box and of its region's mask, channel after channel of each pixel."""
+    """(REGION_WIDTH,) uint8: the pixels of a box and of its region's mask, channel after channel of
+    each pixel.
+    """
     size, method = (CROP, CROP), Image.Resampling.BILINEAR
     wide, high = image.size
-    crop = image.resize(size, method, box=(box[0] * wide, box[1] * high, box[2] * wide, box[3] * high))
+    crop = image.resize(
+        size, method, box=(box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
+    )
     high, wide = mask.shape
     inside = Image.fromarray(mask.astype(np.uint8) * 255)
-    inside = inside.resize(size, method, box=(box[0] * wide, box[1] * high, box[2] * wide, box[3] * high))
+    inside = inside.resize(
+        size, method, box=(box[0] * wide, box[1] * high, box[2] * wide, box[3] * high)
+    )
     inside = np.asarray(inside)
     seen = np.where(inside[..., None] > 127, np.asarray(crop), 128)
     return np.dstack([seen, inside]).astype(np.uint8).reshape(-1)

@@ -1,7 +1,8 @@
-"""What a branch is made of: encoder layers, what is hidden from them in training, and waves that tell places apart.
+"""What a branch is made of: encoder layers, what is hidden from them in training, and waves that
+tell places apart.
 
-The encoder layers are torch's own: notebook 03 builds one by hand and shows that both agree. How they are put together
-is in `model.py`.
+The encoder layers are torch's own: notebook 03 builds one by hand and shows that both agree. How
+they are put together is in `model.py`.
 """
 
 import torch
@@ -11,25 +12,48 @@ from tgdt_mini.config import TGDTConfig
 
 
 class Layers(nn.Module):
-    """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes tokens through."""
+    """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes
+    tokens through.
+    """
 
-    def __init__(self, count: int, width: int, heads: int, feedforward: int, config: TGDTConfig, alone: float = 0.0):
+    def __init__(
+        self,
+        count: int,
+        width: int,
+        heads: int,
+        feedforward: int,
+        config: TGDTConfig,
+        alone: float = 0.0,
+    ):
         super().__init__()
-        each = dict(dropout=config.dropout, activation="relu", batch_first=True, norm_first=config.norm_first)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count))
+        each = dict(
+            dropout=config.dropout,
+            activation="relu",
+            batch_first=True,
+            norm_first=config.norm_first,
+        )
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count)
+        )
         if alone:
-            for layer in self.layers:  # what attention found passes through here before it is added to the token
+            for layer in (
+                self.layers
+            ):  # what attention found passes through here before it is added to the token
                 layer.dropout1 = nn.Sequential(layer.dropout1, DropItems(alone))
         self.norm = nn.LayerNorm(width) if config.norm_first and count else nn.Identity()
 
     def forward(self, tokens, mask):
-        """tokens (B, L, width), mask (B, L) bool: padding is looked at by nobody, so an item's batch cannot matter."""
+        """tokens (B, L, width), mask (B, L) bool: padding is looked at by nobody, so an item's
+        batch cannot matter.
+        """
         for layer in self.layers:
             tokens = layer(tokens, src_key_padding_mask=~mask)
         return self.norm(tokens)
 
     def first_slot(self, tokens, mask):
-        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other slots."""
+        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other
+        slots.
+        """
         if not self.layers:
             return tokens[:, 0]
         for layer in self.layers[:-1]:
@@ -53,10 +77,12 @@ class Layers(nn.Module):
 
 
 class DropItems(nn.Module):
-    """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in eval mode.
+    """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in
+    eval mode.
 
-    On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by item. Here it hides
-    a token's neighbours now and then, so that the token goes on to stand for its own word or region.
+    On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by
+    item. Here it hides a token's neighbours now and then, so that the token goes on to stand for
+    its own word or region.
     """
 
     def __init__(self, share: float):
@@ -70,18 +96,6 @@ class DropItems(nn.Module):
         return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
 
 
-class DropFeatures(nn.Dropout1d):
-    """In training, hides a share p of an item's features from all of its tokens at once.
-
-    Token by token, what is hidden in one region is seen in the next, and the best region of a word would be the one
-    whose noise suits it.
-    """
-
-    def forward(self, tokens):
-        """tokens (B, L, F)"""
-        return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
-
-
 def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
     """(N, width) sines and cosines of places (N,), from fast to slow (Vaswani et al., 2017)."""
     rates = torch.exp(-torch.arange(0, width, 2) / width * 9.21)  # 1 down to about 1 / 10,000
@@ -90,6 +104,10 @@ def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def waves(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """(..., n) fractions to (..., n + 2 * n * count): themselves, and sines and cosines of 1, 2, 4 ... times pi."""
+    """(..., n) fractions to (..., n + 2 * n * count): themselves, and sines and cosines of 1, 2, 4
+    ... times pi.
+    """
     angles = [numbers * (torch.pi * 2**k) for k in range(count)]
-    return torch.cat([numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1)
+    return torch.cat(
+        [numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1
+    )

@@ -1,8 +1,9 @@
-"""How the benchmark measures: processor time of one thread, alternately, and memory in a process of its own.
+"""How the benchmark measures: processor time of one thread, alternately, and memory in a process of
+its own.
 
-A time is the CPU time of the whole process (all its threads), so that what else the machine does counts little; what is
-compared runs in turns in one process on the same arrays, and the median is taken. Times of two machines do not compare,
-ratios of one run nearly do.
+A time is the CPU time of the whole process (all its threads), so that what else the machine does
+counts little; what is compared runs in turns in one process on the same arrays, and the median is
+taken. Times of two machines do not compare, ratios of one run nearly do.
 """
 
 import os
@@ -39,9 +40,11 @@ def one_thread():
 
 
 def cpu_milliseconds(functions: dict, repeats: int = 5, least: float = 0.02) -> dict[str, float]:
-    """{name: median CPU milliseconds of a call}. The functions run in turns, `repeats` rounds after a warm-up.
+    """{name: median CPU milliseconds of a call}. The functions run in turns, `repeats` rounds after
+    a warm-up.
 
-    least: seconds of CPU time that one sample lasts; a fast function is called often enough to fill them.
+    least: seconds of CPU time that one sample lasts; a fast function is called often enough to fill
+    them.
     """
     calls, samples = {}, {name: [] for name in functions}
     for name, function in functions.items():
@@ -65,9 +68,11 @@ def in_fresh_process(function, *arguments):
 
 
 def megabytes_of(function) -> float | None:
-    """The most anonymous memory (what no file could give back) that a call adds to the process, in MB of 10^6 bytes.
+    """The most anonymous memory (what no file could give back) that a call adds to the process, in
+    MB of 10^6 bytes.
 
-    Sampled each millisecond; to be called once, in a fresh process, or freed memory hides what is asked for again.
+    Sampled each millisecond; to be called once, in a fresh process, or freed memory hides what is
+    asked for again.
     None where the system does not tell: it is read from Linux's /proc.
     """
     before = _anonymous()
@@ -108,10 +113,15 @@ def version(package: str) -> str | None:
 def machine() -> dict:
     """What was measured on: processor, system, versions."""
     return {
-        "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "system": platform.system(), "python": platform.python_version(), "torch": torch.__version__,
-        "faiss-cpu": version("faiss-cpu"), "maxsim-cpu": version("maxsim-cpu"),
-    }  # fmt: skip
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "faiss-cpu": version("faiss-cpu"),
+        "maxsim-cpu": version("maxsim-cpu"),
+    }
 
 
 def _processor():

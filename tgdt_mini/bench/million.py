@@ -1,4 +1,6 @@
-"""A million generated pictures: built by appending, opened, searched. Takes minutes and gigabytes: only when asked."""
+"""A million generated pictures: built by appending, opened, searched. Takes minutes and gigabytes:
+only when asked.
+"""
 
 import os
 import shutil
@@ -9,25 +11,30 @@ from statistics import median
 
 import torch
 
+from tgdt_mini.bench.galleries import ASKED, REGIONS, WEIGHT, WORDS, K, grow, search_megabytes
 from tgdt_mini.bench.generated import Pictures
 from tgdt_mini.bench.measure import in_fresh_process
-from tgdt_mini.bench.search import ASKED, REGIONS, WEIGHT, WORDS, K, grow, search_megabytes
-from tgdt_mini.retrieval import Gallery
+from tgdt_mini.search.gallery import Gallery
 
 SIZE, WIDTH = 1_000_000, 128  # 36 regions, as in the paper's data; the width of `mini`
 
 
-def million(folder: Path, size: int = SIZE, width: int = WIDTH, local_precision: str = "float16") -> dict:
-    """Figures of one gallery, which is deleted afterwards. Seconds by the clock and of CPU time, MB of 10^6 bytes.
+def million(
+    folder: Path, size: int = SIZE, width: int = WIDTH, local_precision: str = "float16"
+) -> dict:
+    """Figures of one gallery, which is deleted afterwards. Seconds by the clock and of CPU time, MB
+    of 10^6 bytes.
 
-    "cold": the first search of each query after the system was asked to forget the files (Linux only), "warm": the
-    same queries again. Raises ValueError when the disk has not twice the space.
+    "cold": the first search of each query after the system was asked to forget the files (Linux
+    only), "warm": the same queries again. Raises ValueError when the disk has not twice the space.
     """
     folder.mkdir(parents=True, exist_ok=True)
     needed = size * REGIONS * width * (2 if local_precision == "float16" else 1)
     free = shutil.disk_usage(folder).free
     if free < 2 * needed:
-        raise ValueError(f"{folder} has {free / 1e9:.0f} GB free; a gallery of {needed / 1e9:.0f} GB needs twice that")
+        raise ValueError(
+            f"{folder} has {free / 1e9:.0f} GB free; a gallery of {needed / 1e9:.0f} GB needs twice that"
+        )
     pictures = Pictures(size, REGIONS, width)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         path = Path(place) / "gallery"
@@ -43,17 +50,31 @@ def million(folder: Path, size: int = SIZE, width: int = WIDTH, local_precision:
         asked = pictures.captions(torch.arange(ASKED) * (size // ASKED), WORDS)
         cold = [_search(gallery, asked[[i]]) for i in range(ASKED)] if forgotten else []
         warm = [_search(gallery, asked[[i]]) for _ in range(2) for i in range(ASKED)][ASKED:]
-        found = sum(f"pictures/{i * (size // ASKED):08d}.jpg" in _best(gallery, asked[[i]]) for i in range(ASKED))
+        found = sum(
+            f"pictures/{i * (size // ASKED):08d}.jpg" in _best(gallery, asked[[i]])
+            for i in range(ASKED)
+        )
         del gallery
         megabytes = in_fresh_process(search_megabytes, path, width)
     names = ("wall", "cpu")
     return {
-        "size": size, "regions": REGIONS, "width": width, "local_precision": local_precision, "segments": segments,
-        "bytes": stored, "built": dict(zip(names, built)), "opened": dict(zip(names, opened)),
-        "cold": {name: median(each[i] for each in cold) for i, name in enumerate(names)} if cold else None,
+        "size": size,
+        "regions": REGIONS,
+        "width": width,
+        "local_precision": local_precision,
+        "segments": segments,
+        "bytes": stored,
+        "built": dict(zip(names, built)),
+        "opened": dict(zip(names, opened)),
+        "cold": {name: median(each[i] for each in cold) for i, name in enumerate(names)}
+        if cold
+        else None,
         "warm": {name: median(each[i] for each in warm) for i, name in enumerate(names)},
-        "found_among_ten": found, "asked": ASKED, "globals_megabytes": size * width * 4 / 1e6, "megabytes": megabytes,
-    }  # fmt: skip
+        "found_among_ten": found,
+        "asked": ASKED,
+        "globals_megabytes": size * width * 4 / 1e6,
+        "megabytes": megabytes,
+    }
 
 
 def _search(gallery, query):

@@ -1,4 +1,6 @@
-"""The report of `bench.run` in Markdown: every ratio beside its floor, and on what it was measured."""
+"""The report of `bench.run` in Markdown: every ratio beside its floor, and on what it was
+measured.
+"""
 
 from tgdt_mini.bench.rows import Row, markdown, number
 
@@ -16,19 +18,31 @@ def table(report: dict) -> str:
         "is given a tenth of the queries, and its time is multiplied.",
     ]
     if report["quick"]:
-        parts.append("This was --quick, few repeats of a part: it shows that everything runs, and no figure to quote.")
+        parts.append(
+            "This was --quick, few repeats of a part: it shows that everything runs, and no figure to quote."
+        )
     for name in TABLES:
         some = [row for row in rows if row.table == name]
         parts += [f"**{name}**\n\n{markdown(some)}"] if some else []
-    parts.append(f"**What a shortlist of K loses of full scoring**\n\n{_missed(report)}\n\n{_enough(report)}")
+    parts.append(
+        f"**What a shortlist of K loses of full scoring**\n\n{_missed(report)}\n\n{_enough(report)}"
+    )
     if report["engines"]:
-        cells = [[f"{each['size']:,}", each["engine"], number(each["ms"]), f"{each['recall']:.1f}"]
-                 for each in report["engines"]]  # fmt: skip
-        parts.append("**The 100 best by global token, by index**\n\n"
-                     + _cells(["pictures", "index", "ms", "% found"], cells))  # fmt: skip
-    cells = [[each["locals"], each["globals"], f"{each['rsum']:.2f}"] for each in report["precisions"]]
-    parts.append("**What stored precision costs**, shipped model, test scenes, all scored\n\n"
-                 + _cells(["locals", "globals", "rsum"], cells))  # fmt: skip
+        cells = [
+            [f"{each['size']:,}", each["engine"], number(each["ms"]), f"{each['recall']:.1f}"]
+            for each in report["engines"]
+        ]
+        parts.append(
+            "**The 100 best by global token, by index**\n\n"
+            + _cells(["pictures", "index", "ms", "% found"], cells)
+        )
+    cells = [
+        [each["locals"], each["globals"], f"{each['rsum']:.2f}"] for each in report["precisions"]
+    ]
+    parts.append(
+        "**What stored precision costs**, shipped model, test scenes, all scored\n\n"
+        + _cells(["locals", "globals", "rsum"], cells)
+    )
     if "million" in report:
         parts.append(f"**A million**\n\n{_million(report['million'])}")
     return "\n\n".join(parts)
@@ -37,13 +51,21 @@ def table(report: dict) -> str:
 def _missed(report):
     scenes, lines = report["scenes"], []
     for way, name in (("t2i", "text to image"), ("i2t", "image to text")):
-        lines += [(f"validation scenes, {name}", f"% of top {top} missed", row) for top, row in scenes[way].items()]
+        lines += [
+            (f"validation scenes, {name}", f"% of top {top} missed", row)
+            for top, row in scenes[way].items()
+        ]
     lines.append(("validation scenes", "points of rsum", scenes["rsum"]))
     for size, found in report["missed"].items():
-        lines += [(f"{int(size):,} generated", f"% of top {top} missed", row) for top, row in found.items()]
+        lines += [
+            (f"{int(size):,} generated", f"% of top {top} missed", row)
+            for top, row in found.items()
+        ]
     shortlists = [f"K {k}" for k in scenes["rsum"]]
-    return _cells(["data", "", *shortlists], [[data, what, *(f"{value:.1f}" for value in row.values())]
-                                              for data, what, row in lines])  # fmt: skip
+    return _cells(
+        ["data", "", *shortlists],
+        [[data, what, *(f"{value:.1f}" for value in row.values())] for data, what, row in lines],
+    )
 
 
 def _enough(report):
@@ -69,7 +91,9 @@ def _million(found):
 
 
 def _milliseconds(seconds):
-    """Both ways of counting: by the clock a search also waits for the disk, and for whoever else uses the machine."""
+    """Both ways of counting: by the clock a search also waits for the disk, and for whoever else
+    uses the machine.
+    """
     return f"{1000 * seconds['wall']:,.0f} ms by the clock ({1000 * seconds['cpu']:,.0f} ms of CPU time)"
 
 

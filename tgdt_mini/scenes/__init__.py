@@ -1,22 +1,28 @@
-"""The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn from integers.
+"""The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn
+from integers.
 
-`load` gives the pictures and captions, and false captions in its column `foils`; `truth` says which scenes make a
-caption true, and `oracle` what knowing that, and guessing evenly, would score.
-How a scene looks is in `world.py`, in which words it is talked about in `words.py` and `grammar.py`, what is true of it
-in `truth.py`.
+`load` gives the pictures and captions, and false captions in its column `foils`; `truth` says which
+scenes make a caption true, and `oracle` what knowing that, and guessing evenly, would score. How a
+scene looks is in `world.py`, in which words it is talked about in `words.py` and `grammar.py`, what
+is true of it in `truth.py`.
 No photograph, no download: train on it in minutes, then use the same code on photographs.
 """
 
 import hashlib
 import io
 import json
-import warnings
 
-from tgdt_mini.paths import cache, shipped, whole_folder
+from tgdt_mini.files.paths import cache, shipped
+from tgdt_mini.files.quiet import import_datasets, no_bars
+from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes import truth as truths
 
-SPLITS = {"train": (0, 6000), "validation": (1_000_000, 1000), "test": (2_000_000, 1000)}  # first seed, scenes
+SPLITS = {
+    "train": (0, 6000),
+    "validation": (1_000_000, 1000),
+    "test": (2_000_000, 1000),
+}  # first seed, scenes
 CAPTIONS = 5  # of each scene
 
 
@@ -29,7 +35,10 @@ def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
 
 def captions_of(split: str) -> list[list[str]]:
     """The captions of each scene of a split, without drawing anything."""
-    return [[grammar.write(meaning)[0] for meaning in grammar.captions(scene, CAPTIONS)] for scene in scenes_of(split)]
+    return [
+        [grammar.write(meaning)[0] for meaning in grammar.captions(scene, CAPTIONS)]
+        for scene in scenes_of(split)
+    ]
 
 
 def id_of(split: str, place: int) -> str:
@@ -38,30 +47,40 @@ def id_of(split: str, place: int) -> str:
 
 
 def is_id(image_id) -> bool:
-    """Whether this is a scene's image_id: "test-0012" is, "test-12", "test-00012" and "test-9999" are not."""
+    """Whether this is a scene's image_id: "test-0012" is, "test-12", "test-00012" and "test-9999"
+    are not.
+    """
     split, _, number = str(image_id).rpartition("-")
     places = SPLITS[split][1] if split in SPLITS else 0
     return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
 
 
 def picture(image_id: str):
-    """The picture of one scene by its image_id, such as "test-0012", as a PIL image. ValueError for an unknown id."""
+    """The picture of one scene by its image_id, such as "test-0012", as a PIL image. ValueError for
+    an unknown id.
+    """
     if not is_id(image_id):
-        raise ValueError(f"image_id is {image_id!r}; it must be a split, a dash and four digits, such as test-0012")
+        raise ValueError(
+            f"image_id is {image_id!r}; it must be a split, a dash and four digits, such as test-0012"
+        )
     split, _, number = image_id.rpartition("-")
     return world.draw(world.scene(SPLITS[split][0] + int(number)))
 
 
 def load(split: str, progress: bool = False, first: int | None = None):
-    """A `datasets.Dataset` of a split, drawn on first use (train takes half a minute) and kept in the cache.
+    """A `datasets.Dataset` of a split, drawn on first use (train takes half a minute) and kept in
+    the cache.
 
-    first: only so many scenes, from the split's beginning; if the split is not in the cache yet, no others are drawn.
+    first: only so many scenes, from the split's beginning; if the split is not in the cache yet, no
+    others are drawn.
 
-    Columns: image (PIL, RGB, 112 x 112), image_id (str), captions (5 str), boxes (a list of x0, y0, x1, y1 as
-    fractions, one an object), links (a list of {caption, start, end, objects}: these characters of that caption speak
-    of those objects), foils (5 str, a caption with two attributes swapped or a relation reversed so that it is false;
-    "" where the caption allows none). boxes, links and foils are for evaluation: no model sees them in training.
-    Raises ValueError for an unknown split, and RuntimeError when this machine draws other pixels than it should.
+    Columns: image (PIL, RGB, 112 x 112), image_id (str), captions (5 str), boxes (a list of x0, y0,
+    x1, y1 as fractions, one an object), links (a list of {caption, start, end, objects}: these
+    characters of that caption speak of those objects), foils (5 str, a caption with two attributes
+    swapped or a relation reversed so that it is false; "" where the caption allows none). boxes,
+    links and foils are for evaluation: no model sees them in training.
+    Raises ValueError for an unknown split, and RuntimeError when this machine draws other pixels
+    than it should.
     """
     datasets = import_datasets()
     known = published(split)
@@ -69,7 +88,9 @@ def load(split: str, progress: bool = False, first: int | None = None):
         raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
     folder = cache() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
     if first is not None and not folder.exists():
-        return datasets.Dataset.from_dict(draw(split, progress, first), features=_features(datasets))
+        return datasets.Dataset.from_dict(
+            draw(split, progress, first), features=_features(datasets)
+        )
     if not folder.exists():
         columns = draw(split, progress)
         found = checksums(columns)
@@ -86,12 +107,16 @@ def load(split: str, progress: bool = False, first: int | None = None):
 
 
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
-    """The columns of a split (or of its first scenes), computed anew: what `load` keeps. Pictures as PNG bytes."""
+    """The columns of a split (or of its first scenes), computed anew: what `load` keeps. Pictures
+    as PNG bytes.
+    """
     from tqdm import tqdm
 
     scenes = scenes_of(split, first)
     columns = {name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")}
-    for i, scene in enumerate(tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)):
+    for i, scene in enumerate(
+        tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)
+    ):
         meanings = grammar.captions(scene, CAPTIONS)
         written = [grammar.write(meaning) for meaning in meanings]
         columns["image"].append({"bytes": _png(world.draw(scene)), "path": None})
@@ -115,7 +140,8 @@ def _check(split):
 
 
 def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
-    """R@K in percent on a split, or its first scenes, of guessing among what is true: {"i2t": {k: %}, "t2i": {k: %}}.
+    """R@K in percent on a split, or its first scenes, of guessing among what is true: {"i2t": {k:
+    %}, "t2i": {k: %}}.
 
     A yardstick, not an upper bound: see `truth.py`.
     """
@@ -126,7 +152,9 @@ def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dic
 
 
 def truth(split: str, first: int | None = None):
-    """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i (of the first scenes)."""
+    """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i (of the
+    first scenes).
+    """
     scenes = scenes_of(split, first)
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
     return truths.truth(scenes, meanings)
@@ -139,15 +167,19 @@ def published(split: str) -> dict[str, str]:
 
 
 def checksums(columns) -> dict[str, str]:
-    """SHA-256 of all pixels (RGB bytes, in order) and of all text and ground truth (as JSON), of drawn columns."""
+    """SHA-256 of all pixels (RGB bytes, in order) and of all text and ground truth (as JSON), of
+    drawn columns.
+    """
     from PIL import Image
 
     pixels, text = hashlib.sha256(), hashlib.sha256()
     for image in columns["image"]:
         image = Image.open(io.BytesIO(image["bytes"])) if isinstance(image, dict) else image
         pixels.update(image.convert("RGB").tobytes())
-    rows = [[columns[name][i] for name in ("image_id", "captions", "boxes", "links", "foils")]
-            for i in range(len(columns["image_id"]))]  # fmt: skip
+    rows = [
+        [columns[name][i] for name in ("image_id", "captions", "boxes", "links", "foils")]
+        for i in range(len(columns["image_id"]))
+    ]
     text.update(json.dumps(rows, sort_keys=True).encode("utf-8"))
     return {"pixels": pixels.hexdigest(), "text": text.hexdigest()}
 
@@ -159,14 +191,6 @@ def _foils(scene, meanings):
         false = [foil for foil in grammar.foil(meaning) if not here.true_of(foil)[0]]
         chosen.append(grammar.write(false[scene.seed % len(false)])[0] if false else "")
     return chosen
-
-
-def import_datasets():
-    """The library, imported without its advice about widgets: in a notebook that would stand in the page."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        import datasets
-    return datasets
 
 
 def _png(image):
@@ -182,21 +206,8 @@ def _features(datasets):
         image_id=text,
         captions=datasets.List(text),
         boxes=datasets.List(datasets.List(datasets.Value("float64"))),
-        links=datasets.List({"caption": number, "start": number, "end": number, "objects": datasets.List(number)}),
+        links=datasets.List(
+            {"caption": number, "start": number, "end": number, "objects": datasets.List(number)}
+        ),
         foils=datasets.List(text),
     )
-
-
-class no_bars:
-    """No progress bar of `datasets` inside."""
-
-    def __init__(self, datasets):
-        self.bars = datasets.utils.logging
-
-    def __enter__(self):
-        self.shown = self.bars.is_progress_bar_enabled()
-        self.bars.disable_progress_bar()
-
-    def __exit__(self, *_):
-        if self.shown:
-            self.bars.enable_progress_bar()

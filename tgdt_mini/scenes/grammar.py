@@ -1,9 +1,11 @@
-"""Captions as people might write them, each with its meaning and the objects that its words speak of.
+"""Captions as people might write them, each with its meaning and the objects that its words speak
+of.
 
-A caption says part of what is in a scene: one to three mentions ("a tiny scarlet star", "two hearts"), perhaps a
-relation between two of them, a place, the background. `describe` chooses the meaning, `write` puts it into words.
-A `Meaning` keeps the chosen words too, so that a foil (two attributes swapped, or a relation reversed) differs from
-its caption in just that. The words are in `words.py`; whether a meaning is true of a scene is decided in `truth.py`.
+A caption says part of what is in a scene: one to three mentions ("a tiny scarlet star", "two
+hearts"), perhaps a relation between two of them, a place, the background. `describe` chooses the
+meaning, `write` puts it into words. A `Meaning` keeps the chosen words too, so that a foil (two
+attributes swapped, or a relation reversed) differs from its caption in just that. The words are in
+`words.py`; whether a meaning is true of a scene is decided in `truth.py`.
 """
 
 import random
@@ -29,7 +31,9 @@ APART = SIDE // 8  # pixels between centres before one thing is left of, or abov
 
 @dataclass(frozen=True)
 class Mention:
-    """One noun phrase. `things` are the objects meant; None attributes are not said. The words are kept as chosen."""
+    """One noun phrase. `things` are the objects meant; None attributes are not said. The words are
+    kept as chosen.
+    """
 
     things: tuple[int, ...]
     shape: str | None
@@ -46,7 +50,9 @@ class Mention:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a caption claims: its mentions, a relation of the first two, the background, the number of things."""
+    """What a caption claims: its mentions, a relation of the first two, the background, the number
+    of things.
+    """
 
     mentions: tuple[Mention, ...]
     relation: str | None = None
@@ -68,16 +74,27 @@ def related(scene: Scene, first: int, relation: str, second: int) -> bool:
         return other.y - one.y >= APART
     if relation == "bigger":
         return one.size == "big" and other.size == "small"
-    if first < second or max(abs(one.x - other.x), abs(one.y - other.y)) > one.radius + other.radius:
+    if (
+        first < second
+        or max(abs(one.x - other.x), abs(one.y - other.y)) > one.radius + other.radius
+    ):
         return False
     return bool((footprint(one) & footprint(other)).sum() >= LEAST_SHARED)
 
 
 def placed(thing, place: str) -> bool:
-    """Whether a thing is in a part of the picture: beyond the third's line, or in the middle of both."""
+    """Whether a thing is in a part of the picture: beyond the third's line, or in the middle of
+    both.
+    """
     x, y, low, high = thing.x, thing.y, SIDE * 3 // 8, SIDE * 5 // 8
     middle = low < x < high and low < y < high
-    return {"left": x <= low, "right": x >= high, "top": y <= low, "bottom": y >= high, "middle": middle}[place]
+    return {
+        "left": x <= low,
+        "right": x >= high,
+        "top": y <= low,
+        "bottom": y >= high,
+        "middle": middle,
+    }[place]
 
 
 def captions(scene: Scene, count: int = 5) -> list[Meaning]:
@@ -91,10 +108,16 @@ def captions(scene: Scene, count: int = 5) -> list[Meaning]:
 
 
 def facts(meaning: Meaning) -> float:
-    """How much a caption says: 1 for a colour, shape, number, relation or background, 1/2 for a size or a place."""
-    said = sum(part is not None for part in (meaning.relation, meaning.background)) + bool(meaning.total)
+    """How much a caption says: 1 for a colour, shape, number, relation or background, 1/2 for a
+    size or a place.
+    """
+    said = sum(part is not None for part in (meaning.relation, meaning.background)) + bool(
+        meaning.total
+    )
     for mention in meaning.mentions:
-        said += (mention.shape is not None) + (mention.colour is not None) + bool(mention.number_word)
+        said += (
+            (mention.shape is not None) + (mention.colour is not None) + bool(mention.number_word)
+        )
         said += 0.5 * ((mention.size is not None) + (mention.place is not None))
     return said
 
@@ -108,7 +131,9 @@ def describe(scene: Scene, rng: random.Random) -> Meaning:
     background = scene.background if rng.random() < 0.4 else None
     background_words = pick(rng, BACKGROUND_WORDS[scene.background])
     form = int(rng.random() * 60)
-    said = dict(background=background, background_words=background_words if background else "", form=form)
+    said = dict(
+        background=background, background_words=background_words if background else "", form=form
+    )
     if kind < 0.5:
         relations = [name for name in RELATION_WORDS if related(scene, order[0], name, order[1])]
         if relations:
@@ -155,12 +180,18 @@ def _fits(scene, index, mention):
     thing = scene.things[index]
     return all(
         wanted in (None, has)
-        for wanted, has in ((mention.shape, thing.shape), (mention.colour, thing.colour), (mention.size, thing.size))
+        for wanted, has in (
+            (mention.shape, thing.shape),
+            (mention.colour, thing.colour),
+            (mention.size, thing.size),
+        )
     )
 
 
 def _group(scene, index, rng):
-    """A plural mention that the thing belongs to, such as "two blue stars" or "three hearts"; None if it is alone."""
+    """A plural mention that the thing belongs to, such as "two blue stars" or "three hearts"; None
+    if it is alone.
+    """
     wide = _mention(scene, (index,), rng)
     options = [
         replace(wide, size=None, size_word=""),
@@ -176,9 +207,11 @@ def _group(scene, index, rng):
 
 
 def write(meaning: Meaning) -> tuple[str, list[tuple[int, int, tuple[int, ...]]]]:
-    """The caption of a meaning, and its links: (start, end, things) for each word that speaks of things.
+    """The caption of a meaning, and its links: (start, end, things) for each word that speaks of
+    things.
 
-    start and end count characters, end excluded. Articles, relations and the background speak of no thing.
+    start and end count characters, end excluded. Articles, relations and the background speak of no
+    thing.
     """
     phrases = [_phrase(mention) for mention in meaning.mentions]
     if meaning.relation:
@@ -224,7 +257,9 @@ def _relation_form(one, relation, other, meaning):
 
 
 def _list_form(phrases, meaning):
-    """The phrases one after the other, in one of five sentence forms, after the number of things if it is said."""
+    """The phrases one after the other, in one of five sentence forms, after the number of things if
+    it is said.
+    """
     *most, last = phrases
     joined = [part for phrase in most for part in (*phrase, ",")][:-1] + ["and"] if most else []
     if len(phrases) == 2 and meaning.form % 2:
@@ -239,15 +274,21 @@ def _list_form(phrases, meaning):
 
 
 def foil(meaning: Meaning) -> list[Meaning]:
-    """The meaning with two attributes swapped or its relation reversed: every such foil, true or not.
+    """The meaning with two attributes swapped or its relation reversed: every such foil, true or
+    not.
 
-    Winoground (Thrush et al., CVPR 2022) and SugarCrepe (Hsieh et al., NeurIPS 2023) test models this way.
+    Winoground (Thrush et al., CVPR 2022) and SugarCrepe (Hsieh et al., NeurIPS 2023) test models
+    this way.
     """
     found = []
-    if len(meaning.mentions) > 1 and not any(mention.number_word for mention in meaning.mentions[:2]):
+    if len(meaning.mentions) > 1 and not any(
+        mention.number_word for mention in meaning.mentions[:2]
+    ):
         one, other, *rest = meaning.mentions
         for kind, names in (("colour", ("colour", "colour_word")), ("shape", ("shape", "noun"))):
-            if None not in (getattr(one, kind), getattr(other, kind)) and getattr(one, kind) != getattr(other, kind):
+            if None not in (getattr(one, kind), getattr(other, kind)) and getattr(
+                one, kind
+            ) != getattr(other, kind):
                 swapped = [
                     replace(here, **{name: getattr(there, name) for name in names})
                     for here, there in ((one, other), (other, one))
@@ -256,5 +297,7 @@ def foil(meaning: Meaning) -> list[Meaning]:
     if meaning.relation:
         opposite = OPPOSITE[meaning.relation]
         at = RELATION_WORDS[meaning.relation].index(meaning.relation_words)
-        found.append(replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at]))
+        found.append(
+            replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at])
+        )
     return found

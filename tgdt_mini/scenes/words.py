@@ -1,10 +1,11 @@
-"""The words of the captions: what each colour, shape, size, number, place, relation and background may be called.
+"""The words of the captions: what each colour, shape, size, number, place, relation and background
+may be called.
 
-`grammar.py` makes captions of them. `true_of` says whether one word fits a thing, and `lexicon` which words are of one
-kind and which relations are opposites.
+`grammar.py` makes captions of them. `true_of` says whether one word fits a thing, and `lexicon`
+which words are of one kind and which relations are opposites.
 """
 
-from tgdt_mini.hard_captions import Lexicon
+from tgdt_mini.scenes.hard_captions import Lexicon
 from tgdt_mini.scenes.world import Thing
 
 COLOUR_WORDS = {
@@ -30,7 +31,10 @@ SHAPE_WORDS = {  # singular, plural
     "arrow": (("arrow", "arrows"), ("pointer", "pointers")),
 }
 ANY_SHAPE = (("shape", "shapes"), ("thing", "things"), ("object", "objects"))
-SIZE_WORDS = {"small": ("small", "little", "tiny", "mini"), "big": ("big", "large", "huge", "giant")}
+SIZE_WORDS = {
+    "small": ("small", "little", "tiny", "mini"),
+    "big": ("big", "large", "huge", "giant"),
+}
 BACKGROUND_WORDS = {
     "paper": ("on white paper", "on a blank page", "on a plain white sheet"),
     "sky": ("in the pale blue sky", "up in the daytime sky", "against a clear sky"),
@@ -64,7 +68,8 @@ NUMBER_WORDS = {2: ("two", "a pair of"), 3: ("three", "a trio of"), 4: ("four",)
 
 
 def true_of(word: str, thing: Thing) -> bool:
-    """Whether a word, alone, is true of an object: its colour, its shape or its size. Other words are true of nothing.
+    """Whether a word, alone, is true of an object: its colour, its shape or its size. Other words
+    are true of nothing.
 
     Example: "crimson" is true of a red star, and so is "starburst".
     """
@@ -73,14 +78,18 @@ def true_of(word: str, thing: Thing) -> bool:
 
 
 def lexicon() -> Lexicon:
-    """Which words of the captions are of one kind, and which relations are opposites: for hard negative captions.
+    """Which words of the captions are of one kind, and which relations are opposites: for hard
+    negative captions.
 
     It is built from the words that captions are made of, and from no scene.
     """
     colours = tuple(tuple(sorted(set(words))) for words in COLOUR_WORDS.values())
-    singular, plural = (tuple(tuple(noun[i] for noun in nouns) for nouns in SHAPE_WORDS.values()) for i in (0, 1))
+    singular, plural = (
+        tuple(tuple(noun[i] for noun in nouns) for nouns in SHAPE_WORDS.values()) for i in (0, 1)
+    )
     opposites = tuple(
-        pair for here in ("left", "above", "front", "bigger")
+        pair
+        for here in ("left", "above", "front", "bigger")
         for pair in zip(RELATION_WORDS[here], RELATION_WORDS[OPPOSITE[here]])
-    )  # fmt: skip
+    )
     return Lexicon((colours, singular, plural), opposites)

@@ -1,8 +1,9 @@
 """What is in a scene, and how it is drawn: objects from integers, pixels from integers.
 
-A scene is a background and 2 to 5 objects, each with a shape, a colour, a size and a free position. Everything
-comes from `random.Random(seed).random()`, whose sequence Python promises for ever, and every mask is decided by
-integer arithmetic, so that each machine draws the same pixels. Words about scenes live in `words.py`.
+A scene is a background and 2 to 5 objects, each with a shape, a colour, a size and a free position.
+Everything comes from `random.Random(seed).random()`, whose sequence Python promises for ever, and
+every mask is decided by integer arithmetic, so that each machine draws the same pixels. Words about
+scenes live in `words.py`.
 """
 
 import random
@@ -13,7 +14,18 @@ import numpy as np
 from PIL import Image
 
 SIDE = 112  # pixels, width and height of every scene
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "heart", "cross", "moon", "ring", "arrow")
+SHAPES = (
+    "circle",
+    "square",
+    "triangle",
+    "diamond",
+    "star",
+    "heart",
+    "cross",
+    "moon",
+    "ring",
+    "arrow",
+)
 COLOURS = {
     "red": (214, 48, 49),
     "orange": (240, 132, 32),
@@ -29,23 +41,61 @@ BACKGROUNDS = ("paper", "sky", "sand", "night", "grass", "stripes", "checks", "d
 MOST_HIDDEN = 0.35  # of an object's pixels, by the objects in front of it
 UNIT = 1024  # one radius, in the integers that shapes are written in
 _SUPER = 4  # samples a pixel, each way, for smooth edges
-_TURNS = {-20: (962, -350), -10: (1008, -178), 0: (1024, 0), 10: (1008, 178), 20: (962, 350)}  # UNIT * (cos, sin)
+_TURNS = {
+    -20: (962, -350),
+    -10: (1008, -178),
+    0: (1024, 0),
+    10: (1008, 178),
+    20: (962, 350),
+}  # UNIT * (cos, sin)
 _POLYGONS = {  # corners in UNITs, y downwards
     "square": [(-840, -840), (840, -840), (840, 840), (-840, 840)],
     "triangle": [(0, -980), (960, 760), (-960, 760)],
     "diamond": [(0, -1024), (700, 0), (0, 1024), (-700, 0)],
-    "star": [(0, -1024), (246, -338), (974, -316), (397, 129), (602, 828),
-             (0, 417), (-602, 828), (-397, 129), (-974, -316), (-246, -338)],
-    "cross": [(-330, -960), (330, -960), (330, -330), (960, -330), (960, 330), (330, 330),
-              (330, 960), (-330, 960), (-330, 330), (-960, 330), (-960, -330), (-330, -330)],
-    "arrow": [(-1000, -300), (100, -300), (100, -840), (1020, 0), (100, 840), (100, 300), (-1000, 300)],
+    "star": [
+        (0, -1024),
+        (246, -338),
+        (974, -316),
+        (397, 129),
+        (602, 828),
+        (0, 417),
+        (-602, 828),
+        (-397, 129),
+        (-974, -316),
+        (-246, -338),
+    ],
+    "cross": [
+        (-330, -960),
+        (330, -960),
+        (330, -330),
+        (960, -330),
+        (960, 330),
+        (330, 330),
+        (330, 960),
+        (-330, 960),
+        (-330, 330),
+        (-960, 330),
+        (-960, -330),
+        (-330, -330),
+    ],
+    "arrow": [
+        (-1000, -300),
+        (100, -300),
+        (100, -840),
+        (1020, 0),
+        (100, 840),
+        (100, 300),
+        (-1000, 300),
+    ],
     "heart": [(-905, 130), (0, -250), (905, 130), (0, 980)],
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene. x, y: centre in pixels; radius in pixels; turn in degrees; later things are in front."""
+    """One object of a scene. x, y: centre in pixels; radius in pixels; turn in degrees; later
+    things are in front.
+    """
 
     shape: str
     colour: str
@@ -89,7 +139,9 @@ def sprite(shape: str, radius: int, turn: int) -> Image.Image:
     x = (place[None, :] * cos + place[:, None] * sin) // UNIT
     y = (place[:, None] * cos - place[None, :] * sin) // UNIT
     inside = _inside(shape, x, y)
-    mask = inside.reshape(2 * radius, _SUPER, 2 * radius, _SUPER).sum(axis=(1, 3)) * 255 // _SUPER**2
+    mask = (
+        inside.reshape(2 * radius, _SUPER, 2 * radius, _SUPER).sum(axis=(1, 3)) * 255 // _SUPER**2
+    )
     return Image.fromarray(mask.astype(np.uint8))
 
 
@@ -105,7 +157,9 @@ def _inside(shape, x, y):
         return disc(-60, 0, 960) & ~disc(440, -140, 760)
     inside = np.zeros(x.shape, bool)
     corners = _POLYGONS[shape]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]):  # even-odd rule, without a division
+    for (x0, y0), (x1, y1) in zip(
+        corners, corners[1:] + corners[:1]
+    ):  # even-odd rule, without a division
         spans = (y0 > y) != (y1 > y)
         side = (x - x0) * (y1 - y0) - (x1 - x0) * (y - y0)
         inside ^= spans & ((side < 0) if y1 > y0 else (side > 0))
@@ -146,7 +200,9 @@ def _draw_thing(rng, others):
 
 @lru_cache(maxsize=100)
 def footprint(thing: Thing) -> np.ndarray:
-    """(SIDE, SIDE) bool: the pixels that the thing would cover if nothing were in front of it. Not to be written to."""
+    """(SIDE, SIDE) bool: the pixels that the thing would cover if nothing were in front of it. Not
+    to be written to.
+    """
     canvas = np.zeros((SIDE, SIDE), bool)
     mask = np.asarray(sprite(thing.shape, thing.radius, thing.turn)) > 127
     top, left = thing.y - thing.radius, thing.x - thing.radius
@@ -174,9 +230,13 @@ def draw(a_scene: Scene) -> Image.Image:
         outline = tuple(part * 5 // 8 for part in fill)
         inner = thing.radius - (2 if thing.size == "big" else 1)
         for radius, paint in ((thing.radius, outline), (inner, fill)):
-            picture.paste(paint, (thing.x - radius, thing.y - radius), sprite(thing.shape, radius, thing.turn))
+            picture.paste(
+                paint, (thing.x - radius, thing.y - radius), sprite(thing.shape, radius, thing.turn)
+            )
     grain = _grain(a_scene.seed, levels=5) * 3 - 6 + between(rng, -10, 10)
-    return Image.fromarray(np.clip(np.asarray(picture, np.int16) + grain[..., None], 0, 255).astype(np.uint8))
+    return Image.fromarray(
+        np.clip(np.asarray(picture, np.int16) + grain[..., None], 0, 255).astype(np.uint8)
+    )
 
 
 def _background(name, rng):
@@ -191,13 +251,19 @@ def _background(name, rng):
     elif name == "sand":
         plan, step = speckle, ((232, 212, 172), (16, 16, 20))
     elif name == "night":
-        plan, step = np.where(speckle == 15, 10, 0) * (_grain(period, levels=4) == 0), ((28, 32, 62), (190, 190, 150))
+        plan, step = (
+            np.where(speckle == 15, 10, 0) * (_grain(period, levels=4) == 0),
+            ((28, 32, 62), (190, 190, 150)),
+        )
     elif name == "grass":
         plan, step = speckle * (x % 3 > 0), ((186, 222, 168), (-24, -14, -24))
     elif name == "stripes":
         plan, step = ((x + y + phase) // period % 2) * 16, ((238, 232, 246), (-26, -22, -10))
     elif name == "checks":
-        plan, step = (((x + phase) // period + (y + phase) // period) % 2) * 16, ((242, 242, 238), (-30, -30, -26))
+        plan, step = (
+            (((x + phase) // period + (y + phase) // period) % 2) * 16,
+            ((242, 242, 238), (-30, -30, -26)),
+        )
     else:
         dx, dy = (x + phase) % period - period // 2, (y + phase) % period - period // 2
         plan, step = (dx * dx + dy * dy <= 9) * 16, ((250, 238, 226), (-16, -34, -30))
@@ -206,7 +272,9 @@ def _background(name, rng):
 
 
 def _grain(seed, levels):
-    """(SIDE, SIDE) int noise from 0 to levels - 1: an integer hash of seed and place, the same everywhere."""
+    """(SIDE, SIDE) int noise from 0 to levels - 1: an integer hash of seed and place, the same
+    everywhere.
+    """
     start = seed * 0x9E3779B97F4A7C15 % 2**64
     mixed = np.arange(SIDE * SIDE, dtype=np.uint64) + np.uint64(start)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

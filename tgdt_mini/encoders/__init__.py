@@ -1,0 +1,1 @@
+"""Pretrained encoders of pictures and captions: frozen below, trained above."""

@@ -1,0 +1,1 @@
+"""A model judged from every side, and figures of it."""

@@ -1,0 +1,120 @@
+"""Whole runs on the embedded scenes: train, judge, and draw what a model finds. What the command
+line calls.
+
+Each function puts together what the other modules hold, and adds no formula of its own.
+"""
+
+from pathlib import Path
+
+import torch
+
+from tgdt_mini import scenes
+from tgdt_mini.config import TGDTConfig
+from tgdt_mini.data import TokenSet
+from tgdt_mini.encoding import encode
+from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
+from tgdt_mini.model import TGDT
+from tgdt_mini.reports import plots
+from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.reports.report import assess
+from tgdt_mini.retrieval import two_stage
+from tgdt_mini.runs.fit import fit
+from tgdt_mini.scaling import distributed
+from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
+from tgdt_mini.scenes.words import lexicon, true_of
+from tgdt_mini.text_tokens import TextTokenizer
+from tgdt_mini.training_config import TrainingConfig, pick_device
+
+
+def train_on_scenes(
+    config: TrainingConfig,
+    out: Path,
+    device: str = "auto",
+    kind: str = "regions",
+    first: int | None = None,
+    other: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> TGDT | None:
+    """Train a mini model; the best one by validation rsum, returned and written to out/model.
+
+    Inside `distributed.joined` all processes call it; the first one judges, writes and returns, the
+    others return None.
+
+    kind: "regions" or "patches". first, other: only so many training and validation scenes. The
+    model's notes hold the settings, the history and what validation data chose (see
+    `choice.tune`).
+    """
+    device, progress = pick_device(device), progress and distributed.rank() == 0
+    with distributed.first_then_others():
+        records = scenes.load("train", progress, first)
+        tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
+        _, train = scene_tokens("train", tokenizer, kind, first, progress)
+        _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
+    if config.hard_captions:
+        train = with_hard_captions(train, tokenizer, lexicon(), config.seed)
+    torch.manual_seed(config.seed)
+    width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
+    model = TGDT(
+        TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind)
+    )
+    return fit(model, train, validation, tokenizer, config, out, device, resume, progress)
+
+
+def assess_on_scenes(
+    model: TGDT, split: str = "test", first: int | None = None, progress: bool = True
+):
+    """(report, dataset, TokenSet): a model judged on a split of the scenes, by what validation data
+    chose for it.
+
+    The report also tells how the model was trained, and on what.
+    """
+    dataset, tokens = scene_tokens(
+        split, model.tokenizer, model.config.image_tokens, first, progress
+    )
+    things = [scene.things for scene in scenes.scenes_of(split, first)]
+    report = assess(
+        model,
+        tokens,
+        stored_settings(model),
+        dataset,
+        scenes.oracle(split, first),
+        lambda row, thing, word: true_of(word, things[row][thing]),
+    )
+    trained = {name: value for name, value in model.notes.items() if name != "history"}
+    return (
+        report | {"split": split, "scenes": tokens.image_count, "trained": trained},
+        dataset,
+        tokens,
+    )
+
+
+def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int = 6) -> None:
+    """hits.png, misses.png and words.png: what a model finds, what it misses, and where its words
+    look.
+    """
+    choice, owner = stored_settings(model), tokens.caption_image.tolist()
+    images, captions = encode(model, tokens)
+    asked = list(range(0, len(captions), 5))  # the first caption of each image
+    scores = two_stage(
+        captions[asked],
+        images,
+        choice.shortlist["caption"],
+        choice.local_weight,
+        query_is="caption",
+    )
+    best = dict(zip(asked, scores.topk(5).indices.tolist()))
+    for name, wanted in (("hits", True), ("misses", False)):
+        some = [row for row, found in best.items() if (found[0] == owner[row]) == wanted][:rows]
+        if some:
+            pictures = [[dataset[image]["image"] for image in best[row]] for row in some]
+            right = [[image == owner[row] for image in best[row]] for row in some]
+            plots.hits(
+                [tokens.captions[row] for row in some], pictures, right, path=out / f"{name}.png"
+            )
+    count = int(tokens.starts[1])
+    words = captions.local_tokens[0][captions.mask[0]] @ images.local_tokens[0, :count].T  # (W, R)
+    pieces = [piece for piece, _, _ in model.tokenizer.pieces(tokens.captions[0])]
+    plots.word_regions(
+        dataset[0]["image"], pieces, words.cpu(), tokens.boxes[:count].cpu(), out / "words.png"
+    )

@@ -1,0 +1,1 @@
+"""One run on several processes, large batches on small cards, and galleries past one machine."""

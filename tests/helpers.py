@@ -7,6 +7,7 @@ import os
 import shlex
 from functools import cache
 
+from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.scenes.tokens import build_token_set
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library asks for it: no test needs the hub
@@ -112,7 +113,7 @@ def tiny_config(**changes):
         "global_layers": 1,
         "dropout": 0.0,
         "image_local_layers": None,
-        "alone": 0.0,
+        "neighbour_dropout": 0.0,
     }
     for modality in ("image", "text"):
         sizes |= {
@@ -125,6 +126,22 @@ def tiny_config(**changes):
         "most_tokens": tokenizer().most_tokens,
     }
     return TGDTConfig.mini(**(sizes | changes))
+
+
+def tiny_photo_config(**changes):
+    """The same sizes, for features of 16 numbers; changes: as in `photo_config`."""
+    config = tiny_config(text_window=0).to_dict()
+    for name in ("reader", "reader_settings", "vocabulary"):
+        config.pop(name)
+    features = {
+        "image_features": 16,
+        "text_features": 16,
+        "text_slot": "start",
+        "image_power": 1.0,
+        "image_feature_dropout": 0.0,
+        "text_feature_dropout": 0.0,
+    }
+    return photo_config(**(config | features | changes))
 
 
 def tiny_model(seed=0, **changes):

@@ -44,7 +44,7 @@ def made_with(name, epochs=3, **changes):
     }
 
 
-@pytest.mark.parametrize("name", ablations.RECIPES)
+@pytest.mark.parametrize("name", ablations.VARIANTS)
 def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
     photos = name in ablations.PHOTOS_ONLY
     default, own = (asdict(ablations.settings(each, photos=photos)) for each in ("default", name))
@@ -57,17 +57,17 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
             "global only": {"use_local", "hard_captions"},
             "no intra": {"use_intra"},
             "local only": {"use_global", "use_intra"},
-            "InfoNCE": {"inter"},
-            "mean hinge": {"inter"},
-            "hardest": {"inter"},
-            "staged": {"recipe"},
+            "InfoNCE": {"contrastive"},
+            "mean hinge": {"contrastive"},
+            "hardest": {"contrastive"},
+            "staged": {"schedule"},
             "no hard captions": {"hard_captions"},
-            "curriculum": {"inter"},
+            "curriculum": {"contrastive"},
             "random start": {"start"},
-            "curriculum from random": {"inter", "start"},
+            "curriculum from random": {"contrastive", "start"},
         }[name]
     )
-    assert ablations.RECIPES[name][1] == ("patches" if name == "patches" else "regions")
+    assert ablations.VARIANTS[name][1] == ("patches" if name == "patches" else "regions")
 
 
 def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
@@ -266,7 +266,7 @@ def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, c
     stored = json.loads(ablations.path_of(tmp_path, "staged", 3).read_text(encoding="utf-8"))
     assert [row["epoch"] for row in stored["history"]] == [1, 2]
     assert (
-        stored["trained"]["training"]["recipe"] == "staged"
+        stored["trained"]["training"]["schedule"] == "staged"
         and stored["trained"]["training"]["seed"] == 3
     )
 

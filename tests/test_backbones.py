@@ -16,19 +16,19 @@ from helpers import (
     save_encoder,
     saved_encoders,
     text_encoder,
-    tiny_config,
+    tiny_photo_config,
     token_set,
     tokenizer,
     vision_encoder,
 )
 
-from tgdt_mini.config import TGDTConfig
 from tgdt_mini.encoders.load import load_encoders, rebuild
 from tgdt_mini.encoders.pretrained import LITE, MINILM
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.model import TGDT
+from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.text_tokens import TextTokenizer
 
 
@@ -150,7 +150,7 @@ SMALL = dict(
 )
 
 
-def models(vision, text, config=lambda **about: tiny_config(text_window=0, **about)):
+def models(vision, text, config=tiny_photo_config):
     """A TGDT on features of encoders cut in two, the tops as pretrained, and its twin on those of
     whole encoders.
     """
@@ -162,9 +162,9 @@ def models(vision, text, config=lambda **about: tiny_config(text_window=0, **abo
     cut = TGDT(config(**about, **tops))
     whole = TGDT(config(**about))
     whole.load_state_dict(
-        {name: value for name, value in cut.state_dict().items() if "_top." not in name}
+        {name: value for name, value in cut.state_dict().items() if ".top." not in name}
     )
-    for mine, pretrained in ((cut.image_top, vision.top), (cut.text_top, text.top)):
+    for mine, pretrained in ((cut.image_reader.top, vision.top), (cut.text_reader.top, text.top)):
         mine.load_state_dict(pretrained.state_dict())
     return cut.eval(), whole.eval()
 
@@ -180,7 +180,7 @@ def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(
     else:
         vision = saved["vision"]
     ends = VisionBackbone(vision, trained), TextBackbone(saved["text"], trained)
-    photos = [lambda **about: TGDTConfig.photos(**SMALL, **about)] if preset == "photos" else []
+    photos = [lambda **about: photo_config(**SMALL, **about)] if preset == "photos" else []
     cut, whole = models(*ends, *photos)
     with torch.no_grad():
         for found, wanted in (
@@ -212,13 +212,15 @@ def test_a_captions_slot_0_may_be_the_mean_of_its_words_alone(saved):
     for slot in ("mean", "start"):
         torch.manual_seed(0)
         model = TGDT(
-            TGDTConfig.photos(image_features=16, text_features=16, text_slot=slot, **SMALL)
+            photo_config(image_features=16, text_features=16, text_slot=slot, **SMALL)
         ).eval()
         with torch.no_grad():
             found, other = model.encode_captions(tokens), model.encode_captions(start)
             alone = model.encode_captions(TextBackbone(saved["text"])(CAPTIONS[:1]))
             mean = tokens.features[0, tokens.words[0]].mean(dim=0)
-            by_hand = model.text_branch.project(model.read_word(model.text_norm(mean)))
+            by_hand = model.text_branch.project(
+                model.text_reader.features(model.text_reader.norm(mean))
+            )
         assert bool((found.global_token - other.global_token).abs().max() > 0.01) == (
             slot == "start"
         )
@@ -233,7 +235,7 @@ def test_features_of_any_scale_give_the_same(saved):
         TextBackbone(saved["text"])(CAPTIONS),
     )
     torch.manual_seed(0)
-    model = TGDT(TGDTConfig.photos(image_features=16, text_features=16, **SMALL)).eval()
+    model = TGDT(photo_config(image_features=16, text_features=16, **SMALL)).eval()
     with torch.no_grad():
         for encode, batch, larger in (
             (
@@ -255,7 +257,7 @@ def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):
     )
     model, _ = models(vision, text)
     load_encoders(model)
-    assert model.vision.about == vision.about and model.tokenizer.about == text.about
+    assert model.image_reader.encoder.about == vision.about and model.tokenizer.about == text.about
     with torch.no_grad():
         every = encode_texts(model, CAPTIONS)
         by_two = encode_texts(model, CAPTIONS, batch=2)
@@ -265,7 +267,7 @@ def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):
     for wrong in ([], "a red star", ["a red star", " "]):
         with pytest.raises(ValueError, match="caption"):
             encode_texts(model, wrong)
-    plain = TGDT(tiny_config())
+    plain = TGDT(tiny_photo_config())
     load_encoders(plain)
     assert not hasattr(plain, "vision")
 

@@ -93,13 +93,24 @@ def test_the_fingerprint_changes_with_any_weight(saved):
     "change, message",
     [
         (
-            lambda weights: {name: part for name, part in weights.items() if name != "word.weight"},
-            "word.weight",
+            lambda weights: {
+                name: part
+                for name, part in weights.items()
+                if name != "text_reader.word_embedding.weight"
+            },
+            "text_reader.word_embedding.weight",
         ),
         (lambda weights: weights | {"another.weight": torch.zeros(2)}, "another.weight"),
         (
-            lambda weights: weights | {"word.weight": weights["word.weight"][:-1].contiguous()},
-            "word.weight",
+            lambda weights: (
+                weights
+                | {
+                    "text_reader.word_embedding.weight": weights[
+                        "text_reader.word_embedding.weight"
+                    ][:-1].contiguous()
+                }
+            ),
+            "text_reader.word_embedding.weight",
         ),
     ],
 )
@@ -162,9 +173,9 @@ def test_no_folder_at_all_is_an_error(tmp_path):
         ({"model": tiny_config().to_dict() | {"widht": 3}}, "unknown model setting 'widht'"),
         ({"model": tiny_config().to_dict() | {"width": 33}}, "width is 33"),
         ({"model": tiny_config().to_dict() | {"width": "wide"}}, "config.json"),
-        ({"notes": {}}, r"config\.json does not describe a model"),
-        ([1, 2], r"config\.json does not describe a model"),
-        ({"model": None}, r"config\.json does not describe a model"),
+        ({"notes": {}}, r"config\.json describes no model"),
+        ([1, 2], r"config\.json describes no model"),
+        ({"model": None}, r"config\.json describes no model"),
     ],
 )
 def test_a_config_that_describes_no_model_is_an_error(saved, about, message):

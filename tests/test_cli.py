@@ -120,7 +120,7 @@ def test_settings_of_the_command_line_reach_the_training(made, monkeypatch, tmp_
     )
     config, rest = seen[0]
     assert (config.epochs, config.batch, config.seed, config.learning_rate) == (1, 16, 3, 0.01)
-    assert (config.recipe, config.inter, config.patience, config.precision) == (
+    assert (config.schedule, config.contrastive, config.patience, config.precision) == (
         "staged",
         "mean",
         2,
@@ -655,7 +655,10 @@ BAD = {
         ["train", "--quick", "--no-global", "--no-local"],
         "use_global and use_local are both off",
     ),
-    "another recipe": (["train", "--recipe", "cake"], "argument --recipe: invalid choice: 'cake'"),
+    "another recipe": (
+        ["train", "--schedule", "cake"],
+        "argument --schedule/--recipe: invalid choice: 'cake'",
+    ),
     "another command": (["bake"], "invalid choice: 'bake'"),
     "no command": ([], "required: COMMAND"),
     "an option of another command": (["evaluate", "--quick"], "unrecognized arguments: --quick"),
@@ -674,7 +677,7 @@ def bad(made, tmp_path_factory):
     save_model(model, home / "corrupt", model.tokenizer, model.notes)
     save_model(model, home / "wordless", None, model.notes)
     with torch.no_grad():
-        model.word.weight[0, 0] += 1
+        model.text_reader.word_embedding.weight[0, 0] += 1
     save_model(model, home / "other", model.tokenizer, model.notes)
     weights = home / "corrupt" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.correlation import canonical_maps, start_from_correlation
+from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.similarity import global_similarity
 from tgdt_mini.text_tokens import TextTokens
 
@@ -96,7 +96,7 @@ def test_features_that_never_change_and_more_features_than_pairs_are_left_out():
 
 def test_a_width_or_a_ridge_that_cannot_be_is_named():
     images, captions, owner = pairs()
-    with pytest.raises(ValueError, match="width is 6; images and captions have 5 numbers"):
+    with pytest.raises(ValueError, match="width is 6; images and captions share 5"):
         canonical_maps(images, captions, owner, 6)
     with pytest.raises(ValueError, match="ridges are"):
         canonical_maps(images, captions, owner, 3, (-1, 0))
@@ -131,7 +131,7 @@ def stored(seed=0):
 def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     tokens = stored()
     torch.manual_seed(0)
-    config = TGDTConfig.photos(
+    config = photo_config(
         width=4,
         image_width=4,
         text_width=4,
@@ -158,7 +158,7 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
         normalize(mapped(for_images, whole), dim=1) @ normalize(mapped(for_captions, mean), dim=1).T
     )
     torch.testing.assert_close(found, scores, atol=1e-4, rtol=0)
-    before = model.read_region.weight[:, :F]
+    before = model.image_reader.features.weight[:, :F]
     assert torch.allclose(before, for_images[0], atol=1e-4)  # local tokens start in the same space
 
 
@@ -169,16 +169,14 @@ def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_le
         sizes = dict(
             width=width, image_width=width, text_width=width, image_features=F, text_features=E
         )
-        model = TGDT(
-            TGDTConfig.photos(image_feature_dropout=0.0, text_feature_dropout=0.0, **sizes)
-        )
+        model = TGDT(photo_config(image_feature_dropout=0.0, text_feature_dropout=0.0, **sizes))
         assert len(start_from_correlation(model, tokens)) == min(width, E)
         scores.append(global_similarity(*encode(model, tokens)))
     images, captions = model(
         tokens.images(torch.arange(IMAGES)), tokens.text[torch.arange(0, IMAGES * EACH, EACH)]
     )
     cmc_loss(images, captions, inter="info_nce").total.backward()
-    for reader in (model.read_region, model.read_word):
+    for reader in (model.image_reader.features, model.text_reader.features):
         assert (reader.weight.grad.abs().sum(dim=1) > 0).all()
     assert torch.corrcoef(torch.stack([each.flatten() for each in scores]))[0, 1] > 0.9
 
@@ -188,6 +186,6 @@ def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_le
 )
 def test_a_model_that_is_not_linear_is_refused(changes):
     sizes = dict(width=4, image_width=4, text_width=4, heads=2, image_heads=2, text_heads=2)
-    model = TGDT(TGDTConfig.photos(image_features=F, text_features=E, **(sizes | changes)))
+    model = TGDT(photo_config(image_features=F, text_features=E, **(sizes | changes)))
     with pytest.raises(ValueError, match="start is 'correlation', which needs linear layers"):
         start_from_correlation(model, stored())

@@ -185,7 +185,9 @@ def test_in_one_process_everything_passes_through():
         for kept, given in zip(distributed.gather(images, captions), (images, captions))
     )
     assert distributed.from_first(lambda: 3) == 3 and distributed.from_all(4) == [4]
-    assert distributed.any_of(True) and not distributed.any_of(False) and distributed.speaks()
+    assert (
+        distributed.any_of(True) and not distributed.any_of(False) and distributed.first_to_report()
+    )
     with distributed.joined("cpu") as device:
         assert device == torch.device("cpu") and distributed.size() == 1
 

@@ -790,7 +790,9 @@ def test_what_each_command_says_comes_next_works(world, tmp_path, capsys, monkey
     """For a folder that has a space in its name, with a test split and without."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        photo_experiments, "RECIPE", photo_experiments.RECIPE | {"epochs": 1, "batch": 8}
+        photo_experiments,
+        "PHOTO_DEFAULTS",
+        photo_experiments.PHOTO_DEFAULTS | {"epochs": 1, "batch": 8},
     )
     some = ["train", "val", "test"] if split == "test" else ["train", "val"]
     (train,) = suggested(
@@ -891,7 +893,7 @@ def test_quick_takes_the_first_quarter_of_each_split(cells, tmp_path, capsys):
     model = load_model(tmp_path / "run" / "model")
     assert len(model.notes["history"]) == 2
     state = json.loads((tmp_path / "run" / "last" / "state.json").read_text(encoding="utf-8"))
-    assert state["place"]["data"] == {"images": 5, "captions": 25}
+    assert state["progress"]["identity"]["images"] == 5
     report = assess_on_photos(model, cells / "features", share=0.25)
     assert report["images"] == 3 and assess_on_photos(model, cells / "features")["images"] == 12
 
@@ -900,7 +902,9 @@ def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, m
     seen = []
     fit = photo_experiments.fit
     monkeypatch.setattr(photo_experiments, "fit", lambda *every: seen.append(every) or fit(*every))
-    monkeypatch.setattr(photo_experiments, "RECIPE", photo_experiments.RECIPE | {"batch": 4})
+    monkeypatch.setattr(
+        photo_experiments, "PHOTO_DEFAULTS", photo_experiments.PHOTO_DEFAULTS | {"batch": 4}
+    )
     quick = [
         "ablate",
         "--features",
@@ -1032,7 +1036,7 @@ def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(
     )
     model = load_model(folder)
     pretrained = {"vision": layers_of(vision_encoder())[1:], "text": layers_of(text_encoder())[:2]}
-    for name, top in (("vision", model.image_top), ("text", model.text_top)):
+    for name, top in (("vision", model.image_reader.top), ("text", model.text_reader.top)):
         assert len(top.layers) == 2
         for place, (mine, before) in enumerate(zip(top.layers, pretrained[name])):
             learns, weights = place in learning[name], before.state_dict()
@@ -1045,7 +1049,7 @@ def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(
         tokens.images(torch.arange(8)), tokens.text[torch.arange(0, 40, 5)]
     )
     cmc_loss(images, captions, torch.arange(8)).total.backward()
-    for name, top in (("vision", model.image_top), ("text", model.text_top)):
+    for name, top in (("vision", model.image_reader.top), ("text", model.text_reader.top)):
         for place, layer in enumerate(top.layers):
             grads = [parameter.grad for parameter in layer.parameters()]
             reached = [grad is not None and bool(grad.abs().sum() > 0) for grad in grads]
@@ -1097,11 +1101,11 @@ def test_the_rate_of_an_encoders_layers_is_a_share_of_the_rate(layered, tmp_path
     )
     assert model.notes["training"]["top_rate"] == 0
     pretrained = {
-        "image_top": layers_of(vision_encoder())[1:],
-        "text_top": layers_of(text_encoder())[:2],
+        "image_reader": layers_of(vision_encoder())[1:],
+        "text_reader": layers_of(text_encoder())[:2],
     }
     for name, layers in pretrained.items():
-        for mine, before in zip(getattr(model, name).layers, layers):
+        for mine, before in zip(getattr(model, name).top.layers, layers):
             for part, value in before.state_dict().items():
                 assert torch.equal(mine.state_dict()[part], value), (name, part)
 

@@ -54,9 +54,9 @@ def embed_with(model):
 def gradients(model, embed, chunk, **options):
     """{name: gradient} of the CMC loss of all pairs, embedded `chunk` at a time."""
     model.zero_grad()
-    (images, captions), carry_on = embed_in_chunks(embed, parts(chunk))
+    (images, captions), backward_to_weights = embed_in_chunks(embed, parts(chunk))
     cmc_loss(images, captions, torch.arange(B) // 2, **options).total.backward()
-    carry_on()
+    backward_to_weights()
     return {name: part.grad for name, part in model.named_parameters()}
 
 
@@ -88,9 +88,9 @@ def test_dropout_is_drawn_again_as_it_was_and_goes_on_as_if_drawn_once():
     assert_same(known, gradients(model, embed, 5))
     assert torch.equal(torch.rand(1), following)
     torch.manual_seed(5)
-    (images, captions), carry_on = embed_in_chunks(embed, parts(5))
+    (images, captions), backward_to_weights = embed_in_chunks(embed, parts(5))
     (cmc_loss(images, captions).total * torch.rand(1).item()).backward()  # a loss that draws, too
-    carry_on()
+    backward_to_weights()
     drawn_between = torch.rand(1)
     torch.manual_seed(5)
     embed_in_chunks(embed, parts(5))
@@ -158,7 +158,9 @@ def test_a_loss_that_compares_no_pair_with_another_can_be_accumulated():
 
 
 @pytest.mark.parametrize("precision, far", [("fp32", 1e-5), ("bf16", 0.05)])
-@pytest.mark.parametrize("settings", [{}, {"recipe": "staged"}, {"inter": "hardest", "batch": 7}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"schedule": "staged"}, {"contrastive": "hardest", "batch": 7}]
+)
 def test_a_training_step_in_chunks_is_the_plain_step(tmp_path, settings, precision, far):
     found = []
     for chunk in (0, 3):

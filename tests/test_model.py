@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import tiny_config, tiny_model, token_set, tokenizer
+from helpers import tiny_config, tiny_model, tiny_photo_config, token_set, tokenizer
 from torch.nn.functional import normalize
 
 import tgdt_mini
@@ -276,7 +276,7 @@ def test_features_of_another_width_are_an_error():
 
 
 def test_a_caption_longer_than_the_model_reads_is_an_error():
-    with pytest.raises(ValueError, match="a caption has 5 tokens; this model reads 4 at most"):
+    with pytest.raises(ValueError, match="a caption has 5 tokens; at most 4"):
         tiny_model(most_tokens=4).encode_captions(tokenizer()(["a red star"]))
 
 
@@ -294,8 +294,8 @@ def test_the_mini_model_has_a_few_million_parameters_at_most():
 def test_the_paper_model_has_the_sizes_of_the_released_code():
     with torch.device("meta"):
         model = TGDT(TGDTConfig.paper())
-    assert model.word.num_embeddings == 30522
-    linears = [part for part in model.read_region if isinstance(part, torch.nn.Linear)]
+    assert model.text_reader.word_embedding.num_embeddings == 30522
+    linears = [part for part in model.image_reader.features if isinstance(part, torch.nn.Linear)]
     assert [(part.in_features, part.out_features) for part in linears] == [
         (2048 + 5, 2048),
         (2048, 2048),
@@ -365,7 +365,7 @@ def test_embeddings_joined_are_the_items_in_order():
 
 
 def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbours():
-    model = tiny_model(alone=1.0, text_layers=0, text_window=0)
+    model = tiny_model(neighbour_dropout=1.0, text_layers=0, text_window=0)
     words = tokenizer()(["a red star", "a blue star"])
     alone = model.encode_captions(words).local_tokens
     torch.testing.assert_close(alone[0, 2], alone[1, 2])  # "star", after another colour
@@ -380,7 +380,9 @@ def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_o
         torch.ones(2, 4) > 0,
     )
     plain, mixed = (
-        TokenBranch(tiny_config(context=context, local_layers=0, global_layers=0), width, 0, 2, 64)
+        TokenBranch(
+            tiny_config(global_residual=context, local_layers=0, global_layers=0), width, 0, 2, 64
+        )
         for context in (0.0, 2.0)
     )
     mixed.load_state_dict(plain.state_dict())
@@ -417,7 +419,7 @@ def test_a_power_of_image_features_is_taken_before_anything_reads_them():
         )
 
     rooted = replace(images, features=signed_root(images.features), whole=signed_root(images.whole))
-    plain, power = tiny_model().eval(), tiny_model(image_power=0.5).eval()
+    plain, power = (photo_model(images, image_power=power).eval() for power in (1.0, 0.5))
     torch.testing.assert_close(
         power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens
     )
@@ -429,9 +431,15 @@ def test_a_power_of_image_features_is_taken_before_anything_reads_them():
     )
 
 
+def photo_model(images, **changes):
+    """A model that reads the pixels of regions as if they were features."""
+    torch.manual_seed(0)
+    return TGDT(tiny_photo_config(image_features=images.features.shape[2], **changes))
+
+
 def test_features_that_are_0_have_a_gradient_under_a_power_too():
     images = images_of([0, 1])
     features = torch.zeros_like(images.features, dtype=torch.float32).requires_grad_()
-    model = tiny_model(image_power=0.5)
+    model = photo_model(images, image_power=0.5)
     model.encode_images(replace(images, features=features)).global_token[:, 0].sum().backward()
     assert features.grad.isfinite().all()

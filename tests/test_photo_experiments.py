@@ -17,13 +17,16 @@ from tgdt_mini.encoders.cutting import layers_of
 from tgdt_mini.encoders.load import load_encoders
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
-from tgdt_mini.encoding import encode, encode_texts
+from tgdt_mini.encoding import encode, encode_texts, validate
+from tgdt_mini.photos.encoding import encode_split
 from tgdt_mini.photos.feature_folder import extract, open_features
 from tgdt_mini.photos.features import Features
 from tgdt_mini.reports import report as reporting
+from tgdt_mini.runs import fit
 from tgdt_mini.runs import photos as photo_experiments
-from tgdt_mini.runs.photos import assess_on_photos, encode_split, train_on_photos
-from tgdt_mini.training import Trainer, validate
+from tgdt_mini.runs.fit import augmentation
+from tgdt_mini.runs.photos import assess_on_photos, train_on_photos
+from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
 
 SIZES = dict(
@@ -73,7 +76,7 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     again = load_model(out / "model")
     assert [row["epoch"] for row in again.notes["history"]] == [1, 2]
     assert (
-        again.config.image_source
+        again.config.reader_settings["image_source"]
         == json.loads((features / "encoders.json").read_text(encoding="utf-8"))["vision"]
     )
     report = assess_on_photos(again, features)
@@ -95,7 +98,6 @@ def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):
     monkeypatch.setattr(
         reporting, "encode", lambda *every: calls.append(every) or encode_all(*every)
     )
-    monkeypatch.setattr(photo_experiments, "encode", lambda *every: pytest.fail("encoded again"))
     assert "pointing" in assess_on_photos(run[1], features) and len(calls) == 1
 
 
@@ -106,7 +108,7 @@ def test_features_on_the_fly_give_what_features_from_disk_give(features, run):
     images, captions = encode(model, tokens)
     with torch.no_grad():
         direct = model.encode_images(
-            model.vision([record["image"] for record in records("test", 12)])
+            model.image_reader.encoder([record["image"] for record in records("test", 12)])
         )
     assert largest_gap(images, direct) < 1e-3
     assert largest_gap(captions, encode_texts(model, list(tokens.captions))) < 1e-3
@@ -114,8 +116,9 @@ def test_features_on_the_fly_give_what_features_from_disk_give(features, run):
 
 def test_only_what_is_above_the_cut_learns(features, sources, run):
     _, model = run
-    for name, end in zip(("image_top", "text_top"), encoders(sources)):
-        mine, pretrained = getattr(model, name).state_dict(), end.top.state_dict()
+    for name, end in zip(("image", "text"), encoders(sources)):
+        reader = model.image_reader if name == "image" else model.text_reader
+        mine, pretrained = reader.top.state_dict(), end.top.state_dict()
         assert all(
             not torch.equal(value, pretrained[part])
             for part, value in mine.items()
@@ -127,7 +130,7 @@ def test_only_what_is_above_the_cut_learns(features, sources, run):
         assert (
             end.about
             == json.loads((features / "encoders.json").read_text(encoding="utf-8"))[
-                "vision" if name == "image_top" else "text"
+                "vision" if name == "image" else "text"
             ]
         )  # the encoder itself is as it was before the run
         assert not any(parameter.requires_grad for parameter in end.model.parameters())
@@ -139,6 +142,7 @@ def trainer_of(features, out, **settings):
 
     def keep(model, train, validation, tokenizer, config, out, device, resume, progress):
         made.append(Trainer(model, train, validation, config, out, device, tokenizer, progress))
+        made[0].augment = augmentation(config)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photo_experiments, "fit", keep)
@@ -153,7 +157,7 @@ def test_gradients_reach_every_layer_above_the_cut(features, tmp_path):
     model, rows = trainer.model.train(), torch.arange(8)
     images, texts = model(trainer.train_set.images(rows), trainer.train_set.text[5 * rows])
     trainer.loss(images, texts, rows, 0).total.backward()
-    for top in (model.image_top, model.text_top):
+    for top in (model.image_reader.top, model.text_reader.top):
         for name, parameter in top.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
             if (
@@ -165,16 +169,16 @@ def test_gradients_reach_every_layer_above_the_cut(features, tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_the_top_learns_at_its_share_of_the_rate(features, tmp_path, share):
     """The first step of Adam moves each weight by the rate, whatever its gradient."""
-    trainer = trainer_of(features, tmp_path, top_rate=share, weight_decay=0.0, warmup=0.0)
+    trainer = trainer_of(features, tmp_path, top_rate=share, weight_decay=0.0)
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     trainer._step()
     for name, value in trainer.model.named_parameters():
-        moved, top = float((value.detach() - before[name]).abs().max()), "_top." in name
+        moved, top = float((value.detach() - before[name]).abs().max()), ".top." in name
         rate = QUICK["learning_rate"] * 1.01 * (share if top else 1)
         assert moved <= rate * 1.001, name
         if not top and value.dim() > 1 and value.grad.abs().max() > 1e-6:
             assert moved > 0.9 * rate, name
-    tops = [name for name in before if "_top." in name and before[name].dim() > 1]
+    tops = [name for name in before if ".top." in name and before[name].dim() > 1]
     largest = max(
         float((trainer.model.get_parameter(name) - before[name]).detach().abs().max())
         for name in tops
@@ -182,17 +186,24 @@ def test_the_top_learns_at_its_share_of_the_rate(features, tmp_path, share):
     assert largest == 0 if share == 0 else largest > 0.9 * share * QUICK["learning_rate"]
 
 
-def test_validation_may_read_the_first_captions_of_each_picture_only(features, tmp_path):
-    tokens = open_features(features, "validation")[1]
-    trainer = trainer_of(features, tmp_path, validation_captions=2)
-    keep = [row for row in range(60) if row % 5 < 2]
-    assert trainer.validation.captions == tuple(tokens.captions[row] for row in keep)
-    assert trainer.validation.caption_image.tolist() == [row // 5 for row in keep]
-    assert torch.equal(
-        trainer.validation.text[[3, 0]].features, tokens.text[[keep[3], keep[0]]].features
-    )
-    trainer.run(max_steps=3)
-    assert len(trainer.history) == 1 and trainer.history[0]["rsum_mixed"] > 0
+def test_validation_may_read_the_first_captions_of_each_picture_only(
+    features, tmp_path, monkeypatch
+):
+    tokens, trainers = open_features(features, "validation")[1], []
+
+    def keep(*arguments, **options):
+        trainers.append(Trainer(*arguments, **options))
+        return trainers[0]
+
+    monkeypatch.setattr(fit, "Trainer", keep)
+    settings = TrainingConfig(**(QUICK | {"epochs": 1, "validation_captions": 2}))
+    model = train_on_photos(features, settings, tmp_path, "cpu", progress=False, **SIZES)
+    judged, kept = trainers[0].validation, [row for row in range(60) if row % 5 < 2]
+    assert judged.captions == tuple(tokens.captions[row] for row in kept)
+    assert judged.caption_image.tolist() == [row // 5 for row in kept]
+    features_of = tokens.text[[kept[3], kept[0]]].features
+    assert torch.equal(judged.text[[3, 0]].features, features_of)
+    assert model.notes["history"][0]["rsum_mixed"] > 0
 
 
 def test_a_share_below_zero_is_an_error():
@@ -202,7 +213,10 @@ def test_a_share_below_zero_is_an_error():
 
 def test_tops_begin_with_the_pretrained_weights(features, sources, tmp_path):
     model = trainer_of(features, tmp_path).model
-    for top, source in ((model.image_top, vision_encoder()), (model.text_top, text_encoder())):
+    for top, source in (
+        (model.image_reader.top, vision_encoder()),
+        (model.text_reader.top, text_encoder()),
+    ):
         layer = layers_of(source)[-1].state_dict()
         assert len(top.layers) == 1
         assert all(
@@ -320,6 +334,6 @@ def test_a_model_without_tops_reads_features_of_whole_encoders(tmp_path, sources
         progress=False,
         **SIZES,
     )
-    assert model.image_top is None and model.text_top is None
+    assert model.image_reader.top is None and model.text_reader.top is None
     assert Features(tmp_path / "features/test/images").about["trained_layers"] == 0
     assert assess_on_photos(model, tmp_path / "features")["rows"]["two-stage"]["rsum"] > 0

@@ -21,8 +21,8 @@ def history(epochs=4):
             "inter_global": 1 - 0.1 * e,
             "inter_local": 1 - 0.2 * e,
             "intra": 0.1,
-            "binding": 0.2,
-            "inter": "info_nce" if e < 2 else "hardest",
+            "hard_caption_loss": 0.2,
+            "contrastive": "info_nce" if e < 2 else "hardest",
             "stage": "joint",
             "rsum_global": 100 + e,
             "rsum_local": 120 + e,
@@ -143,12 +143,16 @@ def test_the_curves_of_the_losses_parts_add_up_to_the_total_and_a_part_never_lea
 
     rows = [
         row
-        | {"loss": sum(row[part] for part in ("inter_global", "inter_local", "intra", "binding"))}
+        | {
+            "loss": sum(
+                row[part] for part in ("inter_global", "inter_local", "intra", "hard_caption_loss")
+            )
+        }
         for row in history()
     ]
     total, *parts = curves(rows).values()
     assert len(parts) == 4 and np.allclose(sum(parts), total)
-    without = curves([row | {"binding": 0.0} for row in rows])
+    without = curves([row | {"hard_caption_loss": 0.0} for row in rows])
     assert list(without) == ["total", "inter, global", "inter, local", "intra"]
     staged = curves([row | {"inter_local": 0.0 if row["epoch"] > 2 else 1.0} for row in rows])
     assert np.isnan(staged["inter, local"]).tolist() == [False, False, True, True]

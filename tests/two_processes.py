@@ -13,6 +13,7 @@ from helpers import random_embedding, tiny_config, token_set, tokenizer
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.model import TGDT
+from tgdt_mini.runs.fit import interrupt_later
 from tgdt_mini.scaling import distributed
 from tgdt_mini.scenes.tokens import with_hard_captions
 from tgdt_mini.scenes.words import lexicon
@@ -20,15 +21,15 @@ from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
 
 STEPS = {  # settings of a training step, and the epoch that it is taken from
-    "joint, hardest": (dict(inter="hardest"), 0),
-    "joint, all": (dict(inter="info_nce"), 0),
-    "staged, local": (dict(recipe="staged", inter="mean"), 0),
-    "staged, global": (dict(recipe="staged", inter="hardest"), 3),
-    "an odd batch": (dict(inter="hardest", batch=7), 0),
-    "hard captions": (dict(inter="info_nce", hard_captions=0.4), 0),
-    "fewer hard captions than processes": (dict(inter="info_nce", hard_captions=0.13), 0),
-    "chunks": (dict(inter="hardest", chunk=3), 0),
-    "chunks of hard captions": (dict(inter="hardest", chunk=3, hard_captions=0.4), 0),
+    "joint, hardest": (dict(contrastive="hardest"), 0),
+    "joint, all": (dict(contrastive="info_nce"), 0),
+    "staged, local": (dict(schedule="staged", contrastive="mean"), 0),
+    "staged, global": (dict(schedule="staged", contrastive="hardest"), 3),
+    "an odd batch": (dict(contrastive="hardest", batch=7), 0),
+    "hard captions": (dict(contrastive="info_nce", hard_captions=0.4), 0),
+    "fewer hard captions than processes": (dict(contrastive="info_nce", hard_captions=0.13), 0),
+    "chunks": (dict(contrastive="hardest", chunk=3), 0),
+    "chunks of hard captions": (dict(contrastive="hardest", chunk=3, hard_captions=0.4), 0),
 }
 
 
@@ -99,11 +100,20 @@ def data():
 
 def trainer_of(out, seed=0, dropout=0.0, **settings):
     train, validation, words, sizes = data()
-    settings = {"epochs": 4, "batch": 8, "clip": 1e9, "staged_share": 0.5} | settings
+    settings = {"epochs": 4, "batch": 8, "clip": 1e9} | settings
     torch.manual_seed(seed)
     model = TGDT(replace(sizes, dropout=dropout))
+    config = TrainingConfig(**settings)
     return Trainer(
-        model, train, validation, TrainingConfig(**settings), out, "cpu", words, progress=False
+        model,
+        train,
+        validation,
+        config,
+        out,
+        "cpu",
+        words,
+        progress=False,
+        engine=distributed.Processes(config.chunk),
     )
 
 
@@ -233,11 +243,10 @@ def stopped(out):
         one_step()
 
     trainer._step = stepping
-    try:
+    with interrupt_later() as interrupts:
+        trainer.stop = lambda: bool(interrupts)
         trainer.run()
-    except KeyboardInterrupt:
-        return trainer.step
-    return "was not stopped"
+    return trainer.step if trainer.stopped else "was not stopped"
 
 
 def everything(out):

@@ -8,7 +8,10 @@ number of processes: each of them draws the same batches and takes its share of 
 
 import torch
 
+from tgdt_mini.checkpoint import random_state
 from tgdt_mini.data import TokenSet
+
+MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of about one length
 
 
 class Batches:
@@ -16,7 +19,7 @@ class Batches:
     pairs.
     """
 
-    def __init__(self, tokens: TokenSet, batch: int, seed: int, mix_lengths: float):
+    def __init__(self, tokens: TokenSet, batch: int, seed: int, mix_lengths: float = MIX_LENGTHS):
         if batch > tokens.image_count:
             raise ValueError(
                 f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller batch"
@@ -84,3 +87,34 @@ def _captions_of(tokens):
     place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner[order]]
     table[owner[order], place] = order
     return table
+
+
+class WholeBatch:
+    """Who carries out a step: here, one model that embeds the whole batch at once.
+
+    `scaling/distributed.py` has another, with the same methods.
+    """
+
+    rank = 0  # the one of rank 0 judges, writes and prints
+
+    def start(self, trainer):
+        """Called once, before there is an optimizer."""
+
+    def seed(self, seed: int):
+        torch.manual_seed(seed)
+
+    def embed(self, embed, rows, captions, hard):
+        """(embeddings of the batch, a function to call after the backward pass of their loss)."""
+        return embed(rows, captions, hard), lambda: None
+
+    def average(self, parameters):
+        """Called when all parameters have their gradients."""
+
+    def any(self, flag: bool) -> bool:
+        return flag
+
+    def first(self, make):
+        return make()
+
+    def random_states(self, device) -> list[dict]:
+        return [random_state(device)]

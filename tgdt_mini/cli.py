@@ -52,7 +52,7 @@ def _say(last_words):
     """
     from tgdt_mini.scaling import distributed
 
-    if distributed.speaks():
+    if distributed.first_to_report():
         under = (
             "\n" if distributed.size() > 1 else ""
         )  # the progress bar of a process that died holds the line
@@ -149,11 +149,13 @@ def parser() -> argparse.ArgumentParser:
             help="weights to begin with: a closed form is for photographs",
         )
         one.add_argument(
+            "--schedule",
             "--recipe",
             choices=("joint", "staged"),
             help="staged: local terms first, then global layers",
         )
         one.add_argument(
+            "--contrastive",
             "--inter",
             choices=("curriculum", "hardest", "mean", "info_nce"),
             help="negatives; curriculum:"

@@ -1,138 +1,88 @@
-"""Every size and choice of a model, as values that JSON can hold: what `load_model` needs beside
-the weights.
+"""The sizes and choices of a model: with the weights, all that `load_model` needs.
 
-Three presets: `mini()` for the drawn scenes, `photos()` for features of pretrained encoders, and
-`paper()` with the sizes of the released code (LCFractal/TGDT). How a model is trained is no part of
-it: that is in `training_config.py`.
+Two presets: `mini()` for the drawn scenes, and `paper()` with the sizes of the released code
+(LCFractal/TGDT). How a model is trained is no part of it: see `training_config.py`.
 """
 
 from dataclasses import asdict, dataclass, fields
 
-from tgdt_mini.image_tokens import REGION_WIDTH
+from tgdt_mini.image_tokens import REGION_WIDTH, SIDE
+
+CHOICES = {
+    "image_slot": ("whole", "zero"),
+    "image_tokens": ("regions", "patches"),
+    "reader": ("pixels", "photos"),
+}
+SHARES = ("dropout", "neighbour_dropout")
 
 
 @dataclass(frozen=True)
 class TGDTConfig:
-    """Every size of a model. `mini()` for the drawn scenes, `paper()` for the released code's
-    sizes.
+    """Every size of a model. Example: `TGDTConfig.mini(width=64)`.
+
+    ValueError for a width that its heads do not divide, or a value that is none of the choices.
     """
 
-    width: int = 128  # of the common space
+    # the common space, where both branches end
+    width: int = 128
     heads: int = 4
     feedforward: int = 256
-    local_layers: int = 1  # in the common space, up to the local tokens
-    image_local_layers: int | None = (
-        None  # the same for the image branch alone; None: as many as local_layers
-    )
+    local_layers: int = 1  # up to the local tokens
+    image_local_layers: int | None = None  # of the image branch; None: as many as local_layers
     global_layers: int = 1  # on top of them, up to the global token
-    # how much of slot 0 is added to each local token: what attention brings, without its weights
-    context: float = 0.0
-    alone: float = (
-        0.0  # share of items whose local layers, in training, let no token see its neighbours
-    )
-    image_features: int = REGION_WIDTH  # numbers a region comes with
-    image_power: float = (
-        1.0  # each of those numbers becomes sign(x) |x|^image_power before the branch reads it
-    )
-    image_hidden: int = (
-        256  # of the two-layer perceptron that reads them; 0 for a single linear layer
-    )
-    box_waves: int = (
-        4  # sines and cosines of each box number, at so many frequencies; 0 as in the released code
-    )
+    neighbour_dropout: float = 0.0  # share of items whose tokens see no neighbours, in training
+    global_residual: float = 0.0  # how much of slot 0 is added to each local token
+    # the image branch before the common space
+    image_tokens: str = "regions"  # found in the pixels, or "patches" of a grid
+    image_side: int = SIDE  # pixels; a picture of another size is resized to a square of it
+    image_features: int = REGION_WIDTH  # numbers that describe a region
+    image_hidden: int = 256  # of the perceptron that reads them; 0: one linear layer instead
+    box_waves: int = 4  # sines and cosines of each box number; 0 as in the released code
+    image_slot: str = "whole"  # slot 0 begins with the whole picture, or with "zero" (released)
     image_width: int = 128
-    image_layers: int = 0  # of the modality's own, before the common space
+    image_layers: int = 0
     image_heads: int = 4
     image_feedforward: int = 256
-    image_slot: str = (
-        "whole"  # slot 0 of an image: its whole-image features, or "zero" as in the released code
-    )
+    # the text branch before the common space
     vocabulary: int = 400
     most_tokens: int = 40
     text_width: int = 128
-    # words that each word sees before attention, itself in the middle; 0 for none, as in BERT
-    text_window: int = 9
+    text_window: int = 9  # neighbouring words that each word reads before attention; 0 as in BERT
     text_layers: int = 0
     text_heads: int = 4
     text_feedforward: int = 256
+    # both
     dropout: float = 0.0
-    # layer norm before attention learns faster from scratch; the released code has it after
-    norm_first: bool = True
-    image_tokens: str = (
-        "regions"  # or "patches": how pixels are cut, kept here so that a query is cut the same way
-    )
-    image_source: dict | None = (
-        None  # what describes the pretrained encoder of pictures (see encoders/load.py), if any
-    )
-    text_source: dict | None = None  # the same for captions
-    # slot 0 of a caption with features: those of its start token, or the "mean" of its words
-    text_slot: str = "start"
-    text_features: int = 0  # numbers that each token comes with; 0: words of the model's own
-    image_top: dict | None = None  # last layers of image_source, trained here; None: it is frozen
-    text_top: dict | None = None  # the same of text_source
-    image_feature_dropout: float = (
-        0.0  # of the numbers that regions come with, the same ones in a whole image
-    )
-    text_feature_dropout: float = (
-        0.0  # of those that words come with, the same ones in a whole caption
-    )
+    norm_first: bool = True  # learns faster from scratch; the released code has the norm after
+    # who turns a batch into tokens: the readers of model.py, or those of a wing for photographs
+    reader: str = "pixels"
+    reader_settings: dict | None = None  # what the wing's reader needs (JSON values)
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
         """About one million parameters, for the embedded scenes.
 
         A local token stands for one region or one word, and is trained to keep to it: regions are
-        not mixed before they are compared with words, and half of the captions of a batch leave out
-        attention before their local tokens.
+        not mixed before they are compared with words, and half of the captions of a batch leave
+        out attention before their local tokens.
         """
-        return cls(**(dict(image_local_layers=0, global_layers=2, alone=0.5) | changes))
-
-    @classmethod
-    def photos(cls, **changes) -> "TGDTConfig":
-        """For image_features and text_features of pretrained encoders; the sizes were chosen on
-        Flickr8k's dev split.
-
-        With some thousand pictures, layers learn them by heart; so do linear maps, until half of
-        the features are hidden from them at each step. What attention would bring to local tokens,
-        they get from slot 0 as it is. The square root keeps few strong features from drowning the
-        rest (power normalisation, Perronnin et al., ECCV 2010).
-        """
-        sizes = dict(
-            width=256,
-            local_layers=0,
-            global_layers=0,
-            image_hidden=0,
-            image_width=256,
-            text_width=256,
-            text_window=0,
-            text_slot="mean",
-            context=3.0,
-            image_tokens="features",
-            image_feature_dropout=0.5,
-            text_feature_dropout=0.3,
-            image_power=0.5,
-        )
+        sizes = dict(image_local_layers=0, global_layers=2, neighbour_dropout=0.5)
         return cls(**(sizes | changes))
 
     @classmethod
     def paper(cls, **changes) -> "TGDTConfig":
-        """The released code's sizes: 2048-d regions, 4 image layers, 6 BERT-sized text layers,
-        1024-d common space.
-        """
-        sizes = dict(
-            width=1024,
-            heads=4,
-            feedforward=2048,
-            local_layers=2,
-            global_layers=2,
-            image_features=2048,
+        """The released code's sizes: 4 image layers, 6 of BERT's, a common space of 1,024."""
+        common = dict(width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2)
+        image = dict(
+            image_features=2048,  # bottom-up attention of a Faster R-CNN
             image_hidden=2048,
+            image_slot="zero",
             image_width=2048,
             image_layers=4,
-            image_heads=4,
             image_feedforward=2048,
-            image_slot="zero",
             box_waves=0,
+        )
+        text = dict(
             vocabulary=30522,
             most_tokens=512,
             text_width=768,
@@ -140,51 +90,41 @@ class TGDTConfig:
             text_layers=6,
             text_heads=12,
             text_feedforward=3072,
-            dropout=0.1,
-            norm_first=False,
         )
-        return cls(**(sizes | changes))
+        both = dict(dropout=0.1, norm_first=False)
+        return cls(**(common | image | text | both | changes))
 
     @classmethod
     def from_dict(cls, values: dict) -> "TGDTConfig":
-        """A configuration read from JSON. ValueError names a key that this version does not
-        know.
-        """
+        """A configuration read from JSON. ValueError names a key that is not known here."""
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(
-                f"unknown model setting {unknown[0]!r}; known settings are {', '.join(sorted(known))}"
+                f"unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
             )
         return cls(**values)
 
     def to_dict(self) -> dict:
+        """JSON values; `from_dict` reads them back."""
         return asdict(self)
 
     def __post_init__(self):
-        for width, heads in (
-            ("width", "heads"),
-            ("image_width", "image_heads"),
-            ("text_width", "text_heads"),
-        ):
-            if getattr(self, width) % getattr(self, heads):
+        for modality in ("", "image_", "text_"):
+            width, heads = getattr(self, f"{modality}width"), getattr(self, f"{modality}heads")
+            if width % heads:  # each head of attention gets an equal part of the width
                 raise ValueError(
-                    f"{width} is {getattr(self, width)}; it must be a multiple of {heads}, {getattr(self, heads)}"
+                    f"{modality}width is {width}; it must be a multiple of {modality}heads, {heads}"
                 )
-        if not 0 <= self.alone <= 1:
-            raise ValueError(f"alone is {self.alone}; it is a share, from 0 to 1")
-        if self.image_power <= 0:
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
+                )
+        for name in SHARES:
+            if not 0 <= getattr(self, name) <= 1:  # NaN fails too
+                raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")
+        if not 0 <= self.global_residual < float("inf"):
             raise ValueError(
-                f"image_power is {self.image_power}; it must be above 0, and 1 changes nothing"
+                f"global_residual is {self.global_residual}; it is a weight, 0 or more"
             )
-        if self.context < 0:
-            raise ValueError(f"context is {self.context}; it is a weight of slot 0, 0 or more")
-        for name, choices in (
-            ("image_slot", ("whole", "zero")),
-            ("text_slot", ("start", "mean")),
-            ("image_tokens", ("regions", "patches", "features")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(choices)}"
-                )

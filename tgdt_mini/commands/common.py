@@ -81,7 +81,7 @@ def run_evaluate(args):
         from tgdt_mini.runs.photos import assess_on_photos
 
         report = assess_on_photos(model, args.features, args.split, args.folds)
-    elif args.folds or model.config.image_source:
+    elif args.folds or model.config.reader == "photos":
         asked = (
             "--folds is given" if args.folds else "the model was trained on features of photographs"
         )
@@ -121,7 +121,7 @@ def run_index(args):
     count = searching.index(model, args)
     example = (
         "two dogs run through the snow"
-        if model.config.image_source
+        if model.config.reader == "photos"
         else "a red star above a blue circle"
     )
     of_model = ("--model", args.model) if args.model else ()
@@ -183,8 +183,8 @@ def _train(args, epochs=None):
         "batch",
         "learning_rate",
         "start",
-        "recipe",
-        "inter",
+        "schedule",
+        "contrastive",
         "patience",
         "precision",
         "seed",
@@ -214,7 +214,7 @@ def _train(args, epochs=None):
             raise ValueError(
                 f"--image-tokens {args.image_tokens} is of scenes, but --features are given; leave it out"
             )
-        asked = photo_experiments.RECIPE | asked | {"hard_captions": 0.0}
+        asked = photo_experiments.PHOTO_DEFAULTS | asked | {"hard_captions": 0.0}
     config = TrainingConfig(**asked)
     with distributed.joined(args.device) as device:
         if features:

@@ -14,10 +14,10 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoders.load import load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
+from tgdt_mini.photos.encoding import encode_split
 from tgdt_mini.photos.feature_folder import finder
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.reports.choice import stored_settings
-from tgdt_mini.runs.photos import encode_split
 from tgdt_mini.search.gallery import Gallery
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -109,7 +109,7 @@ def _pictures(model, stored, args):
         return Gallery.load(args.gallery, expect_model=model.fingerprint)
     if stored:
         return Gallery.build(*stored[:2], "image", model.fingerprint)
-    if model.config.image_source:
+    if model.config.reader == "photos":
         raise ValueError(
             "the model knows photographs, and none are given: add --features, or --gallery made by index"
         )
@@ -166,7 +166,9 @@ def _shown(model, item):
     if Path(str(item)).is_file():
         return open_image(item)
     return (
-        scenes.picture(item) if not model.config.image_source and scenes.is_id(item) else str(item)
+        scenes.picture(item)
+        if model.config.reader != "photos" and scenes.is_id(item)
+        else str(item)
     )
 
 

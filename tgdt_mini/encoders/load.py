@@ -29,15 +29,16 @@ def rebuild(kind, about: dict, device="cpu"):
 
 
 def load_encoders(model) -> None:
-    """Load the encoders whose features a model reads, as model.tokenizer and model.vision. Without
+    """Load the encoders whose features a model reads, as model.tokenizer and model.image_reader.encoder. Without
     any, do nothing.
     """
     device = next(model.parameters()).device
-    if model.config.text_source:
-        model.tokenizer = rebuild(TextBackbone, model.config.text_source, device)
-    source = model.config.image_source
+    settings = model.config.reader_settings or {}
+    if settings.get("text_source"):
+        model.tokenizer = rebuild(TextBackbone, settings["text_source"], device)
+    source = settings.get("image_source")
     if source:
-        model.vision = (
+        model.image_reader.encoder = (
             _refusal(source) if "regions" in source else rebuild(VisionBackbone, source, device)
         )
 

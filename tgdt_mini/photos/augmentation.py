@@ -1,11 +1,10 @@
-"""Training batches made harder than the data: mirrored pictures, left-out regions, hidden words.
-Off unless asked for.
+"""Training batches made harder than the data: mirrored, with fewer regions, with hidden words.
 
-Needed where a model could learn its few thousand training pictures by heart, as with real
-photographs. A mirror turns the boxes round and leaves the features, since a region looks much the
-same either way; "left" in a caption then lies, so it is for photographs, where captions rarely
-speak of sides. Regions that are left out cost nothing either: half of them make a step nearly twice
-as fast (FLIP, Li et al., CVPR 2023, does so with patches). Only training calls this.
+A model could learn its few thousand photographs by heart; this makes it difficult. A mirror turns
+the boxes round and leaves the features, since a region looks much the same either way. "Left" in a
+caption is then wrong, so it is for photographs, whose captions rarely speak of sides. Regions that
+are left out save time: half of them make a step nearly twice as fast (FLIP, Li et al., CVPR 2023,
+does so with patches). Only training calls this.
 """
 
 from dataclasses import replace
@@ -23,11 +22,10 @@ def augmented(
     hide_regions: float = 0.0,
     hide_words: float = 0.0,
 ) -> tuple[ImageTokens, TextTokens]:
-    """The batch with half of its pictures mirrored, fewer regions, and a share of its words hidden
-    by their masks.
+    """The batch with half of its pictures mirrored, fewer regions, and some words masked.
 
-    hide_regions: share of the most regions that a picture of the batch has; each keeps at most what
-    is left, at random.
+    hide_regions: share of the most regions that a picture of the batch has; each picture keeps at
+    most the rest, at random. hide_words: share of a caption's words; one at least stays.
     """
     if mirror:
         flip = torch.rand(len(images), 1, 1, device=images.boxes.device) < 0.5
@@ -35,19 +33,18 @@ def augmented(
         turned = turned + images.boxes.new_tensor([1, 0, 1, 0])
         images = replace(images, boxes=torch.where(flip, turned, images.boxes))
     if hide_regions:
-        images = _some_regions(images, max(1, round((1 - hide_regions) * images.mask.shape[1])))
+        images = _fewer_regions(images, max(1, round((1 - hide_regions) * images.mask.shape[1])))
     if hide_words:
-        kept = _thinned(captions.words, hide_words)
+        kept = _drop_words(captions.words, hide_words)
         captions = replace(captions, mask=captions.mask & (kept | ~captions.words), words=kept)
     return images, captions
 
 
-def _some_regions(images, most):
+def _fewer_regions(images, most):
     """At most `most` random regions of each picture, real ones before pads, in their order."""
-    lot = (
-        torch.rand(images.mask.shape, device=images.mask.device) - images.mask.float()
-    )  # real ones come first
-    kept = lot.argsort(dim=1)[:, :most].sort(dim=1).values  # (B, most)
+    # a real region draws from -1 to 0, a pad from 0 to 1: real ones come first
+    order = torch.rand(images.mask.shape, device=images.mask.device) - images.mask.float()
+    kept = order.argsort(dim=1)[:, :most].sort(dim=1).values  # (B, most)
 
     def take(tensor):
         return tensor.gather(1, kept[..., None].expand(-1, -1, tensor.shape[2]))
@@ -60,9 +57,7 @@ def _some_regions(images, most):
     )
 
 
-def _thinned(mask, share):
-    """The mask without a random share of what is real; a row that would lose everything stays as it
-    is.
-    """
+def _drop_words(mask, share):
+    """The mask without a random share of what is real; a row that would lose all stays as it is."""
     kept = mask & (torch.rand(mask.shape, device=mask.device) >= share)
     return torch.where(kept.any(dim=1, keepdim=True), kept, mask)

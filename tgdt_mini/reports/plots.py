@@ -94,7 +94,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     turns = [
         b["epoch"] - 0.5
         for a, b in zip(history, history[1:])
-        if (a["inter"], a["stage"]) != (b["inter"], b["stage"])
+        if (a["contrastive"], a["stage"]) != (b["contrastive"], b["stage"])
     ]
     alt = "Left, the training loss and its parts over the epochs; right, validation rsum by global, local, mixed score."
     with figure(path, 10, 3.6, alt, columns=2) as axes:
@@ -104,7 +104,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
             ("inter_global", "inter, global", COLOURS["global"]),
             ("inter_local", "inter, local", COLOURS["local"]),
             ("intra", "intra", "#cc79a7"),
-            ("binding", "hard captions", "#d55e00"),
+            ("hard_caption_loss", "hard captions", "#d55e00"),
         )
         for name, label, colour in parts:
             values = [row.get(name) or np.nan for row in history]  # 0 has no place on a log scale

@@ -25,11 +25,11 @@ HISTORY = (
     "inter_global",
     "inter_local",
     "intra",
-    "inter",
+    "contrastive",
     "rsum_mixed",
 )  # kept of each epoch
 # name: (what is otherwise than in the default, image tokens, what it is; the default as on scenes)
-RECIPES = {
+VARIANTS = {
     "default": (
         {},
         "regions",
@@ -46,11 +46,11 @@ RECIPES = {
         "no term on global scores",
     ),
     "no intra": ({"use_intra": False}, "regions", "without the intra-modal consistency term"),
-    "InfoNCE": ({"inter": "info_nce"}, "regions", "all negatives, as a softmax, to the end"),
-    "mean hinge": ({"inter": "mean"}, "regions", "all negatives, as hinges, to the end"),
-    "hardest": ({"inter": "hardest"}, "regions", "the hardest negative from the first step"),
+    "InfoNCE": ({"contrastive": "info_nce"}, "regions", "all negatives, as a softmax, to the end"),
+    "mean hinge": ({"contrastive": "mean"}, "regions", "all negatives, as hinges, to the end"),
+    "hardest": ({"contrastive": "hardest"}, "regions", "the hardest negative from the first step"),
     "staged": (
-        {"recipe": "staged"},
+        {"schedule": "staged"},
         "regions",
         "local terms first, then the global layers on stop-gradient tokens",
     ),
@@ -61,7 +61,7 @@ RECIPES = {
     ),
     "patches": ({}, "patches", "a grid of patches instead of regions"),
     "curriculum": (
-        {"inter": "curriculum"},
+        {"contrastive": "curriculum"},
         "regions",
         "InfoNCE for 80% of the epochs, then the hardest negative",
     ),
@@ -71,7 +71,7 @@ RECIPES = {
         "random weights instead of the closed form (photos/correlation.py)",
     ),
     "curriculum from random": (
-        {"inter": "curriculum", "start": "random"},
+        {"contrastive": "curriculum", "start": "random"},
         "regions",
         "both of the last two",
     ),
@@ -93,7 +93,7 @@ def names_for(features: Path | None = None) -> list[str]:
     """The recipes that make sense: all of them on the scenes, some on photographs (a folder of
     features).
     """
-    return [name for name in RECIPES if name not in (SCENES_ONLY if features else PHOTOS_ONLY)]
+    return [name for name in VARIANTS if name not in (SCENES_ONLY if features else PHOTOS_ONLY)]
 
 
 def settings(
@@ -107,8 +107,8 @@ def settings(
         raise ValueError(f"recipe is {name!r}; it must be one of {', '.join(known)}")
     base = {"hard_captions": 1.0}
     if photos:
-        from tgdt_mini.runs.photos import RECIPE as base
-    changes = RECIPES[name][0] | ({"hard_captions": 0.0} if photos else {})
+        from tgdt_mini.runs.photos import PHOTO_DEFAULTS as base
+    changes = VARIANTS[name][0] | ({"hard_captions": 0.0} if photos else {})
     return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
 
@@ -159,7 +159,7 @@ def run(
             found = assess_on_photos(model, features, share=share)
         else:
             model = train_on_scenes(
-                config, folder, device, RECIPES[name][1], first, other, begun, progress
+                config, folder, device, VARIANTS[name][1], first, other, begun, progress
             )
             found, _, _ = assess_on_scenes(model, "test", other, progress)
         found["history"] = [{key: row[key] for key in HISTORY} for row in model.notes["history"]]
@@ -190,7 +190,7 @@ def _check(out, epochs, data):
     """
     kind = data["kind of data"]
     photos = kind == "photographs"
-    for name in RECIPES:
+    for name in VARIANTS:
         for seed, path in _stored(out, name).items():
             report = _read(path)
             if name not in names_for(photos) or "training" not in report.get("trained", {}):
@@ -226,12 +226,12 @@ def path_of(folder: Path, name: str, seed: int) -> Path:
 
 
 def read(folder: Path | None = None) -> dict[str, list[dict]]:
-    """{recipe: its reports, by seed} of a folder of reports, in the order of RECIPES. Default: the
+    """{recipe: its reports, by seed} of a folder of reports, in the order of VARIANTS. Default: the
     shipped ones.
     """
     folder = Path(folder) if folder else shipped() / "results" / "ablations"
     found = {}
-    for name in RECIPES:
+    for name in VARIANTS:
         paths = _stored(folder, name).values()
         if paths:
             found[name] = [_read(path) for path in paths]

@@ -1,5 +1,13 @@
-"""One whole training run: train, keep the best model, tune the search on validation data."""
+"""One whole training run: train, keep the best model, tune its search on validation data.
 
+Here everything meets that `training.py` gets handed in: the processes of the run, batches that are
+made harder, and Ctrl-C.
+"""
+
+import signal
+import threading
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +17,9 @@ from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.files.whole import set_aside
 from tgdt_mini.model import TGDT
+from tgdt_mini.photos.augmentation import augmented
 from tgdt_mini.photos.correlation import start_from_correlation
+from tgdt_mini.photos.feature_folder import limit_captions
 from tgdt_mini.reports.choice import tune
 from tgdt_mini.scaling import distributed
 from tgdt_mini.text_tokens import TextTokenizer
@@ -27,48 +37,102 @@ def fit(
     device: torch.device,
     resume: bool = False,
     progress: bool = True,
-) -> TGDT:
-    """Train a model; the best one by validation rsum, returned and written to out/model with its
-    notes.
+) -> TGDT | None:
+    """The best model by validation rsum, which is also written to out/model with its notes.
 
-    An earlier run in `out` is not lost: unless this one resumes it, its folders are moved to
-    out/earlier-1 or the next.
+    Inside `distributed.joined` all processes call it; the first one judges, writes and returns, the
+    others return None. An earlier run in `out` is not lost: unless this one resumes it, its folders
+    are moved to out/earlier-1 or the next. Ctrl-C lets the present step end, keeps the progress and
+    raises KeyboardInterrupt; a second Ctrl-C stops at once, and the last epoch's end is kept.
     """
-    if (
-        config.start == "correlation" and not resume and distributed.rank() == 0
-    ):  # the trainer hands it to the others
+    leads = distributed.rank() == 0
+    if config.start == "correlation" and not resume and leads:  # the others get its weights
         start_from_correlation(model, train)
-    trainer = Trainer(model, train, validation, config, out, device, tokenizer, progress)
-    aside = None
-    if resume:
-        trainer.resume()
-    elif distributed.rank() == 0:
-        aside = set_aside(out, ("model", "best", "last"))
-    if progress:
-        if aside:
-            print(f"{out} held a run already, which is now in {aside}")
-        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        print(
-            f"{train.image_count} images, {len(train.captions)} captions, {size:.2f} million parameters, {device}"
-            + (f", going on after step {trainer.step} of {trainer.total_steps}" if resume else "")
+    judged = validation
+    if config.validation_captions:
+        judged = limit_captions(validation, config.validation_captions)
+    with interrupt_later() as interrupts:
+        trainer = Trainer(
+            model,
+            train,
+            judged,
+            config,
+            out,
+            device,
+            tokenizer,
+            progress,
+            engine=distributed.Processes(config.chunk),
+            augment=augmentation(config),
+            stop=lambda: bool(interrupts),
         )
-    history = trainer.run()
-    if distributed.rank() > 0:
+        earlier = None
+        if resume:
+            trainer.resume()
+        elif leads:
+            earlier = set_aside(out, ("model", "best", "last"))
+        if progress:
+            _announce(trainer, earlier, resume)
+        history = trainer.run()
+    if trainer.stopped:
+        raise KeyboardInterrupt
+    if not leads:
         return None
-    model = load_model(out / "best", device)
-    choice = tune(*encode(model, validation), validation.caption_image.to(device))
+    best = load_model(out / "best", device)
+    settings = tune(*encode(best, validation), validation.caption_image.to(device))
+    rsum = settings.rsums[settings.local_weight]
     notes = {
         "training": vars(config),
-        "choice": {"local_weight": choice.local_weight, "shortlist": choice.shortlist},
-        "validation_rsum": choice.rsums[choice.local_weight],
+        "choice": {"local_weight": settings.local_weight, "shortlist": settings.shortlist},
+        "validation_rsum": rsum,
         "history": history,
         "device": str(device),
         "seconds": round(trainer.seconds),
     }
-    save_model(model, out / "model", model.tokenizer, notes)
+    save_model(best, out / "model", best.tokenizer, notes)
     if progress:
         print(
-            f"the model is in {out}/model: the best of {len(history)} epochs, validation rsum "
-            f"{notes['validation_rsum']:.1f}"
+            f"the model is in {out}/model: the best of {len(history)} epochs, "
+            f"validation rsum {rsum:.1f}"
         )
     return load_model(out / "model", device)
+
+
+def augmentation(config: TrainingConfig):
+    """What a `Trainer` does with each batch, as the settings say; None for nothing."""
+    settings = {name: getattr(config, name) for name in ("mirror", "hide_regions", "hide_words")}
+    return partial(augmented, **settings) if any(settings.values()) else None
+
+
+@contextmanager
+def interrupt_later():
+    """A list that a first Ctrl-C inside is noted in: from half a step, nobody could go on.
+
+    A second Ctrl-C interrupts. Outside the main thread, which signals belong to, nothing is noted.
+    """
+    interrupts = []
+
+    def note(*_):
+        if interrupts:
+            raise KeyboardInterrupt
+        interrupts.append("Ctrl-C")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _announce(trainer, earlier, resume):
+    if earlier:
+        print(f"{trainer.out} held a run already, which is now in {earlier}")
+    millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
+    train = trainer.train_set
+    line = f"{train.image_count} images, {len(train.captions)} captions, {millions:.2f} million "
+    line += f"parameters, {trainer.device}"
+    if resume:
+        line += f", going on after step {trainer.step} of {trainer.total_steps}"
+    print(line)

@@ -36,42 +36,35 @@ def train_on_scenes(
     resume: bool = False,
     progress: bool = True,
 ) -> TGDT | None:
-    """Train a mini model; the best one by validation rsum, returned and written to out/model.
+    """The best mini model by validation rsum, trained on the drawn scenes; see `fit`.
 
-    Inside `distributed.joined` all processes call it; the first one judges, writes and returns, the
-    others return None.
-
-    kind: "regions" or "patches". first, other: only so many training and validation scenes. The
-    model's notes hold the settings, the history and what validation data chose (see
-    `choice.tune`).
+    kind: "regions" or "patches". first, other: only so many training and validation scenes.
     """
     device, progress = pick_device(device), progress and distributed.rank() == 0
     with distributed.first_then_others():
         records = scenes.load("train", progress, first)
-        tokenizer = TextTokenizer.learn([caption for own in records["captions"] for caption in own])
+        captions = [caption for group in records["captions"] for caption in group]
+        tokenizer = TextTokenizer.learn(captions)
         _, train = scene_tokens("train", tokenizer, kind, first, progress)
         _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
     if config.hard_captions:
         train = with_hard_captions(train, tokenizer, lexicon(), config.seed)
     torch.manual_seed(config.seed)
     width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
-    model = TGDT(
-        TGDTConfig.mini(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind)
-    )
+    sizes = dict(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind)
+    model = TGDT(TGDTConfig.mini(**sizes))
     return fit(model, train, validation, tokenizer, config, out, device, resume, progress)
 
 
 def assess_on_scenes(
     model: TGDT, split: str = "test", first: int | None = None, progress: bool = True
 ):
-    """(report, dataset, TokenSet): a model judged on a split of the scenes, by what validation data
-    chose for it.
+    """(report, dataset, TokenSet): a model judged on a split, by what validation data chose for it.
 
     The report also tells how the model was trained, and on what.
     """
-    dataset, tokens = scene_tokens(
-        split, model.tokenizer, model.config.image_tokens, first, progress
-    )
+    kind = model.config.image_tokens
+    dataset, tokens = scene_tokens(split, model.tokenizer, kind, first, progress)
     things = [scene.things for scene in scenes.scenes_of(split, first)]
     report = assess(
         model,
@@ -81,40 +74,30 @@ def assess_on_scenes(
         scenes.oracle(split, first),
         lambda row, thing, word: true_of(word, things[row][thing]),
     )
-    trained = {name: value for name, value in model.notes.items() if name != "history"}
-    return (
-        report | {"split": split, "scenes": tokens.image_count, "trained": trained},
-        dataset,
-        tokens,
-    )
+    report["trained"] = {key: value for key, value in model.notes.items() if key != "history"}
+    return report | {"split": split, "scenes": tokens.image_count}, dataset, tokens
 
 
 def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int = 6) -> None:
-    """hits.png, misses.png and words.png: what a model finds, what it misses, and where its words
-    look.
-    """
-    choice, owner = stored_settings(model), tokens.caption_image.tolist()
+    """Draw hits.png, misses.png and words.png: what a model finds and misses, where words look."""
+    settings, caption_image = stored_settings(model), tokens.caption_image.tolist()
     images, captions = encode(model, tokens)
-    asked = list(range(0, len(captions), 5))  # the first caption of each image
-    scores = two_stage(
-        captions[asked],
-        images,
-        choice.shortlist["caption"],
-        choice.local_weight,
-        query_is="caption",
-    )
-    best = dict(zip(asked, scores.topk(5).indices.tolist()))
+    queries = list(range(0, len(captions), 5))  # the first caption of each image
+    shortlist, weight = settings.shortlist["caption"], settings.local_weight
+    scores = two_stage(captions[queries], images, shortlist, weight, query_is="caption")
+    best = dict(zip(queries, scores.topk(5).indices.tolist()))
     for name, wanted in (("hits", True), ("misses", False)):
-        some = [row for row, found in best.items() if (found[0] == owner[row]) == wanted][:rows]
-        if some:
-            pictures = [[dataset[image]["image"] for image in best[row]] for row in some]
-            right = [[image == owner[row] for image in best[row]] for row in some]
+        shown = [row for row in queries if (best[row][0] == caption_image[row]) == wanted][:rows]
+        if shown:
             plots.hits(
-                [tokens.captions[row] for row in some], pictures, right, path=out / f"{name}.png"
+                [tokens.captions[row] for row in shown],
+                [[dataset[image]["image"] for image in best[row]] for row in shown],
+                [[image == caption_image[row] for image in best[row]] for row in shown],
+                path=out / f"{name}.png",
             )
-    count = int(tokens.starts[1])
-    words = captions.local_tokens[0][captions.mask[0]] @ images.local_tokens[0, :count].T  # (W, R)
+    regions = int(tokens.starts[1])  # of the first image
+    words = captions.local_tokens[0][captions.mask[0]]  # (W, D)
+    scores = (words @ images.local_tokens[0, :regions].T).cpu()  # (W, R)
     pieces = [piece for piece, _, _ in model.tokenizer.pieces(tokens.captions[0])]
-    plots.word_regions(
-        dataset[0]["image"], pieces, words.cpu(), tokens.boxes[:count].cpu(), out / "words.png"
-    )
+    boxes = tokens.boxes[:regions].cpu()
+    plots.word_regions(dataset[0]["image"], pieces, scores, boxes, out / "words.png")

@@ -1,23 +1,19 @@
-"""One run on several processes: each embeds its share of a batch, all compare everything, one
-gradient moves them all.
+"""One run on several processes: each embeds its share of a batch, all compare everything.
 
-    torchrun --nproc-per-node N -m tgdt_mini train ...      one process a GPU (nccl), or N on a CPU
-    (gloo)
+    torchrun --nproc-per-node N -m tgdt_mini train ...   one process a GPU (nccl), N on a CPU (gloo)
 
 Every process holds the whole model. Embeddings are gathered from all processes WITH their gradient,
-so that each one
-computes the loss of the whole batch: hardest negatives, captions of one image and the intra-modal
-term are those of one process. Then the weights' gradients are averaged. In one process every
-function here passes its argument through.
+so that each one computes the loss of the whole batch: hardest negatives, captions of one image and
+the intra-modal term are those of one process. Then the weights' gradients are averaged. In one
+process every function here passes its argument through.
 
 The common trick, gathered copies without gradient with one's own rows put back, gives 1/N of the
-gradient after averaging (N processes): each process then knows what its loss says of its own rows,
-and nobody what the others' losses say of them. An optimizer such as Adam hides the factor, clipping
-and SGD do not.
+gradient after averaging (N processes): each process then knows what its own loss says of its rows,
+and not what the others' losses say of them. Adam hides the factor; clipping and SGD do not.
 
 Left out: parts of the model on several cards, and hiding communication behind the backward pass as
-torch's DistributedDataParallel does; that one wraps a single forward pass from which every
-parameter learns, which neither the staged recipe nor gradient caching is. Every process computes
+torch's DistributedDataParallel does. That one wraps a single forward pass from which every
+parameter learns; neither the staged schedule nor gradient caching is one. Every process computes
 the whole B x B table of scores.
 """
 
@@ -31,12 +27,13 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from tgdt_mini.checkpoint import random_state
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.scaling.gradient_cache import embed_in_chunks
 from tgdt_mini.training_config import pick_device
 
-PATIENCE = timedelta(
-    hours=1
-)  # that a process waits for another, say for the first one to judge a large validation set
+# how long a process waits for another, say for the first one to judge a large validation set
+PATIENCE = timedelta(hours=1)
 _store = None  # where the processes leave notes for each other, also after one of them has died
 
 
@@ -55,16 +52,15 @@ def rank() -> int:
 
 
 def launched() -> bool:
-    """Whether torchrun, or a launcher that sets the same variables, has started several
-    processes.
-    """
+    """Whether torchrun, or a launcher that sets the same variables, has started several."""
     return "MASTER_ADDR" in os.environ and int(os.environ.get("WORLD_SIZE", 1)) > 1
 
 
 @contextmanager
 def joined(device: str = "auto"):
-    """The device of this process; inside, the processes that torchrun started are one run. Else
-    just `pick_device`.
+    """The device of this process; inside, the processes that torchrun started are one run.
+
+    Without torchrun it is `pick_device` and nothing else.
     """
     global _store
     if not launched():
@@ -72,18 +68,18 @@ def joined(device: str = "auto"):
         return
     local = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
     if device in ("auto", "cuda") and torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
+        cards = torch.cuda.device_count()
+        if local >= cards:
             raise ValueError(
-                f"process {local} of this machine has no GPU of its own, there are {torch.cuda.device_count()}; "
-                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}, or use --device cpu"
+                f"process {local} of this machine has no GPU of its own, there are {cards}; start "
+                f"torchrun with --nproc-per-node {cards}, or use --device cpu"
             )
         torch.cuda.set_device(local)
         device = f"cuda:{local}"
     device = pick_device(device)
     _store, number, count = next(dist.rendezvous("env://", timeout=PATIENCE))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend,
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=dist.PrefixStore("run", _store),
         rank=number,
         world_size=count,
@@ -98,32 +94,68 @@ def joined(device: str = "auto"):
         signal.signal(signal.SIGTERM, before)
 
 
-def speaks() -> bool:
-    """Whether this process is the first of the run to say why it ends; always in one process. Ask
-    once.
+class Processes:
+    """The engine of a `Trainer` on all processes of the run; see `batches.WholeBatch`.
+
+    chunk: pairs that a process embeds at a time (gradient_cache.py); 0: its whole share of a batch.
+    All processes build the same trainer and run it; its batch counts the pairs of all together.
+    """
+
+    def __init__(self, chunk: int = 0):
+        self.chunk, self.rank = chunk, rank()
+        self.any, self.first, self.average = any_of, from_first, average_gradients
+
+    def start(self, trainer):
+        """Everybody begins with the first process's weights. ValueError for too small a batch."""
+        self.device = trainer.device
+        if trainer.config.batch < size():
+            raise ValueError(
+                f"batch is {trainer.config.batch}; {size()} processes need one pair each at least"
+            )
+        same_start(trainer.model)
+
+    def seed(self, seed: int):
+        """Another seed in each process, or all would draw the same dropout."""
+        torch.manual_seed(seed + 1_000_003 * rank())
+
+    def embed(self, embed: Callable, rows, captions, hard):
+        """(embeddings of all processes, what to call after their backward pass)."""
+        rows, captions, hard = (part[share(len(part))] for part in (rows, captions, hard))
+        chunks = rows.split(self.chunk or len(rows))
+        parts = zip(chunks, captions.split(len(chunks[0])), hard.tensor_split(len(chunks)))
+        embeddings, backward = embed_in_chunks(lambda part: embed(*part), list(parts), self.device)
+        return gather(*embeddings), backward
+
+    def random_states(self, device) -> list[dict]:
+        """The state of each process's random generators, by rank."""
+        return from_all(random_state(device))
+
+
+def first_to_report() -> bool:
+    """Whether this process is the first of the run to say why it ends. Ask once.
+
+    Always True in one process.
     """
     if _store is None:
         return True
     try:
-        return _store.add("spoken", 1) == 1
+        return _store.add("reported", 1) == 1
     except RuntimeError:  # the store was in a process that has died
         return True
 
 
 def share(count: int) -> slice:
-    """The part of `count` things in order that is this process's. Shares differ by one thing at
-    most.
-    """
+    """The part of `count` things in order that is this process's; shares differ by one at most."""
     return slice(count * rank() // size(), count * (rank() + 1) // size())
 
 
 def gather(*embeddings: Embedding) -> list[Embedding]:
     """The embeddings of all processes, in the order of their ranks, each item with its gradient.
 
-    Each process may bring another number of items and another number of tokens: shapes (sum of B,
-    max of L, D). All must bring the same number of embeddings. In the backward pass every item
-    receives the sum of what the processes' losses say of it; with `average_gradients` that is the
-    gradient of the mean of the losses.
+    Each process may bring another number of items and of tokens: shapes (sum of B, max of L, D).
+    All must bring the same number of embeddings. In the backward pass every item receives the sum
+    of what the processes' losses say of it; with `average_gradients` that is the gradient of the
+    mean of the losses.
     """
     if size() == 1:
         return list(embeddings)
@@ -131,58 +163,50 @@ def gather(*embeddings: Embedding) -> list[Embedding]:
     shapes = torch.stack(_all(shapes))  # (N, E, 2) items and tokens
     most = shapes.amax(0).clamp(min=1).tolist()
     padded = [_pad(embedding, *room) for embedding, room in zip(embeddings, most)]
-    floats = _Gather.apply(
-        *(part for each in padded for part in (each.global_token, each.local_tokens))
-    )
-    found = []
-    for place, each in enumerate(padded):
-        real = (
-            torch.arange(len(each)) < shapes[:, place, :1]
-        )  # (N, most of B), False for items of padding
-        mask = torch.cat(_all(each.mask.byte())).bool()
-        whole = Embedding(*floats[2 * place : 2 * place + 2], mask)
-        found.append(whole if real.all() else whole[real.flatten().to(mask.device)])
-    return found
+    floats = [part for item in padded for part in (item.global_token, item.local_tokens)]
+    floats = _Gather.apply(*floats)
+    gathered = []
+    for number, item in enumerate(padded):
+        real = torch.arange(len(item)) < shapes[:, number, :1]  # (N, most of B), False for padding
+        mask = torch.cat(_all(item.mask.byte())).bool()
+        everyone = Embedding(*floats[2 * number : 2 * number + 2], mask)
+        gathered.append(everyone if real.all() else everyone[real.flatten().to(mask.device)])
+    return gathered
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all processes; on the way back, this process's rows of the gradients' sum. One node
-    for all tensors, so that every process communicates in the same order.
+    """Rows of all processes; on the way back, this process's rows of the gradients' sum.
+
+    One node for all tensors, so that every process communicates in the same order.
     """
 
     @staticmethod
     def forward(ctx, *tensors):
-        ctx.set_materialize_grads(
-            False
-        )  # a tensor that no term reads has no gradient, which is not a gradient of 0
+        # a tensor that no term reads has no gradient, which is not a gradient of 0
+        ctx.set_materialize_grads(False)
         return tuple(torch.cat(_all(tensor)) for tensor in tensors)
 
     @staticmethod
     def backward(ctx, *gradients):
-        own = []
+        shares = []
         for gradient in gradients:
             if gradient is not None:
                 gradient = gradient.contiguous().clone()
                 _together(dist.all_reduce, gradient)
                 gradient = gradient.chunk(size())[rank()]
-            own.append(gradient)
-        return tuple(own)
+            shares.append(gradient)
+        return tuple(shares)
 
 
 def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
-    """Put the mean over the processes in place of each gradient; every process must have the same
-    ones.
-    """
+    """Put the mean over the processes in place of each gradient; all must have the same ones."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if size() == 1 or not gradients:
         return
-    flat = torch.cat(
-        [gradient.flatten() for gradient in gradients]
-    )  # one message instead of a hundred
+    flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not a hundred
     _together(dist.all_reduce, flat)
-    for gradient, mean in zip(
-        gradients, (flat / size()).split([gradient.numel() for gradient in gradients])
-    ):
+    means = (flat / size()).split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means):
         gradient.copy_(mean.view_as(gradient))
 
 
@@ -194,9 +218,7 @@ def same_start(model: torch.nn.Module) -> None:
 
 
 def from_first(make: Callable):
-    """What make() returns in the first process, in every process; the others wait and do not call
-    it.
-    """
+    """What make() returns in the first process, in every process; the others do not call it."""
     if size() == 1:
         return make()
     box = [make() if rank() == 0 else None]
@@ -214,7 +236,7 @@ def from_all(value) -> list:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is True in any process; also the place where all wait for each other."""
+    """Whether the flag is True in any process. All wait for each other here."""
     if size() == 1:
         return flag
     seen = torch.tensor(int(flag))
@@ -222,22 +244,29 @@ def any_of(flag: bool) -> bool:
     return bool(seen)
 
 
+def barrier() -> None:
+    """Wait until all processes are here."""
+    any_of(False)
+
+
 @contextmanager
 def first_then_others():
-    """The body runs in each machine's first process before the others': what it keeps in the cache
-    is made once.
+    """The body runs in each machine's first process before it runs in the others.
+
+    So what it keeps in the cache is made once.
     """
-    last = int(os.environ.get("LOCAL_RANK", 0)) > 0
-    if last:
-        any_of(False)
+    waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    if waits:
+        barrier()
     yield
-    if not last:
-        any_of(False)
+    if not waits:
+        barrier()
 
 
 def _all(tensor):
     """[tensor of process 0, of process 1 ...]: the same shape everywhere, and no gradient."""
-    parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(size())]
+    layout = torch.contiguous_format
+    parts = [torch.empty_like(tensor, memory_format=layout) for _ in range(size())]
     _together(dist.all_gather, parts, tensor.contiguous())
     return parts
 
@@ -253,6 +282,7 @@ def _pad(embedding, items, length):
 
 
 def _together(communicate, *arguments):
+    """communicate(*arguments); `Lost` in place of an error of torch's, in one line."""
     try:
         return communicate(*arguments)
     except Lost:  # told to end while waiting
@@ -268,6 +298,6 @@ def _told_to_end(*_):
 
 def _ended(why):
     return (
-        f"one of the {size()} processes has ended, and the run with it ({why}); go on from the last epoch's end, if "
-        "there was one, with --resume"
+        f"one of the {size()} processes has ended, and the run with it ({why}); go on from the last "
+        "epoch's end, if there was one, with --resume"
     )

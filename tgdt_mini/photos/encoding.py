@@ -1,0 +1,33 @@
+"""A split of a folder of features, opened or embedded for a model that reads such features.
+
+A model is refused the features of other encoders than those it was trained with.
+"""
+
+from pathlib import Path
+
+from tgdt_mini.encoding import encode
+from tgdt_mini.model import TGDT
+from tgdt_mini.photos.feature_folder import encoders_of, open_features
+from tgdt_mini.photos.reader import settings_of
+
+
+def features_for(model: TGDT, folder: Path, split: str):
+    """(records, TokenSet) of a split. ValueError if other encoders made its features."""
+    encoders, settings = encoders_of(folder), settings_of(model.config)
+    for name in ("vision", "text"):
+        source = getattr(settings, "image_source" if name == "vision" else "text_source", None)
+        if not source or source["key"] != encoders[name]["key"]:
+            trained = f"{source['source']} {source['key']}" if source else "none"
+            raise ValueError(
+                f"{folder} holds features of the {name} encoder {encoders[name]['source']} "
+                f"{encoders[name]['key']}, but the model was trained on those of {trained}; "
+                "extract them with that one"
+            )
+    return open_features(folder, split)
+
+
+def encode_split(model: TGDT, folder: Path, split: str):
+    """(Embedding of the images, their ids, Embedding of the captions, the captions) of a split."""
+    _, tokens = features_for(model, folder, split)
+    images, captions = encode(model, tokens)
+    return images, list(tokens.image_ids), captions, list(tokens.captions)

@@ -18,7 +18,8 @@ from tgdt_mini.evaluation import both_ways
 from tgdt_mini.photos.feature_folder import first_images
 from tgdt_mini.reports import report as reporting
 from tgdt_mini.reports.choice import SearchSettings, stored_settings, tune
-from tgdt_mini.reports.report import assess, hard_pairs, table
+from tgdt_mini.reports.report import assess, hard_pairs
+from tgdt_mini.reports.table import table
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import mixed_similarity
 
@@ -41,7 +42,7 @@ def on_a_ring(steps):
     return side(0), side(steps)
 
 
-def test_the_weight_is_the_smallest_with_the_best_rsum_and_the_shortlist_the_smallest_that_loses_nothing():
+def test_the_smallest_weight_of_the_best_rsum_and_the_smallest_good_shortlist_are_chosen():
     choice = tune(
         *on_a_ring(15), torch.arange(N)
     )  # 29 or more of the others are nearer; a right angle scores 0
@@ -49,8 +50,8 @@ def test_the_weight_is_the_smallest_with_the_best_rsum_and_the_shortlist_the_sma
     assert choice.rsums[1.5] == 600 > choice.rsums[1.0] and choice.rsums[8.0] == 600
     assert choice.shortlist == {"image": 50, "caption": 50}
     assert (
-        choice.losses["image"][20] == choice.losses["caption"][20] == 300
-        and choice.losses["caption"][50] == 0
+        choice.lost["image"][20] == choice.lost["caption"][20] == 300
+        and choice.lost["caption"][50] == 0
     )
     near = tune(*on_a_ring(1), torch.arange(N))
     assert near.shortlist == {"image": 5, "caption": 5}
@@ -69,7 +70,7 @@ def test_choices_are_those_of_two_stage_search_itself():
         random_embedding(1, 36, [3, 5, 2, 4] * 9),
     )
     owner = torch.arange(12).repeat_interleave(3)
-    choice = tune(images, captions, owner, weights=(0.5, 2.0), shortlists=(3, 6, 40))
+    choice = tune(images, captions, owner, local_weights=(0.5, 2.0), shortlists=(3, 6, 40))
     rsums = {
         weight: both_ways(mixed_similarity(images, captions, weight), owner).rsum
         for weight in (0.5, 2.0)
@@ -80,10 +81,10 @@ def test_choices_are_those_of_two_stage_search_itself():
         i2t = two_stage(images, captions, k, choice.local_weight, query_is="image")
         t2i = two_stage(captions, images, k, choice.local_weight, query_is="caption")
         cut = both_ways(i2t, owner, t2i_scores=t2i)
-        assert choice.losses["image"][k] == pytest.approx(
+        assert choice.lost["image"][k] == pytest.approx(
             sum(full.i2t.values()) - sum(cut.i2t.values())
         )
-        assert choice.losses["caption"][k] == pytest.approx(
+        assert choice.lost["caption"][k] == pytest.approx(
             sum(full.t2i.values()) - sum(cut.t2i.values())
         )
 
@@ -92,7 +93,7 @@ def test_the_choice_of_a_model_is_in_its_notes():
     noted = {"local_weight": 2.0, "shortlist": {"image": 10, "caption": 20}}
     choice = stored_settings(SimpleNamespace(notes={"choice": noted}))
     assert (choice.local_weight, choice.shortlist) == (2.0, {"image": 10, "caption": 20})
-    with pytest.raises(ValueError, match="notes hold no choice of shortlist and weight"):
+    with pytest.raises(ValueError, match="no choice of shortlist and local_weight"):
         stored_settings(SimpleNamespace(notes={}))
 
 

@@ -26,7 +26,7 @@ from PIL import Image
 from tgdt_mini import bench, cli, scenes
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.commands import common, demo, train
-from tgdt_mini.commands.search import picture_of
+from tgdt_mini.commands.galleries import picture_finder
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.files.paths import shipped
@@ -401,10 +401,10 @@ def test_items_without_a_picture_are_drawn_as_their_names(home, tmp_path, capsys
     """A file that has gone, or an item that looks like a scene's name and is none."""
     gone, wide = str(tmp_path / "gone.png"), str(home / "pictures" / "wide.jpg")
     items = ["test-00012", gone, "test-0001", 5, wide, "x", "y", "z"]
-    shown = [picture_of(item, photographs=False) for item in items]
+    shown = list(map(picture_finder(photographs=False), items))
     sizes = [tile if isinstance(tile, str) else tile.size for tile in shown]
     assert sizes == ["test-00012", gone, (112, 112), "5", (300, 200), "x", "y", "z"]
-    assert picture_of("test-0001", photographs=True) == "test-0001"
+    assert picture_finder(photographs=True)("test-0001") == "test-0001"
     replace(Gallery.load(home / "gallery"), items=items).save(tmp_path / "gallery")
     here = ["--gallery", tmp_path / "gallery", "--out", tmp_path]
     code, out, _ = call(capsys, *search(home, "a star", "-k", 8, *here))

@@ -23,7 +23,7 @@ def add_options(parser) -> None:
 
 
 def run(args) -> None:
-    """Measure; JSON, Markdown and a picture are in --out then."""
+    """Measure, print the tables, and write them to --out as JSON and Markdown, with a figure."""
     from tgdt_mini.bench.tables import table
     from tgdt_mini.files.whole import write_report, write_whole
     from tgdt_mini.reports import plots

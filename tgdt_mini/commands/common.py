@@ -144,9 +144,8 @@ def feature_args(features: Path | None, split: str = "test") -> tuple:
     """The arguments of a command line that name the same features and split."""
     if features is None:
         return ()
-    return (
-        ("--features", features) if split == "test" else ("--features", features, "--split", split)
-    )
+    other_split = () if split == "test" else ("--split", split)
+    return ("--features", features, *other_split)
 
 
 def shell_line(*words) -> str:

@@ -50,12 +50,12 @@ def of_scenes(model, split: str) -> Gallery:
     return _of_pictures(model, ids, scenes.picture)
 
 
-def stored_or_of_scenes(model, split: str) -> Gallery:
-    """The same, read from the shipped gallery where this model made it."""
+def shipped_or_of_scenes(model, split: str) -> Gallery:
+    """The same, but the shipped gallery if this model has made it."""
     if split == "test":
-        stored = Gallery.load(shipped() / "gallery")
-        if stored.model == model.fingerprint:
-            return stored
+        gallery = Gallery.load(shipped() / "gallery")
+        if gallery.model == model.fingerprint:
+            return gallery
     count = f"{scenes.SPLITS[split][1]:,} {split} scenes"
     print(f"encoding the {count} for this model; index would keep them")
     return of_scenes(model, split)
@@ -65,6 +65,20 @@ def of_scene_captions(model, split: str) -> Gallery:
     """The gallery of the captions of a split of the drawn scenes."""
     texts = [text for captions in scenes.captions_of(split) for text in captions]
     return Gallery.build(encode_texts(model, texts), texts, "caption", model.fingerprint)
+
+
+def picture_finder(photographs: bool) -> Callable:
+    """A function from an item to its picture, if it is a file or a drawn scene, else to its name.
+
+    photographs: no item is a drawn scene, though it may be called like one.
+    """
+
+    def find(item):
+        if Path(str(item)).is_file():
+            return open_image(item)
+        return scenes.picture(item) if not photographs and scenes.is_id(item) else str(item)
+
+    return find
 
 
 def _of_pictures(model, names: list[str], open_picture: Callable) -> Gallery:

@@ -47,58 +47,53 @@ def run(args) -> None:
     from tgdt_mini.encoding import encode_pictures, encode_texts
     from tgdt_mini.photos.feature_folder import finder
     from tgdt_mini.photos.image_io import open_image
-    from tgdt_mini.reports import plots
     from tgdt_mini.reports.choice import stored_settings
+    from tgdt_mini.search.gallery import Gallery
 
+    # the query first: what is wrong with it is said before a gallery is encoded
     query = open_image(args.image) if args.image else args.caption
     model = common.load_model(args.model, args.device)
     load_encoders(model)
     if args.image:
-        query_is, holds, embedding = "image", "caption", encode_pictures(model, [query])
+        query_is, embedding = "image", encode_pictures(model, [query])
     else:
-        query_is, holds, embedding = "caption", "image", encode_texts(model, [query])
+        query_is, embedding = "caption", encode_texts(model, [query])
 
     if args.qdrant:
         gallery = galleries.in_qdrant(model, args.qdrant, args.collection)
     elif args.gallery:
-        gallery = galleries.Gallery.load(args.gallery, expect_model=model.fingerprint)
+        gallery = Gallery.load(args.gallery, expect_model=model.fingerprint)
     elif features:
+        holds = "caption" if args.image else "image"
         gallery = galleries.of_features(model, features, args.split, holds)
     elif args.image:
         common.refuse_scenes(model, "add --features FOLDER, whose captions are searched")
         gallery = galleries.of_scene_captions(model, args.split)
     else:
         common.refuse_scenes(model, "add --features, or --gallery made by index")
-        gallery = galleries.stored_or_of_scenes(model, args.split)
+        gallery = galleries.shipped_or_of_scenes(model, args.split)
 
     settings = stored_settings(model)
     shortlist = settings.shortlist[query_is] if args.shortlist is None else args.shortlist
     hits = gallery.search(embedding, args.k, shortlist, settings.local_weight)
-    items, scores = hits.items[0], hits.scores[0].tolist()
-    print(f"{'rank':>4}  {'score':>6}  {holds}")
-    for rank, (item, score) in enumerate(zip(items, scores), start=1):
-        print(f"{rank:4}  {score:6.3f}  {item}")
 
     if args.image:
-        shown = items
+        picture_of = str
     elif features:
-        shown = [*map(finder(features, args.split), items)]
+        picture_of = finder(features, args.split)
     else:
-        photographs = common.knows_photographs(model)
-        shown = [picture_of(item, photographs) for item in items]
-    plots.hits([query], [shown], None, [scores], args.out / "hits.png")
+        picture_of = galleries.picture_finder(common.knows_photographs(model))
+    show(query, hits, picture_of, args.out / "hits.png")
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
     print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
 
 
-def picture_of(item, photographs: bool):
-    """What a figure shows of an item: its picture if it is a file or a drawn scene, else its name.
+def show(query, hits, picture_of, path: Path) -> None:
+    """Print the hits of one query as a table, and draw what `picture_of` gives for each item."""
+    from tgdt_mini.reports import plots
 
-    photographs: no item is a drawn scene, though it may be called like one.
-    """
-    from tgdt_mini import scenes
-    from tgdt_mini.photos.image_io import open_image
-
-    if Path(str(item)).is_file():
-        return open_image(item)
-    return scenes.picture(item) if not photographs and scenes.is_id(item) else str(item)
+    items, scores = hits.items[0], hits.scores[0].tolist()
+    print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
+    for rank, (item, score) in enumerate(zip(items, scores), start=1):
+        print(f"{rank:4}  {score:6.3f}  {item}")
+    plots.hits([query], [[picture_of(item) for item in items]], None, [scores], path)

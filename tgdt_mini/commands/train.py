@@ -1,4 +1,4 @@
-"""The command `train`: a model of the drawn scenes, or of photographs whose features are there."""
+"""The command `train`: train a model on the drawn scenes, or on features of photographs."""
 
 import argparse
 
@@ -111,7 +111,7 @@ def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
 
 
 def run(args) -> None:
-    """Train; the best model by validation rsum is in --out/model then."""
+    """Train. Afterwards the best model by validation rsum is in --out/model."""
     features = common.checked_features(args.features, args.check_all)
     layers = {"vision": args.vision_layers, "text": args.text_layers}
     if features and args.image_tokens != "regions":
@@ -119,7 +119,7 @@ def run(args) -> None:
             f"--image-tokens {args.image_tokens} is of scenes, but --features are given; "
             "leave it out"
         )
-    if not features and ("top_rate" in args.settings or any(layers.values())):
+    if not features and ("top_rate" in args.settings or set(layers.values()) != {None}):
         raise ValueError(
             "--vision-layers, --text-layers and --top-rate are of pretrained encoders: "
             "add --features FOLDER"
@@ -131,19 +131,17 @@ def run(args) -> None:
 
     defaults = photos.RECIPE if features else SCENES
     config = training_config(defaults, args.quick, args.settings, args.seed)
+    counts, share = common.scene_counts(args.quick), common.QUARTER if args.quick else 1.0
     with distributed.joined(args.device) as device:
-        where = (args.out, device)
         if features:
-            share = common.QUARTER if args.quick else 1.0
             model = photos.train_on_photos(
-                features, config, *where, args.resume, trained=layers, share=share
+                features, config, args.out, device, args.resume, trained=layers, share=share
             )
         else:
-            counts = common.scene_counts(args.quick)
             model = scenes.train_on_scenes(
-                config, *where, args.image_tokens, *counts, resume=args.resume
+                config, args.out, device, args.image_tokens, *counts, resume=args.resume
             )
-    if model is None:  # a process that is not the first one
+    if model is None:  # this is not the first process
         return
     data = ()
     if features:

@@ -27,13 +27,6 @@ def of_files(model, folder: Path) -> Gallery:
     return _of_pictures(model, paths, open_image)
 
 
-def in_qdrant(model, address: str, collection: str):
-    """A collection of Qdrant, which is searched as a Gallery is. ValueError for another model's."""
-    from tgdt_mini.scaling.qdrant import QdrantGallery
-
-    return QdrantGallery.open(address, collection, expect_model=model.fingerprint)
-
-
 def of_features(model, folder: Path, split: str, holds: str) -> Gallery:
     """The gallery of the images or captions (`holds` "image" or "caption") of stored features."""
     from tgdt_mini.runs.photos import encode_split  # which imports all that trains
@@ -65,6 +58,13 @@ def of_scene_captions(model, split: str) -> Gallery:
     """The gallery of the captions of a split of the drawn scenes."""
     texts = [text for captions in scenes.captions_of(split) for text in captions]
     return Gallery.build(encode_texts(model, texts), texts, "caption", model.fingerprint)
+
+
+def in_qdrant(model, address: str, collection: str):
+    """A collection of Qdrant, which is searched as a Gallery is. ValueError for another model's."""
+    from tgdt_mini.scaling.qdrant import QdrantGallery
+
+    return QdrantGallery.open(address, collection, expect_model=model.fingerprint)
 
 
 def picture_finder(photographs: bool) -> Callable:

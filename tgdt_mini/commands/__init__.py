@@ -1,1 +1,1 @@
-"""One file a command: `add_options(parser)` declares its options, `run(args)` does what they say."""
+"""One file a command: `add_options(parser)` declares its options, `run(args)` does its work."""

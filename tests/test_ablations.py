@@ -231,7 +231,7 @@ def test_features_that_are_not_there_fail_before_anything_is_read(tmp_path, caps
     store(tmp_path, "default", 500, **made_with("default", 8))
     nowhere = str(tmp_path / "nowhere")
     assert (
-        cli.main(["ablate", "--recipes", "default", "--out", str(tmp_path), "--features", nowhere])
+        cli.main(["ablate", "--variants", "default", "--out", str(tmp_path), "--features", nowhere])
         == 2
     )
     said = capsys.readouterr()
@@ -257,7 +257,7 @@ def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, c
     monkeypatch.setattr(commands, "QUICK", commands.QUICK | {"train": 70, "other": 20})
     assert (
         cli.main(
-            ["ablate", "--recipes", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]
+            ["ablate", "--variants", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]
         )
         == 0
     )
@@ -272,5 +272,5 @@ def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, c
 
 
 def test_an_unknown_recipe_on_the_command_line_is_one_line_and_exit_code_2(tmp_path, capsys):
-    assert cli.main(["ablate", "--recipes", "nonsense", "--out", str(tmp_path)]) == 2
+    assert cli.main(["ablate", "--variants", "nonsense", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: recipe is 'nonsense'")

@@ -1,6 +1,4 @@
-"""What validation data chooses, hard pairs and the table: on constructed scores with known
-answers.
-"""
+"""Reports: what validation data chooses, hard pairs and the table, on scores with known answers."""
 
 import json
 import math
@@ -18,7 +16,8 @@ from tgdt_mini.evaluation import both_ways
 from tgdt_mini.photos.feature_folder import first_images
 from tgdt_mini.reports import report as reporting
 from tgdt_mini.reports.choice import SearchSettings, stored_settings, tune
-from tgdt_mini.reports.report import assess, hard_pairs, table
+from tgdt_mini.reports.report import assess, hard_pairs
+from tgdt_mini.reports.table import table
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.similarity import mixed_similarity
 
@@ -26,9 +25,7 @@ N = 60
 
 
 def on_a_ring(steps):
-    """N images and N captions: matches are `steps` apart on a ring by global score, first by local
-    score.
-    """
+    """N images and N captions: a match is the best by local score, `steps` away by global score."""
     local = one_hot(torch.arange(N), N + 2).float()[:, None]  # (N, 1, N + 2)
 
     def side(first):
@@ -41,16 +38,15 @@ def on_a_ring(steps):
     return side(0), side(steps)
 
 
-def test_the_weight_is_the_smallest_with_the_best_rsum_and_the_shortlist_the_smallest_that_loses_nothing():
-    choice = tune(
-        *on_a_ring(15), torch.arange(N)
-    )  # 29 or more of the others are nearer; a right angle scores 0
+def test_the_smallest_weight_of_the_best_rsum_and_the_smallest_good_shortlist_are_chosen():
+    # 29 or more of the others are nearer than the match, which is at a right angle and scores 0
+    choice = tune(*on_a_ring(15), torch.arange(N))
     assert choice.local_weight == 1.5  # 0 + 1 x 1 would tie with 1 + 1 x 0
     assert choice.rsums[1.5] == 600 > choice.rsums[1.0] and choice.rsums[8.0] == 600
     assert choice.shortlist == {"image": 50, "caption": 50}
     assert (
-        choice.losses["image"][20] == choice.losses["caption"][20] == 300
-        and choice.losses["caption"][50] == 0
+        choice.lost["image"][20] == choice.lost["caption"][20] == 300
+        and choice.lost["caption"][50] == 0
     )
     near = tune(*on_a_ring(1), torch.arange(N))
     assert near.shortlist == {"image": 5, "caption": 5}
@@ -68,22 +64,22 @@ def test_choices_are_those_of_two_stage_search_itself():
         random_embedding(0, 12, [2, 3, 4] * 4),
         random_embedding(1, 36, [3, 5, 2, 4] * 9),
     )
-    owner = torch.arange(12).repeat_interleave(3)
-    choice = tune(images, captions, owner, weights=(0.5, 2.0), shortlists=(3, 6, 40))
+    caption_image = torch.arange(12).repeat_interleave(3)
+    choice = tune(images, captions, caption_image, local_weights=(0.5, 2.0), shortlists=(3, 6, 40))
     rsums = {
-        weight: both_ways(mixed_similarity(images, captions, weight), owner).rsum
+        weight: both_ways(mixed_similarity(images, captions, weight), caption_image).rsum
         for weight in (0.5, 2.0)
     }
     assert choice.rsums == rsums and choice.local_weight == max(rsums, key=rsums.get)
-    full = both_ways(mixed_similarity(images, captions, choice.local_weight), owner)
+    full = both_ways(mixed_similarity(images, captions, choice.local_weight), caption_image)
     for k in (3, 6, 40):
         i2t = two_stage(images, captions, k, choice.local_weight, query_is="image")
         t2i = two_stage(captions, images, k, choice.local_weight, query_is="caption")
-        cut = both_ways(i2t, owner, t2i_scores=t2i)
-        assert choice.losses["image"][k] == pytest.approx(
+        cut = both_ways(i2t, caption_image, t2i_scores=t2i)
+        assert choice.lost["image"][k] == pytest.approx(
             sum(full.i2t.values()) - sum(cut.i2t.values())
         )
-        assert choice.losses["caption"][k] == pytest.approx(
+        assert choice.lost["caption"][k] == pytest.approx(
             sum(full.t2i.values()) - sum(cut.t2i.values())
         )
 
@@ -92,7 +88,7 @@ def test_the_choice_of_a_model_is_in_its_notes():
     noted = {"local_weight": 2.0, "shortlist": {"image": 10, "caption": 20}}
     choice = stored_settings(SimpleNamespace(notes={"choice": noted}))
     assert (choice.local_weight, choice.shortlist) == (2.0, {"image": 10, "caption": 20})
-    with pytest.raises(ValueError, match="notes hold no choice of shortlist and weight"):
+    with pytest.raises(ValueError, match="no choice of shortlist and local_weight"):
         stored_settings(SimpleNamespace(notes={}))
 
 
@@ -148,7 +144,7 @@ def test_many_hard_pairs_are_scored_as_one_by_one(monkeypatch):
 def judged():
     model = tiny_model().eval()
     model.tokenizer = tokenizer()
-    choice = SearchSettings(1.5, {"image": 20, "caption": 10}, {}, {})
+    choice = SearchSettings(1.5, {"image": 20, "caption": 10})
     return model, assess(model, token_set(), choice, some_scenes(), scenes.oracle("validation", 40))
 
 
@@ -158,13 +154,13 @@ def test_a_report_is_json_and_holds_every_figure(judged):
         "local_weight": 1.5,
         "shortlist": {"image": 20, "caption": 10},
     }
-    owner = token_set().caption_image
+    caption_image = token_set().caption_image
     images, captions = encode(model, token_set())
     mixed = mixed_similarity(images, captions, 1.5)
-    assert report["rows"]["full mixed"] == vars(both_ways(mixed, owner))
+    assert report["rows"]["full mixed"] == vars(both_ways(mixed, caption_image))
     i2t = two_stage(images, captions, 20, 1.5, query_is="image")
     t2i = two_stage(captions, images, 10, 1.5, query_is="caption")
-    assert report["rows"]["two-stage"] == vars(both_ways(i2t, owner, t2i_scores=t2i))
+    assert report["rows"]["two-stage"] == vars(both_ways(i2t, caption_image, t2i_scores=t2i))
     assert report["share_of_oracle"]["local"] == pytest.approx(
         100 * report["rows"]["local"]["t2i"][1] / report["oracle"]["t2i"][1]
     )
@@ -213,6 +209,6 @@ def test_a_report_without_ground_truth_is_a_table_too():
     report = assess(
         model,
         first_images(token_set(), 10),
-        SearchSettings(1.0, {"image": 5, "caption": 5}, {}, {}),
+        SearchSettings(1.0, {"image": 5, "caption": 5}),
     )
     assert not {"oracle", "hard_pairs", "grounding"} & set(report) and "two-stage" in table(report)

@@ -10,7 +10,7 @@ from test_scenes import reader_of_few
 from tgdt_mini import bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
-from tgdt_mini.reports import report as reporting
+from tgdt_mini.reports import table as reporting
 from tgdt_mini.runs import ablations
 from tgdt_mini.scenes.grammar import related
 from tgdt_mini.search.gallery import Gallery

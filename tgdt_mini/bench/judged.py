@@ -48,8 +48,8 @@ def shortlist_loss(images, captions, owner, weight: float) -> dict:
     """
     by_global = global_similarity(images, captions)
     mixed = by_global + weight * local_similarity(images, captions)
-    losses = tune(images, captions, owner, weights=(weight,), shortlists=SHORTLISTS).losses
-    points = {k: losses["image"][k] + losses["caption"][k] for k in SHORTLISTS}
+    lost = tune(images, captions, owner, local_weights=(weight,), shortlists=SHORTLISTS).lost
+    points = {k: lost["image"][k] + lost["caption"][k] for k in SHORTLISTS}
     enough = [k for k in SHORTLISTS if points[k] <= MOST_LOST]
     return {
         "i2t": missed(by_global, mixed, SHORTLISTS),

@@ -1,1 +1,1 @@
-"""The command line, a file a command: its options and what it does with them."""
+"""One file a command: `add_options(parser)` declares its options, `run(args)` does its work."""

@@ -1,183 +1,99 @@
-"""What the commands `index` and `search` do: their options to a gallery, what is asked of it, and
-how hits are shown.
+"""The command `search`: pictures by a caption, or captions by a picture."""
 
-Pictures are the test scenes, files of one's own, or those whose features are in a folder. No
-formula here: a `Gallery` searches (see `retrieval.py`), or Qdrant does (see `scaling/qdrant.py`).
-"""
-
-import warnings
-from functools import partial
 from pathlib import Path
 
-from tgdt_mini import scenes
-from tgdt_mini.embedding import Embedding
-from tgdt_mini.encoders.load import load_encoders
-from tgdt_mini.encoding import encode_pictures, encode_texts
-from tgdt_mini.files.paths import shipped
-from tgdt_mini.photos.encoding import encode_split
-from tgdt_mini.photos.feature_folder import finder
-from tgdt_mini.photos.image_io import open_image
-from tgdt_mini.reports.choice import stored_settings
-from tgdt_mini.search.gallery import Gallery
-
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
+from tgdt_mini.commands import common
 
 
-def index(model, args) -> int:
-    """How many pictures are now in the gallery at --out, and in Qdrant where --qdrant says so."""
-    if args.images and args.features:
-        raise ValueError("--images and --features name two sets of pictures; give one of them")
-    if args.images and args.split != "test":
-        raise ValueError(
-            f"--split is {args.split}, but the pictures of --images have no splits; leave it out"
-        )
-    if args.features:
-        found, names = encode_split(model, args.features, args.split)[:2]
-        gallery = Gallery.build(found, names, "image", model.fingerprint)
-    else:
-        load_encoders(model)
-        gallery = (
-            _encoded(model, _names_of(args.images), open_image)
-            if args.images
-            else _scenes(model, args.split)
-        )
-    gallery.save(args.out)
-    if args.qdrant:
-        from tgdt_mini.scaling.qdrant import QdrantGallery
-
-        there = QdrantGallery.upload(gallery, args.qdrant, args.collection)
-        if more := len(there) - len(gallery):
-            warnings.warn(
-                f"{there.engine} holds {more} item{'s' if more > 1 else ''} more than the gallery, and they are found "
-                "too: name another --collection to leave them out",
-                stacklevel=2,
-            )
-        there.close()
-    return len(gallery)
+def add_options(parser) -> None:
+    common.add_model(parser)
+    query = parser.add_mutually_exclusive_group(required=True)
+    query.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
+    query.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="search the test captions by this picture instead",
+    )
+    pictures = parser.add_mutually_exclusive_group()
+    pictures.add_argument(
+        "--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)"
+    )
+    pictures.add_argument(
+        "--qdrant",
+        metavar="WHERE",
+        help="search in Qdrant instead: a server's address, or a folder",
+    )
+    common.add_collection(parser)
+    common.add_features(parser)
+    parser.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
+    parser.add_argument(
+        "--shortlist",
+        type=int,
+        help="candidates that stage two re-orders (default: the model's choice)",
+    )
 
 
-def asked(args):
-    """The caption, or the picture, to search by. ValueError for options of `search` that do not go
-    together.
-    """
-    if (args.caption is None) == (args.image is None):
-        raise ValueError("give a caption or --image FILE, one of the two")
+def run(args) -> None:
+    """Print the best hits, and draw them in --out/hits.png."""
     if args.k < 1:
         raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
-    if args.image is not None and (args.gallery or args.qdrant):
+    if args.image and (args.gallery or args.qdrant):
         raise ValueError("--gallery and --qdrant hold pictures; with --image captions are searched")
-    if args.gallery and args.qdrant:
-        raise ValueError("--gallery and --qdrant name two galleries to search; give one of them")
-    return args.caption if args.image is None else open_image(args.image)
+    features = common.checked_features(args.features, args.check_all)
 
+    from tgdt_mini.commands import galleries
+    from tgdt_mini.encoders.load import load_encoders
+    from tgdt_mini.encoding import encode_pictures, encode_texts
+    from tgdt_mini.photos.feature_folder import finder
+    from tgdt_mini.photos.image_io import open_image
+    from tgdt_mini.reports.choice import stored_settings
+    from tgdt_mini.search.gallery import Gallery
 
-def search(model, asked, args):
-    """(hits, how many items were searched, a function from an item to what a figure shows of
-    it).
-    """
+    # the query first: what is wrong with it is said before a gallery is encoded
+    query = open_image(args.image) if args.image else args.caption
+    model = common.load_model(args.model, args.device)
     load_encoders(model)
-    chosen, picture_of, stored = stored_settings(model), partial(_shown, model), None
-    if args.features:
-        stored = encode_split(model, args.features, args.split)
-        picture_of = finder(args.features, args.split)
-    if args.image is None:
-        side, gallery, query = (
-            "caption",
-            _pictures(model, stored, args),
-            encode_texts(model, [asked]),
-        )
+    if args.image:
+        query_is, embedding = "image", encode_pictures(model, [query])
     else:
-        side, gallery, query = (
-            "image",
-            _captions(model, stored, args.split),
-            encode_pictures(model, [asked]),
-        )
-    shortlist = args.shortlist if args.shortlist is not None else chosen.shortlist[side]
-    hits = gallery.search(query, args.k, shortlist, chosen.local_weight)
-    return hits, len(gallery), picture_of if side == "caption" else str
+        query_is, embedding = "caption", encode_texts(model, [query])
 
-
-def _pictures(model, stored, args):
-    """The gallery that a caption searches: one that is there, the pictures of a folder of features,
-    or the scenes.
-    """
     if args.qdrant:
-        from tgdt_mini.scaling.qdrant import QdrantGallery
+        gallery = galleries.in_qdrant(model, args.qdrant, args.collection)
+    elif args.gallery:
+        gallery = Gallery.load(args.gallery, expect_model=model.fingerprint)
+    elif features:
+        holds = "caption" if args.image else "image"
+        gallery = galleries.of_features(model, features, args.split, holds)
+    elif args.image:
+        common.refuse_scenes(model, "add --features FOLDER, whose captions are searched")
+        gallery = galleries.of_scene_captions(model, args.split)
+    else:
+        common.refuse_scenes(model, "add --features, or --gallery made by index")
+        gallery = galleries.shipped_or_of_scenes(model, args.split)
 
-        return QdrantGallery.open(args.qdrant, args.collection, expect_model=model.fingerprint)
-    if args.gallery:
-        return Gallery.load(args.gallery, expect_model=model.fingerprint)
-    if stored:
-        return Gallery.build(*stored[:2], "image", model.fingerprint)
-    if model.config.reader == "photos":
-        raise ValueError(
-            "the model knows photographs, and none are given: add --features, or --gallery made by index"
-        )
-    if args.split == "test":
-        ready = Gallery.load(shipped() / "gallery")
-        if ready.model == model.fingerprint:
-            return ready
-    print(
-        f"encoding the {scenes.SPLITS[args.split][1]:,} {args.split} scenes for this model; index would keep them"
-    )
-    return _scenes(model, args.split)
+    settings = stored_settings(model)
+    shortlist = settings.shortlist[query_is] if args.shortlist is None else args.shortlist
+    hits = gallery.search(embedding, args.k, shortlist, settings.local_weight)
 
-
-def _captions(model, stored, split):
-    """The gallery that a picture searches: the captions of a folder of features, or those of a
-    split of the scenes.
-    """
-    if stored:
-        return Gallery.build(*stored[2:], "caption", model.fingerprint)
-    texts = [caption for own in scenes.captions_of(split) for caption in own]
-    return Gallery.build(encode_texts(model, texts), texts, "caption", model.fingerprint)
+    if args.image:
+        picture_of = str
+    elif features:
+        picture_of = finder(features, args.split)
+    else:
+        picture_of = galleries.picture_finder(common.knows_photographs(model))
+    show(query, hits, picture_of, args.out / "hits.png")
+    times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
+    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
 
 
-def _scenes(model, split):
-    """The gallery of a split of the scenes."""
-    return _encoded(
-        model,
-        [scenes.id_of(split, place) for place in range(scenes.SPLITS[split][1])],
-        scenes.picture,
-    )
+def show(query, hits, picture_of, path: Path) -> None:
+    """Print the hits of one query as a table, and draw what `picture_of` gives for each item."""
+    from tgdt_mini.reports import plots
 
-
-def _encoded(model, names, open_one):
-    """The gallery of some pictures, read one by one."""
-    from tqdm import tqdm
-
-    bar = tqdm(names, "encoding", unit=" images", disable=None)  # None: shown on a terminal only
-    groups = _grouped((open_one(name) for name in bar), 100)
-    found = Embedding.cat([encode_pictures(model, group) for group in groups])
-    return Gallery.build(found, names, "image", model.fingerprint)
-
-
-def _names_of(folder):
-    if not folder.is_dir():
-        raise ValueError(f"--images {folder} is not a folder")
-    names = sorted(str(path) for path in folder.iterdir() if path.suffix.lower() in PICTURES)
-    if not names:
-        raise ValueError(f"--images {folder} holds no picture ({', '.join(PICTURES)})")
-    return names
-
-
-def _shown(model, item):
-    """What a figure shows of an item: its picture where there is one, else its name."""
-    if Path(str(item)).is_file():
-        return open_image(item)
-    return (
-        scenes.picture(item)
-        if model.config.reader != "photos" and scenes.is_id(item)
-        else str(item)
-    )
-
-
-def _grouped(things, size):
-    group = []
-    for thing in things:
-        group.append(thing)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+    items, scores = hits.items[0], hits.scores[0].tolist()
+    print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
+    for rank, (item, score) in enumerate(zip(items, scores), start=1):
+        print(f"{rank:4}  {score:6.3f}  {item}")
+    plots.hits([query], [[picture_of(item) for item in items]], None, [scores], path)

@@ -1,12 +1,12 @@
-"""A model judged from every side on one split: recalls, share of the oracle, hard pairs, grounding,
-time.
+"""A model judged from every side on one split, as JSON values.
 
-The shortlist's size and the weight of the local score are chosen by `choose` on validation data,
-and used as they are on test data. Formulas of ranks and recalls are in `evaluation.py`, that of the
-oracle in `scenes/truth.py`.
+Recalls, share of the oracle, hard pairs, grounding, pointing and times; `table.py` prints them. The
+settings of the search come from validation data (`choice.py`) and are never chosen here. Formulas
+of ranks and recalls are in `evaluation.py`, that of the oracle in `scenes/truth.py`.
 """
 
 import time
+from statistics import median_high
 
 import torch
 
@@ -17,65 +17,59 @@ from tgdt_mini.reports.choice import SHORTLISTS, SearchSettings
 from tgdt_mini.reports.grounding import grounding
 from tgdt_mini.reports.pointing import has_places, pointing_game
 from tgdt_mini.retrieval import two_stage
+from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
 
 
 def assess(
     model,
     tokens: TokenSet,
-    choice: SearchSettings,
+    settings: SearchSettings,
     dataset=None,
     oracle=None,
     true_of=None,
     records=None,
     folds: int = 0,
 ) -> dict:
-    """Everything that can be said of a model on a split, as JSON values; `table` prints it.
+    """Everything that can be said of a model on a split. ValueError if the set has no caption.
 
-    dataset: the split's records, for hard pairs (foils) and grounding (boxes, links). oracle: see
-    `scenes.oracle`;
-    true_of: see `grounding`. records: of photographs, for the pointing game where their phrases
-    have boxes. folds: also the mean of so many parts, each searched alone, as COCO 1K is 5 of COCO
-    5K.
-    Raises ValueError if the set has no caption.
+    dataset: the split's scenes, for hard pairs (foils) and grounding (boxes, links). oracle: see
+    `scenes.oracle`. true_of: see `grounding`. records: of photographs, for the pointing game where
+    their phrases have boxes. folds: also the mean of so many parts, each searched alone, as COCO 1K
+    is 5 of COCO 5K.
     """
     began = time.perf_counter()
     images, captions = encode(model, tokens)
     encoding = time.perf_counter() - began
-    owner, weight = tokens.caption_image.to(images.mask.device), choice.local_weight
-    rows, by_global, searching = _rows(images, captions, owner, choice)
-    positives = matches(owner, len(images))
+    caption_image = tokens.caption_image.to(images.mask.device)  # (C,)
+    rows, by_global, searching = _rows(images, captions, caption_image, settings)
+    positives = matches(caption_image, len(images))  # (I, C)
+    items = len(images) + len(captions)
     report = {
         "rows": {name: vars(row) for name, row in rows.items()},
-        "choice": {"local_weight": weight, "shortlist": choice.shortlist},
+        "choice": {"local_weight": settings.local_weight, "shortlist": settings.shortlist},
         "shortlist_recall": {
             "i2t": shortlist_recall(by_global, positives, SHORTLISTS),
             "t2i": shortlist_recall(by_global.T, positives.T, SHORTLISTS),
         },
-        "two_stage_by_shortlist": _curve(images, captions, owner, weight),
+        "two_stage_by_shortlist": _curve(images, captions, caption_image, settings.local_weight),
         "milliseconds": {
-            "encoding, an item": 1000 * encoding / (len(images) + len(captions)),
-            "two stages, a query": 1000 * searching / (len(images) + len(captions)),
+            "encoding, an item": 1000 * encoding / items,
+            "two stages, a query": 1000 * searching / items,
         }
-        | _stage_times(images, captions, choice),
+        | _stage_times(images, captions, settings),
     }
     if folds:
-        parts = [
-            _rows(images[part], captions[mine], owner[mine] - part.start, choice)[0]
-            for part, mine in folds_of(owner, len(images), folds)
-        ]
-        means = {name: mean_of([part[name] for part in parts]) for name in rows}
-        report["mean_of_folds"] = {
-            "folds": folds,
-            "rows": {name: vars(row) for name, row in means.items()},
-        }
+        report["mean_of_folds"] = _mean_of_folds(images, captions, caption_image, settings, folds)
     if oracle:
         report["oracle"] = oracle
         report["share_of_oracle"] = {
             name: 100 * row.t2i[1] / oracle["t2i"][1] for name, row in rows.items()
         }
     if dataset is not None:
-        report["hard_pairs"] = hard_pairs(model, images, captions, tokens, dataset["foils"], weight)
+        report["hard_pairs"] = hard_pairs(
+            model, images, captions, tokens, dataset["foils"], settings.local_weight
+        )
         report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
     if records is not None and has_places(records):
         report["pointing"] = pointing_game(
@@ -84,84 +78,27 @@ def assess(
     return report
 
 
-def _rows(images, captions, owner, choice):
-    """({way of scoring: BothWays}, global scores (I, C), seconds of two-stage search)."""
-    by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
-    full = {
-        "global": by_global,
-        "local": by_local,
-        "full mixed": by_global + choice.local_weight * by_local,
-    }
-    rows = {name: both_ways(scores, owner) for name, scores in full.items()}
-    began = time.perf_counter()
-    i2t = two_stage(
-        images, captions, choice.shortlist["image"], choice.local_weight, query_is="image"
-    )
-    t2i = two_stage(
-        captions, images, choice.shortlist["caption"], choice.local_weight, query_is="caption"
-    )
-    searching = time.perf_counter() - began
-    return rows | {"two-stage": both_ways(i2t, owner, t2i_scores=t2i)}, by_global, searching
-
-
-def _curve(images, captions, owner, weight):
-    """rsum of two-stage search for each shortlist size."""
-    found = {}
-    for k in SHORTLISTS:
-        i2t = two_stage(images, captions, k, weight, query_is="image")
-        t2i = two_stage(captions, images, k, weight, query_is="caption")
-        found[k] = both_ways(i2t, owner, t2i_scores=t2i).rsum
-    return found
-
-
-def _stage_times(images, captions, choice):
-    """Milliseconds a caption query, one query at a time, median of 30: each stage, and scoring
-    everything instead.
-    """
-    from tgdt_mini.search.gallery import Gallery
-
-    gallery = Gallery.build(images, list(range(len(images))))
-    times = {"shortlist": [], "rerank": [], "scoring everything": []}
-    for row in range(min(30, len(captions))):
-        query = captions[[row]].to("cpu")
-        hits = gallery.search(query, 10, choice.shortlist["caption"], choice.local_weight)
-        times["shortlist"].append(hits.seconds["shortlist"])
-        times["rerank"].append(hits.seconds["rerank"])
-        began = time.perf_counter()
-        mixed_similarity(images, captions[[row]], choice.local_weight)
-        times["scoring everything"].append(time.perf_counter() - began)
-    return {
-        f"{name}, a caption": 1000 * sorted(each)[len(each) // 2] for name, each in times.items()
-    }
-
-
 def hard_pairs(
     model, images, captions, tokens: TokenSet, foils, local_weight: float
 ) -> dict[str, float]:
-    """Percent of foils that score below their true caption on its image, for each score, and how
-    many there are.
+    """{score: percent of foils that score below their true caption on its image, "pairs": count}.
 
-    foils: I lists with one str a caption, "" for none. A tie is an error. Half is chance.
+    A foil is a caption made wrong by one change. foils: I lists with one str a caption, "" for
+    none. A tie is an error of the model; half is chance. ValueError if there is no foil.
     """
-    flat = [foil for own in foils for foil in own]
-    rows = [row for row, foil in enumerate(flat) if foil]
+    flat = [foil for foils_of_image in foils for foil in foils_of_image]
+    rows = [row for row, foil in enumerate(flat) if foil]  # P pairs
     if not rows:
         raise ValueError("foils holds no foil; hard pairs need at least one")
     device = images.mask.device
     false = encode_texts(model, [flat[row] for row in rows])
-    picture = images[tokens.caption_image[rows].to(device)]
+    images = images[tokens.caption_image[rows].to(device)]
     true = captions[torch.tensor(rows, device=device)]
 
-    def margins(score):
-        return torch.cat(
-            [
-                (
-                    score(picture[i : i + 50], true[i : i + 50])
-                    - score(picture[i : i + 50], false[i : i + 50])
-                ).diagonal()
-                for i in range(0, len(rows), 50)
-            ]
-        )
+    def margins(score):  # (P,); fifty pairs at a time, and of their (50, 50) scores the diagonal
+        parts = [slice(start, start + 50) for start in range(0, len(rows), 50)]
+        differences = [score(images[p], true[p]) - score(images[p], false[p]) for p in parts]
+        return torch.cat([difference.diagonal() for difference in differences])
 
     by_global, by_local = margins(global_similarity), margins(local_similarity)
     wins = {
@@ -169,94 +106,61 @@ def hard_pairs(
         "local": by_local,
         "two-stage": by_global + local_weight * by_local,
     }
-    return {name: 100 * float((margin > 0).float().mean()) for name, margin in wins.items()} | {
-        "pairs": len(rows)
+    percents = {name: 100 * float((margin > 0).float().mean()) for name, margin in wins.items()}
+    return percents | {"pairs": len(rows)}
+
+
+def _rows(images, captions, caption_image, settings):
+    """({way of scoring: BothWays}, global scores (I, C), seconds of two-stage search)."""
+    by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
+    scores = {
+        "global": by_global,
+        "local": by_local,
+        "full mixed": by_global + settings.local_weight * by_local,
     }
+    rows = {name: both_ways(each, caption_image) for name, each in scores.items()}
+    began = time.perf_counter()
+    i2t, t2i = _two_stage_scores(images, captions, settings.shortlist, settings.local_weight)
+    searching = time.perf_counter() - began
+    rows["two-stage"] = both_ways(i2t, caption_image, t2i_scores=t2i)
+    return rows, by_global, searching
 
 
-def table(report: dict) -> str:
-    """The report as text: a line for each way of scoring, then what stands beside it."""
-    lines = [f"{'':12}{'image -> text':^24}{'text -> image':^24}{'rsum':>7}"]
-    lines.append(f"{'':12}" + "".join(f"{name:>8}" for name in ("R@1", "R@5", "R@10") * 2))
-    lines += _lines(report["rows"])
-    if "oracle" in report:
-        figures = [*report["oracle"]["i2t"].values(), *report["oracle"]["t2i"].values()]
-        lines.append(
-            f"{'oracle':12}"
-            + "".join(f"{value:8.1f}" for value in figures)
-            + f"{sum(figures):8.1f}"
-        )
-    if "mean_of_folds" in report:
-        folds = report["mean_of_folds"]
-        lines += [
-            "",
-            f"the mean of {folds['folds']} folds, in order, each searched alone:",
-            *_lines(folds["rows"]),
-        ]
-    choice = report["choice"]
-    k = choice["shortlist"]
-    lines += [
-        "",
-        f"shortlists {k['caption']} images for a caption, {k['image']} captions for an image, local weight "
-        f"{choice['local_weight']:g}: chosen on validation data",
+def _two_stage_scores(images, captions, shortlist, local_weight):
+    """Scores (I, C) of a search by images and (C, I) of one by captions."""
+    i2t = two_stage(images, captions, shortlist["image"], local_weight, query_is="image")
+    t2i = two_stage(captions, images, shortlist["caption"], local_weight, query_is="caption")
+    return i2t, t2i
+
+
+def _curve(images, captions, caption_image, local_weight):
+    """{K: rsum of two-stage search with a shortlist of K}"""
+    curve = {}
+    for k in SHORTLISTS:
+        i2t, t2i = _two_stage_scores(images, captions, {"image": k, "caption": k}, local_weight)
+        curve[k] = both_ways(i2t, caption_image, t2i_scores=t2i).rsum
+    return curve
+
+
+def _mean_of_folds(images, captions, caption_image, settings, folds):
+    parts = [
+        _rows(images[rows], captions[of_rows], caption_image[of_rows] - rows.start, settings)[0]
+        for rows, of_rows in folds_of(caption_image, len(images), folds)
     ]
-    if "captions_each" in report:
-        lines.append(_protocol(report["captions_each"]))
-    kept = report["shortlist_recall"]["t2i"]
-    lines.append(
-        "text -> image recall of stage one: "
-        + ", ".join(f"{100 if v > 99.995 else v:.1f}% at {k}" for k, v in kept.items())
-    )
-    if "share_of_oracle" in report:
-        share = ", ".join(
-            f"{name} {value:.1f}%" for name, value in report["share_of_oracle"].items()
-        )
-        lines.append(f"share of the oracle's text -> image R@1: {share}")
-    if "hard_pairs" in report:
-        pairs = report["hard_pairs"]
-        shown = ", ".join(f"{name} {pairs[name]:.1f}%" for name in ("global", "local", "two-stage"))
-        lines.append(f"hard pairs told apart ({pairs['pairs']}): {shown}")
-    if "grounding" in report:
-        ground = report["grounding"]
-        best = (
-            f", at best {ground['possible']:.1f}%" if "possible" in ground else ""
-        )  # older reports do not tell
-        lines.append(
-            f"words that pick a region of their object ({ground['words']}): {ground['right']:.1f}%, "
-            f"at random {ground['chance']:.1f}%{best}"
-        )
-        if "true" in ground:
-            lines.append(
-                f"words that pick an object of which they are true, meant or not: {ground['true']:.1f}%"
-            )
-    if "pointing" in report:
-        game = report["pointing"]
-        counted = (
-            f"{game['word pieces']} word pieces, {game['phrases with a box']} phrases with a box"
-        )
-        lines.append(
-            f"pointing game ({counted}): words {game['words']:.1f}%, phrases {game['phrases']:.1f}%, "
-            f"the picture's centre {game['centre']:.1f}%, at random {game['random']:.1f}%"
-        )
-    times = ", ".join(f"{name} {value:.2f}" for name, value in report["milliseconds"].items())
-    lines.append(f"milliseconds: {times}")
-    return "\n".join(lines)
+    means = {name: mean_of([part[name] for part in parts]) for name in parts[0]}
+    return {"folds": folds, "rows": {name: vars(mean) for name, mean in means.items()}}
 
 
-def _lines(rows):
-    figures = {name: [*row["i2t"].values(), *row["t2i"].values()] for name, row in rows.items()}
-    return [
-        f"{name:12}" + "".join(f"{value:8.1f}" for value in figures[name]) + f"{row['rsum']:8.1f}"
-        for name, row in rows.items()
-    ]
-
-
-def _protocol(each):
-    """One line on what was counted. each: {captions of an image: how many images have so many}."""
-    each = dict(sorted((int(count), images) for count, images in each.items()))
-    images, captions = sum(each.values()), sum(count * images for count, images in each.items())
-    told = f"{images:,} images and {captions:,} captions, each a query; an image is found by any of its own"
-    if list(each) == [5]:
-        return f"{told}, which are 5"
-    counts = ", ".join(f"{count} for {images:,}" for count, images in each.items())
-    return f"{told}, which are not 5 for all ({counts}): no figure to compare with those over 5"
+def _stage_times(images, captions, settings):
+    """Milliseconds of one caption query, median of 30: each stage, and scoring everything."""
+    gallery, k = Gallery.build(images, list(range(len(images)))), settings.shortlist["caption"]
+    seconds = {"shortlist": [], "rerank": [], "scoring everything": []}
+    for row in range(min(30, len(captions))):
+        query = captions[[row]]
+        hits = gallery.search(query.to("cpu"), 10, k, settings.local_weight)
+        began = time.perf_counter()
+        mixed_similarity(images, query, settings.local_weight)
+        took = hits.seconds | {"scoring everything": time.perf_counter() - began}
+        for stage, values in seconds.items():
+            values.append(took[stage])
+    return {f"{stage}, a caption": 1000 * median_high(values) for stage, values in seconds.items()}

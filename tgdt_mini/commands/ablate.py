@@ -1,0 +1,49 @@
+"""The command `ablate`: train and judge the default without each of its parts, over some seeds."""
+
+from pathlib import Path
+
+from tgdt_mini.commands import common
+
+
+def add_options(parser) -> None:
+    parser.set_defaults(out=Path("runs/ablations"), stopped=common.AGAIN)
+    variants = parser.add_argument(
+        "--variants", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)'
+    )
+    parser.add_argument("--recipes", action=common.OldName, new=variants)
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed"
+    )
+    parser.add_argument("--epochs", type=int, help="default 8, with --quick 2")
+    common.add_features(parser, "on photographs", split=False)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a quarter of the data, one seed, few epochs: does it run?",
+    )
+
+
+def run(args) -> None:
+    """Train and judge what has no report in --out yet, and print the table of all reports."""
+    features = common.checked_features(args.features, args.check_all)
+
+    from tgdt_mini.runs import ablations
+
+    seeds, epochs, share = ablations.SEEDS, ablations.EPOCHS, 1.0
+    if args.quick:
+        seeds, epochs, share = (args.seed,), 2, common.QUARTER
+    ablations.run(
+        args.out,
+        args.variants or ablations.names_for(features),
+        args.seeds or seeds,
+        epochs if args.epochs is None else args.epochs,
+        args.device,
+        *common.scene_counts(args.quick),
+        features=features,
+        share=share,
+    )
+    print(ablations.table(ablations.read(args.out)))
+    print(
+        f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are "
+        "trained"
+    )

@@ -1,0 +1,44 @@
+"""The command `bench`: measure what is fast, beside its peers, on this machine."""
+
+from tgdt_mini import bench
+
+
+def add_options(parser) -> None:
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="the smallest size, few repeats: does it run?"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PART",
+        default=[],
+        help=f"measure these again ({', '.join(bench.PARTS)}); the rest stays as in --out",
+    )
+    parser.add_argument(
+        "--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes"
+    )
+
+
+def run(args) -> None:
+    """Measure, print the tables, and write them to --out as JSON and Markdown, with a figure."""
+    from tgdt_mini.bench.tables import table
+    from tgdt_mini.files.whole import write_report, write_whole
+    from tgdt_mini.reports import plots
+
+    path, million = args.out / "bench.json", args.million or "million" in args.only
+    before = bench.read(path) if args.only else None
+    report = bench.run(
+        args.sizes or bench.SIZES,
+        args.quick,
+        args.out if million else None,
+        True,
+        args.only,
+        before,
+    )
+    write_report(path, report)
+    write_whole(args.out / "bench.md", table(report) + "\n")
+    plots.search_times(report, args.out / "search_times.png")
+    print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")

@@ -1,0 +1,35 @@
+"""The command `evaluate`: judge a model on test data, scenes or photographs."""
+
+from tgdt_mini.commands import common
+
+
+def add_options(parser) -> None:
+    common.add_model(parser)
+    common.add_features(parser)
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K",
+    )
+
+
+def run(args) -> None:
+    """Print the report of a model, and write it to --out/results.json."""
+    features = common.checked_features(args.features, args.check_all)
+    if args.folds and not features:
+        raise ValueError("--folds is given, but no features are: add --features FOLDER")
+
+    from tgdt_mini.files.whole import write_report
+    from tgdt_mini.reports.table import table
+    from tgdt_mini.runs import photos, scenes
+
+    model = common.load_model(args.model, args.device)
+    if features:
+        report = photos.assess_on_photos(model, features, args.split, args.folds)
+    else:
+        common.refuse_scenes(model, "add --features FOLDER")
+        report, _, _ = scenes.assess_on_scenes(model, args.split)
+    write_report(args.out / "results.json", report)
+    print(f"{table(report)}\n\nas JSON in {args.out}/results.json")

@@ -1,0 +1,150 @@
+"""The command `train`: train a model on the drawn scenes, or on features of photographs."""
+
+import argparse
+
+from tgdt_mini.commands import common
+
+SCENES = {"hard_captions": 1.0}  # what differs from TrainingConfig's defaults on drawn scenes
+# option: (field of TrainingConfig, what the option takes, help)
+# It takes a value of a type, one of some words, or nothing: then it stands for the value here.
+SETTINGS = {
+    "epochs": (
+        "epochs",
+        int,
+        f"default 30, demo 16, photographs 20, --quick {common.QUICK['epochs']}",
+    ),
+    "batch": ("batch", int, "pairs in a step, of all processes (default 64, photographs 512)"),
+    "learning-rate": (
+        "learning_rate",
+        float,
+        "after the warm-up (default 0.001, photographs 0.0003)",
+    ),
+    "start": ("start", ("random", "correlation"), "first weights; correlation: for photographs"),
+    "schedule": ("schedule", ("joint", "staged"), "staged: local terms first, then global layers"),
+    "contrastive": (
+        "contrastive",
+        ("curriculum", "hardest", "mean", "info_nce"),
+        "negatives of a pair; curriculum: all of them first, then the hardest (default curriculum, "
+        "photographs hardest)",
+    ),
+    "no-intra": ("use_intra", False, "without the intra-modal consistency term"),
+    "no-global": ("use_global", False, "without the contrastive term on global scores"),
+    "no-local": ("use_local", False, "without the contrastive term on local scores"),
+    "no-hard-captions": ("hard_captions", 0.0, "without negatives made of a caption's own words"),
+    "patience": ("patience", int, "stop after so many epochs without a better validation rsum"),
+    "precision": (
+        "precision",
+        ("auto", "fp32", "bf16", "fp16"),
+        "auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another",
+    ),
+    "chunk": ("chunk", int, "pairs embedded at a time: less memory, one more forward pass"),
+    "compile": ("compile", True, "by torch.compile: a slow first step, for a GPU"),
+}
+OLD_NAMES = {"schedule": "recipe", "contrastive": "inter"}
+
+
+class Setting(argparse.Action):
+    """Puts an option's value into args.settings, under the name of its field."""
+
+    def __call__(self, parser, args, value, option_string=None):
+        value = self.const if self.nargs == 0 else value
+        args.settings = args.settings | {self.dest: value}
+
+
+def add_setting(parser, name: str, field: str, takes, text: str) -> None:
+    """Add an option whose value goes to args.settings[field]."""
+    if isinstance(takes, type):
+        form = {"type": takes}
+    elif isinstance(takes, tuple):
+        form = {"choices": takes}
+    else:
+        form = {"nargs": 0, "const": takes}
+    option = parser.add_argument(
+        f"--{name}", dest=field, action=Setting, default=argparse.SUPPRESS, help=text, **form
+    )
+    if name in OLD_NAMES:
+        parser.add_argument(f"--{OLD_NAMES[name]}", action=common.OldName, new=option)
+
+
+def add_training_options(parser) -> None:
+    """Add what `train` and `demo` share. args.settings is {field of TrainingConfig: value}."""
+    parser.set_defaults(settings={}, stopped=common.RESUME)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a quarter of the data, few epochs: does it run at all?",
+    )
+    for name, (field, takes, text) in SETTINGS.items():
+        add_setting(parser, name, field, takes, text)
+    parser.add_argument(
+        "--image-tokens",
+        default="regions",
+        choices=("regions", "patches"),
+        help="things found in the pixels (default), or a grid",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with --out, in any number of processes"
+    )
+
+
+def add_options(parser) -> None:
+    add_training_options(parser)
+    common.add_features(parser, "train on photographs", split=False)
+    for name in ("vision", "text"):
+        parser.add_argument(
+            f"--{name}-layers",
+            type=int,
+            metavar="N",
+            help=f"of the {name} encoder's layers that extract left to be trained, only the last N "
+            "(default: all of them)",
+        )
+    top_rate = "learning rate of these layers, as a share of --learning-rate (default 0.05)"
+    add_setting(parser, "top-rate", "top_rate", float, top_rate)
+
+
+def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
+    """A TrainingConfig: what was asked for, else what --quick means, else the data's defaults."""
+    from tgdt_mini.training_config import TrainingConfig
+
+    few = {"epochs": common.QUICK["epochs"]} if quick else {}
+    return TrainingConfig(**(defaults | few | settings | {"seed": seed}))
+
+
+def run(args) -> None:
+    """Train. Afterwards the best model by validation rsum is in --out/model."""
+    features = common.checked_features(args.features, args.check_all)
+    layers = {"vision": args.vision_layers, "text": args.text_layers}
+    if features and args.image_tokens != "regions":
+        raise ValueError(
+            f"--image-tokens {args.image_tokens} is of scenes, but --features are given; "
+            "leave it out"
+        )
+    if not features and ("top_rate" in args.settings or set(layers.values()) != {None}):
+        raise ValueError(
+            "--vision-layers, --text-layers and --top-rate are of pretrained encoders: "
+            "add --features FOLDER"
+        )
+
+    from tgdt_mini.photos.feature_folder import encoders_of
+    from tgdt_mini.runs import photos, scenes
+    from tgdt_mini.scaling import distributed
+
+    defaults = photos.PHOTO_DEFAULTS if features else SCENES
+    config = training_config(defaults, args.quick, args.settings, args.seed)
+    counts, share = common.scene_counts(args.quick), common.QUARTER if args.quick else 1.0
+    with distributed.joined(args.device) as device:
+        if features:
+            model = photos.train_on_photos(
+                features, config, args.out, device, args.resume, trained=layers, share=share
+            )
+        else:
+            model = scenes.train_on_scenes(
+                config, args.out, device, args.image_tokens, *counts, resume=args.resume
+            )
+    if model is None:  # this is not the first process
+        return
+    data = ()
+    if features:
+        split = "test" if "test" in encoders_of(features)["splits"] else "validation"
+        data = common.feature_args(features, split)
+    print(f"next: {common.shell_line('evaluate', '--model', args.out / 'model', *data)}")

@@ -1,5 +1,7 @@
 """Detectors' region features: layouts, boxes, and files that do not fit."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from tgdt_mini.data import ImageTokens
-from tgdt_mini.photos.detections import Detections, as_fractions
+from tgdt_mini.photos.detections import Detections, as_fractions, read_sizes
 from tgdt_mini.photos.image_io import size_finder
 
 SIZE = (400, 300)
@@ -112,6 +114,22 @@ def test_a_size_comes_from_the_file_or_else_from_the_picture(tmp_path):
     _, found = Detections(tmp_path, size_of=size_of).read(["a.jpg", "b.jpg", "c.jpg"])
     for fractions in found:
         np.testing.assert_allclose(fractions, boxes / np.tile(SIZE, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ours", "coco"])
+def test_sizes_are_read_from_json(form, tmp_path):
+    content = {"a.jpg": [640, 480]}
+    if form == "coco":
+        content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]}
+    (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_sizes(tmp_path / "sizes.json") == {"a.jpg": (640, 480)}
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"a.jpg": 5}', '{"images": [{}]}'])
+def test_sizes_that_cannot_be_read_are_named(content, tmp_path):
+    (tmp_path / "sizes.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"sizes .*sizes\.json cannot be read"):
+        read_sizes(tmp_path / "sizes.json")
 
 
 def test_pixels_become_fractions_and_rounding_is_cut_off():

@@ -1,4 +1,4 @@
-"""Pictures from files and records: every kind becomes RGB and upright, what is no picture is named."""
+"""Pictures from files and records: all become RGB and upright, what is no picture is named."""
 
 import io
 import struct

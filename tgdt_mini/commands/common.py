@@ -12,20 +12,7 @@ import time
 
 DEMO_EPOCHS, QUICK = 16, dict(epochs=6, train=1500, other=250)
 QUARTER = 0.25  # of photographs, for --quick
-
-
-def run_extract(args):
-    from tgdt_mini.commands import extract as extraction
-    from tgdt_mini.photos import feature_folder
-
-    sizes = ", ".join(f"{len(records)} {split}" for split, records in extraction.run(args).items())
-    print(f"features of {sizes} pictures are in {args.out}/")
-    there = feature_folder.encoders_of(args.out)["splits"]
-    missing = [split for split in ("train", "validation") if split not in there]
-    if missing:
-        print(f"next: extract {' and '.join(missing)} into the same folder, too, which train needs")
-    else:
-        print(f"next: {_line('train', '--features', args.out, '--out', 'runs/photos')}")
+AGAIN = "; what is whole in {out} is kept, go on with the same command"
 
 
 def run_train(args):
@@ -38,7 +25,7 @@ def run_train(args):
                 args.features,
                 "test" if "test" in encoders_of(args.features)["splits"] else "validation",
             )
-        print(f"next: {_line('evaluate', '--model', args.out / 'model', *data)}")
+        print(f"next: {shell_line('evaluate', '--model', args.out / 'model', *data)}")
 
 
 def run_demo(args):
@@ -67,8 +54,8 @@ def run_demo(args):
         f"{name}.png" for name in figures if (args.out / f"{name}.png").is_file()
     ]  # there may be no miss to show
     print(f"figures: {', '.join(drawn)}")
-    print(f"next: {_line('search', tokens.captions[0], '--model', args.out / 'model')}")
-    print(f"      {_line('evaluate')}      (the shipped model, trained longer)")
+    print(f"next: {shell_line('search', tokens.captions[0], '--model', args.out / 'model')}")
+    print(f"      {shell_line('evaluate')}      (the shipped model, trained longer)")
 
 
 def run_evaluate(args):
@@ -127,7 +114,7 @@ def run_index(args):
     of_model = ("--model", args.model) if args.model else ()
     data = _of(args.features, args.split) if args.features else ()
     print(f"{count} pictures are in {args.out}/")
-    print(f"next: {_line('search', example, '--gallery', args.out, *of_model, *data)}")
+    print(f"next: {shell_line('search', example, '--gallery', args.out, *of_model, *data)}")
 
 
 def run_search(args):
@@ -244,7 +231,7 @@ def _of(features, split):
     return "--features", features, *(("--split", split) if split != "test" else ())
 
 
-def _line(*words):
+def shell_line(*words):
     """A command line of this program, to be copied; what has spaces in it is quoted as this system
     wants it.
     """

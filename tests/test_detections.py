@@ -1,6 +1,6 @@
-"""Detectors' region features: the layouts that are understood, box geometry, and files that do not
-fit.
-"""
+"""Detectors' region features: layouts, boxes, and files that do not fit."""
+
+import json
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from tgdt_mini.data import ImageTokens
-from tgdt_mini.photos.detections import Detections, as_fractions
-from tgdt_mini.photos.image_io import picture_sizes
+from tgdt_mini.photos.detections import Detections, as_fractions, read_sizes
+from tgdt_mini.photos.image_io import size_finder
 
 SIZE = (400, 300)
 BOX = np.array([[9, 9, 99, 99]])
@@ -60,7 +60,6 @@ def reader(folder, layout, **options):
 def test_every_layout_gives_features_and_boxes_that_make_a_batch(layout, tmp_path):
     known = [write(tmp_path, "a", layout, 10, seed=1), write(tmp_path, "b", layout, 100, seed=2)]
     found = reader(tmp_path, layout)
-    assert len(found) == 2
     found.check(["a.jpg", "b.jpg"])
     features, boxes = found.read(["b.jpg", "a.jpg"])
     for (wanted, places), one, box in zip(known[::-1], features, boxes):
@@ -86,22 +85,51 @@ def test_files_are_found_by_stem_or_by_coco_s_number(image_id, file, tmp_path):
     assert (Detections(tmp_path).read([image_id])[0][0] == known).all()
 
 
-def test_files_may_be_called_anything_when_told(tmp_path):
+def test_files_may_be_called_by_other_names_or_numbers(tmp_path):
     """TERAN's features of Flickr30K are called by the picture's place in Karpathy's file."""
     known = [write(tmp_path, str(place), "fractions", seed=place)[0] for place in range(2)]
-    found = Detections(tmp_path, names={"1.jpg": 0, "9.jpg": 1})
-    found.check(["1.jpg", "9.jpg"])
-    features, _ = found.read(["9.jpg", "1.jpg"])
-    assert (features[0] == known[1]).all() and (features[1] == known[0]).all()
+    numbers, image_ids = {"1.jpg": 0, "9.jpg": 1}, ["1.jpg", "9.jpg"]
+    by_number = Detections(tmp_path)
+    by_number.use_numbers(numbers, image_ids)
+    for found in (Detections(tmp_path, names=numbers), by_number):
+        found.check(image_ids)
+        features, _ = found.read(image_ids)
+        assert (features[0] == known[0]).all() and (features[1] == known[1]).all()
+    by_id = Detections(tmp_path)
+    by_id.use_numbers({"0.jpg": 1, "1.jpg": 0}, ["0.jpg", "1.jpg"])  # ids find all of them
+    assert (by_id.read(["0.jpg"])[0][0] == known[0]).all()
 
 
-def test_sizes_may_come_from_the_pictures(tmp_path):
-    Picture.new("RGB", SIZE).save(tmp_path / "a.jpg")
-    records = Dataset.from_dict({"image": [str(tmp_path / "a.jpg")], "image_id": ["a.jpg"]})
-    sizes = picture_sizes(records.cast_column("image", Image()))
-    _, places = write(tmp_path / "found", "a", "beside")
-    _, (boxes,) = Detections(tmp_path / "found", sizes=sizes).read(["a.jpg"])
-    np.testing.assert_allclose(boxes, places, atol=1e-6)
+def test_a_size_comes_from_the_file_or_else_from_the_picture(tmp_path):
+    """Files may hold sizes of shape () or (1,), and some none."""
+    features, boxes = regions(12)
+    arrays = {"feat": features, "bbox": boxes}
+    width, height = SIZE
+    np.savez(tmp_path / "a.npz", **arrays, image_w=[width], image_h=np.array([height]))
+    np.savez(tmp_path / "b.npz", **arrays, image_w=width, image_h=height)
+    np.savez(tmp_path / "c.npz", **arrays)
+    Picture.new("RGB", SIZE).save(tmp_path / "c.jpg")
+    records = Dataset.from_dict({"image": [str(tmp_path / "c.jpg")], "image_id": ["c.jpg"]})
+    size_of = size_finder({"test": records.cast_column("image", Image())})
+    _, found = Detections(tmp_path, size_of=size_of).read(["a.jpg", "b.jpg", "c.jpg"])
+    for fractions in found:
+        np.testing.assert_allclose(fractions, boxes / np.tile(SIZE, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["ours", "coco"])
+def test_sizes_are_read_from_json(form, tmp_path):
+    content = {"a.jpg": [640, 480]}
+    if form == "coco":
+        content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 640, "height": 480}]}
+    (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
+    assert read_sizes(tmp_path / "sizes.json") == {"a.jpg": (640, 480)}
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"a.jpg": 5}', '{"images": [{}]}'])
+def test_sizes_that_cannot_be_read_are_named(content, tmp_path):
+    (tmp_path / "sizes.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"sizes .*sizes\.json cannot be read"):
+        read_sizes(tmp_path / "sizes.json")
 
 
 def test_pixels_become_fractions_and_rounding_is_cut_off():
@@ -112,7 +140,7 @@ def test_pixels_become_fractions_and_rounding_is_cut_off():
 @pytest.mark.parametrize(
     "box, message",
     [
-        ((0, 0, 102, 50), "box .* of x is outside its size of 100 x 200; is it its own"),
+        ((0, 0, 102, 50), "box .* of x is outside its size of 100 x 200"),
         ((-2, 0, 50, 50), "outside"),
         ((0, 0, 50, 202), "outside"),
         ((0, np.nan, 50, 50), "outside"),
@@ -164,7 +192,7 @@ def test_fractions_beyond_the_picture_are_errors_too():
         ),
         (
             dict(feat=np.ones((1, 2048)), bbox=BOX),
-            r"boxes in pixels \(up to 99\), but its size is not known: give sizes",
+            "image a.jpg has boxes in pixels, but its size is not known: give sizes",
         ),
         (
             dict(feat=np.ones((1, 2048)), bbox=BOX, image_w=50, image_h=100),
@@ -210,12 +238,12 @@ def test_features_and_pictures_must_belong_together(tmp_path):
     with pytest.raises(ValueError, match="^image c.jpg has no features"):
         found.read(["c.jpg"])
     with pytest.raises(
-        ValueError, match=r"^1 feature files of .* belong to no image, such as stray\.npz; give the"
+        ValueError, match=r"^1 feature files of .* belong to no image, such as stray\.npz"
     ):
         found.check(["a.jpg", "b.jpg"])
     with pytest.raises(
         ValueError,
-        match=r"^images a.jpg and a.png would share .*a\.npz; give each its own in names$",
+        match=r"^images a.jpg and a.png would share .*a\.npz; name the file of each",
     ):
         found.check(["a.jpg", "a.png", "b.jpg"])
 

@@ -1,6 +1,4 @@
-"""Flickr30k Entities: sentences and boxes from the official files, given to the captions that they
-belong to.
-"""
+"""Flickr30k Entities: sentences and boxes from the official files, given to their captions."""
 
 import os
 from pathlib import Path
@@ -19,7 +17,7 @@ SENTENCES = [
     "[/EN#1/people Two men] carry [/EN#2/other a door] .",
     "[/EN#0/notvisual The work] is hard for [/EN#1/people men] on [/EN#3/vehicles/scene a boat] .",
 ]
-OBJECTS = [
+OBJECTS = [  # chain ids and their boxes; a scene has none
     (["1"], [(1, 1, 100, 100)]),
     (["1"], [(50, 20, 60, 40)]),
     (["2"], [(20, 10, 200, 90)]),
@@ -46,12 +44,7 @@ def annotation(*objects, width=200, height=100):
 
 
 def annotated(folder, name="7", sentences=SENTENCES, xml=None):
-    xml = xml or annotation(
-        (["1"], [(1, 1, 100, 100)]),
-        (["1"], [(50, 20, 60, 40)]),
-        (["2"], [(20, 10, 200, 90)]),
-        (["3"], []),
-    )
+    xml = xml or annotation(*OBJECTS)
     for place, content in (("Sentences", "\n".join(sentences) + "\n"), ("Annotations", xml)):
         path = folder / place / f"{name}{'.txt' if place == 'Sentences' else '.xml'}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,13 +151,9 @@ def test_damaged_annotations_are_named(spoil, message, tmp_path):
 
 
 def test_missing_annotations_are_named(tmp_path):
-    with pytest.raises(
-        ValueError, match="has no Annotations/; give the one with Annotations/ and Sentences/"
-    ):
+    with pytest.raises(ValueError, match="folder .* has no Annotations/"):
         add_phrases(records("7.jpg"), tmp_path)
-    with pytest.raises(
-        ValueError, match="annotates none of the pictures; their image ids must be Flickr's numbers"
-    ):
+    with pytest.raises(ValueError, match="folder .* annotates none of the pictures"):
         add_phrases(records("COCO_val2014_000000000007.jpg"), annotated(tmp_path))
     (tmp_path / "Annotations" / "7.xml").unlink()
     with pytest.raises(ValueError, match=r"7\.xml cannot be read .*; unpack the annotations again"):

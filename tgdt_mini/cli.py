@@ -10,12 +10,18 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
-from tgdt_mini.commands import ablate, bench, common, demo, evaluate, index, search, train
-
-# see encoders/pretrained.py, which takes torch to read
-LITE, MINILM = "efficientnet-lite0", "minilm"
+from tgdt_mini.commands import (
+    ablate,
+    bench,
+    common,
+    demo,
+    evaluate,
+    extract,
+    index,
+    search,
+    train,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -78,123 +84,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def extract_options(extract):
-    extract.set_defaults(out=Path("runs/features"), stopped=common.AGAIN)
-    extract.add_argument(
-        "--data",
-        required=True,
-        metavar="SET",
-        help="flickr8k, flickr30k or coco from the hub, a "
-        "folder of parquet files, a Karpathy .json, an image folder, or any hub name",
-    )
-    extract.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie"
-    )
-    extract.add_argument(
-        "--columns",
-        nargs="+",
-        metavar="OURS=THEIRS",
-        help="such as image=photo image_id=name "
-        "split=part captions=text, or captions=caption_0,caption_1",
-    )
-    extract.add_argument(
-        "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
-    )
-    extract.add_argument(
-        "--no-restval",
-        action="store_true",
-        help="COCO's spare validation pictures are not for train",
-    )
-    extract.add_argument(
-        "--most-captions",
-        type=int,
-        metavar="N",
-        help="only the first N of each picture, as COCO's 5",
-    )
-    extract.add_argument(
-        "--entities",
-        type=Path,
-        metavar="FOLDER",
-        help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
-    )
-    extract.add_argument(
-        "--detections",
-        type=Path,
-        metavar="FOLDER",
-        help="instead of --vision, which then names the "
-        "detector: regions of bottom-up attention, ID.npz or ID.npy",
-    )
-    extract.add_argument(
-        "--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy"
-    )
-    extract.add_argument(
-        "--sizes",
-        type=Path,
-        metavar="FILE",
-        help="of pictures that are not here, for boxes in "
-        'pixels: JSON, {"image id": [width, height]}, or annotations of COCO',
-    )
-    extract.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
-    extract.add_argument(
-        "--allow-strays", action="store_true", help="leave regions aside that belong to no picture"
-    )
-    extract.add_argument(
-        "--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})"
-    )
-    extract.add_argument(
-        "--side",
-        type=int,
-        default=0,
-        metavar="N",
-        help=f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)",
-    )
-    extract.add_argument(
-        "--mirrored", action="store_true", help="the mean of each picture and its mirror image"
-    )
-    extract.add_argument(
-        "--grid",
-        type=int,
-        default=0,
-        metavar="N",
-        help="average its cells to N x N (default 0: no)",
-    )
-    extract.add_argument(
-        "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
-    )
-    extract.add_argument(
-        "--text-depth",
-        type=int,
-        default=0,
-        metavar="N",
-        help="only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)",
-    )
-    extract.add_argument(
-        "--text-states",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of each word what its last N layers made of it, side by side (default 1)",
-    )
-    extract.add_argument(
-        "--vision-layers",
-        type=int,
-        default=0,
-        metavar="N",
-        help="its last N are trained (default 0)",
-    )
-    extract.add_argument(
-        "--text-layers", type=int, default=0, metavar="N", help="its last N are trained (default 0)"
-    )
-    extract.add_argument(
-        "--precision", default="float16", choices=("float16", "int8"), help="of what is kept"
-    )
-
-
 COMMANDS = {
     "demo": (demo, "Draw the data, train, evaluate, draw figures: the whole method in one go."),
     "train": (train, "Train a model on the drawn scenes, or on photographs."),
     "extract": (
-        SimpleNamespace(add_options=extract_options, run=common.run_extract),
+        extract,
         "Run pretrained encoders over photographs and captions, once, for train.",
     ),
     "evaluate": (evaluate, "Judge a model on test data, scenes or photographs."),

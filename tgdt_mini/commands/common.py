@@ -152,17 +152,3 @@ def shell_line(*words) -> str:
     """A command line of this program, to be copied; quoted as this system wants it."""
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return f"python -m tgdt_mini {join([str(word) for word in words])}"
-
-
-def run_extract(args):
-    from tgdt_mini.commands import extract as extraction
-    from tgdt_mini.photos import feature_folder
-
-    sizes = ", ".join(f"{len(records)} {split}" for split, records in extraction.run(args).items())
-    print(f"features of {sizes} pictures are in {args.out}/")
-    there = feature_folder.encoders_of(args.out)["splits"]
-    missing = [split for split in ("train", "validation") if split not in there]
-    if missing:
-        print(f"next: extract {' and '.join(missing)} into the same folder, too, which train needs")
-    else:
-        print(f"next: {shell_line('train', '--features', args.out, '--out', 'runs/photos')}")

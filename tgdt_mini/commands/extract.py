@@ -1,132 +1,266 @@
-"""What the command `extract` does: its options to records, an encoder or a detector's files, and
-features on disk.
+"""The command `extract`: run pretrained encoders over photographs and captions, once, for `train`.
 
-What the options say is kept in encoders.json, so that `search` finds the pictures again. No formula
-and no model here.
+What the options say of the data is kept beside the features (source.json), so that `search` finds
+the pictures again.
 """
 
 from pathlib import Path
 
-from tgdt_mini.encoders.pretrained import LITE
-from tgdt_mini.encoders.text import TextBackbone
-from tgdt_mini.encoders.vision import VisionBackbone
-from tgdt_mini.photos import feature_folder
-from tgdt_mini.photos.detections import BOTTOM_UP, WIDTH, Detections, read_sizes
-from tgdt_mini.photos.entities import add_phrases
-from tgdt_mini.photos.image_io import picture_sizes
+from tgdt_mini.commands import common
+from tgdt_mini.encoders import LITE, MINILM
 from tgdt_mini.photos.records import SPLITS
-from tgdt_mini.photos.sources import karpathy_numbers
-from tgdt_mini.training_config import pick_device
 
 
-def run(args) -> dict:
-    """Extract as the command line's arguments say; returns the records. ValueError names an option
-    that is wrong.
-    """
-    of_detections = {
+def add_options(parser) -> None:
+    parser.set_defaults(out=Path("runs/features"), stopped=common.AGAIN)
+    add_data(parser)
+    add_regions(parser)
+    add_encoders(parser)
+    parser.add_argument(
+        "--precision", default="float16", choices=("float16", "int8"), help="of what is kept"
+    )
+
+
+def add_data(parser) -> None:
+    """Add the options that say where the data are and which of them are taken."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="SET",
+        help="flickr8k, flickr30k or coco from the hub, a folder of parquet files, "
+        "a Karpathy .json, an image folder, or any hub name",
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie"
+    )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="OURS=THEIRS",
+        help="such as image=photo image_id=name split=part captions=text, "
+        "or captions=caption_0,caption_1",
+    )
+    parser.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
+    )
+    parser.add_argument(
+        "--no-restval",
+        action="store_true",
+        help="COCO's spare validation pictures are not for train",
+    )
+    parser.add_argument(
+        "--most-captions",
+        type=int,
+        metavar="N",
+        help="only the first N of each picture, as COCO's 5",
+    )
+    parser.add_argument(
+        "--entities",
+        type=Path,
+        metavar="FOLDER",
+        help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
+    )
+
+
+def add_regions(parser) -> None:
+    """Add the options for a detector's regions, which stand in for a vision encoder."""
+    parser.add_argument(
+        "--detections",
+        type=Path,
+        metavar="FOLDER",
+        help="instead of --vision, which then names the detector: "
+        "regions of bottom-up attention, ID.npz or ID.npy",
+    )
+    parser.add_argument(
+        "--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=Path,
+        metavar="FILE",
+        help="of pictures that are not here, for boxes in pixels: JSON, "
+        '{"image id": [width, height]}, or annotations of COCO',
+    )
+    parser.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
+    parser.add_argument(
+        "--allow-strays", action="store_true", help="leave regions aside that belong to no picture"
+    )
+
+
+def add_encoders(parser) -> None:
+    """Add the options of the encoders of pictures and of captions."""
+    parser.add_argument(
+        "--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})"
+    )
+    parser.add_argument(
+        "--side",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)",
+    )
+    parser.add_argument(
+        "--mirrored", action="store_true", help="the mean of each picture and its mirror image"
+    )
+    parser.add_argument(
+        "--grid",
+        type=int,
+        default=0,
+        metavar="N",
+        help="average its cells to N x N (default 0: no)",
+    )
+    parser.add_argument(
+        "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
+    )
+    parser.add_argument(
+        "--text-depth",
+        type=int,
+        default=0,
+        metavar="N",
+        help="only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)",
+    )
+    parser.add_argument(
+        "--text-states",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of each word what its last N layers made of it, side by side (default 1)",
+    )
+    for kind in ("vision", "text"):
+        parser.add_argument(
+            f"--{kind}-layers",
+            type=int,
+            default=0,
+            metavar="N",
+            help=f"the last N of the {kind} encoder are trained (default 0)",
+        )
+
+
+def run(args) -> None:
+    """Write the features of all splits to --out. ValueError names an option that is wrong."""
+    source = {
+        "data": lasting(args.data),
+        "images": lasting(args.images),
+        "detections": lasting(args.detections),
+        "entities": lasting(args.entities),
+        "columns": read_columns(args.columns),
+        "splits": read_splits(args.splits),
+        "restval": not args.no_restval,
+        "most_captions": args.most_captions,
+    }
+    source = {name: value for name, value in source.items() if value not in (None, {}, [])}
+    cells = {"grid": args.grid, "side": args.side, "mirrored": args.mirrored}
+    regions = {
         "boxes": args.boxes,
         "sizes": args.sizes,
         "width": args.width,
-        "allow-strays": args.allow_strays,
+        "allow_strays": args.allow_strays,
     }
-    for name, value in of_detections.items():
-        if value and not args.detections:
-            raise ValueError(
-                f"--{name} speaks of a detector's regions; give their folder, too: --detections FOLDER"
-            )
-    if args.detections and args.vision_layers:
-        raise ValueError(
-            f"--vision-layers is {args.vision_layers}, but the layers of a detector are not here; use 0"
-        )
-    for name, value in {"grid": args.grid, "side": args.side, "mirrored": args.mirrored}.items():
-        if value and args.detections:
-            raise ValueError(
-                f"--{name} is {value}, but a detector's regions are taken as they are; leave it out"
-            )
-    device, source = pick_device(args.device), source_of(args)
+    vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
+    text = (args.text, args.text_layers, args.text_depth, args.text_states)
+    out, precision, device = args.out, args.precision, args.device
+    check_kind("detections" in source, cells | {"vision_layers": vision_layers}, regions)
+
+    from tgdt_mini.encoders.text import TextBackbone
+    from tgdt_mini.encoders.vision import VisionBackbone
+    from tgdt_mini.photos import feature_folder
+    from tgdt_mini.photos.entities import add_phrases
+    from tgdt_mini.training_config import pick_device
+
+    device = pick_device(device)
     data = feature_folder.open_pictures(source)
-    if args.entities:
-        data = add_phrases(data, args.entities)
-    if args.detections:
-        vision = detections_of(args, data)
+    if entities:
+        data = add_phrases(data, entities)
+    if "detections" in source:
+        image_encoder = open_regions(source, data, vision, **regions)
     else:
-        vision = VisionBackbone(
-            args.vision or LITE, args.vision_layers, args.grid, args.side, args.mirrored, device
-        )
-    text = TextBackbone(
-        args.text, args.text_layers, args.text_depth, args.text_states, device=device
-    )
-    feature_folder.extract(data, vision, text, args.out, args.precision, source)
-    return data
+        image_encoder = VisionBackbone(vision or LITE, vision_layers, **cells, device=device)
+    text_encoder = TextBackbone(*text, device=device)
+    feature_folder.extract(data, image_encoder, text_encoder, out, precision, source)
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
+    print(f"features of {sizes} pictures are in {out}/")
+    print(f"next: {next_step(out)}")
 
 
-def source_of(args) -> dict:
-    """Where the data are, as JSON values for `photos.open_pictures`; what lies here by its whole
-    path.
+def check_kind(detector: bool, cells: dict, regions: dict) -> None:
+    """ValueError for options of cells beside a detector's regions, or of regions without them."""
+    for name, value in (cells if detector else regions).items():
+        option = f"--{name.replace('_', '-')}"
+        if value and detector:
+            raise ValueError(
+                f"{option} is {value}, but a detector's regions are taken as they are; leave it out"
+            )
+        if value:
+            raise ValueError(
+                f"{option} speaks of a detector's regions; give their folder, too: "
+                "--detections FOLDER"
+            )
+
+
+def open_regions(source, data, detector, boxes, sizes, width, allow_strays):
+    """A detector's regions for the pictures of all splits.
+
+    ValueError for a picture without a file or, unless strays are allowed, a file without a picture.
     """
-    source = {
-        name: _whole(getattr(args, name)) for name in ("data", "images", "detections", "entities")
-    }
-    source["columns"] = {
-        ours: _listed(ours, theirs) for ours, theirs in map(_column, args.columns or ())
-    }
-    if any("=" in name for name in args.splits or ()):
-        source["splits"] = dict(_split(name) for name in args.splits)
-    else:
-        source["splits"] = args.splits
-    source |= {"restval": not args.no_restval, "most_captions": args.most_captions}
-    return {name: value for name, value in source.items() if value not in (None, {}, [])}
+    from tgdt_mini.photos.detections import BOTTOM_UP, WIDTH, Detections, read_sizes
+    from tgdt_mini.photos.image_io import size_finder
+    from tgdt_mini.photos.sources import karpathy_numbers
 
-
-def detections_of(args, data: dict) -> Detections:
-    """The regions of a detector for the pictures of all splits, each with its file, and no file
-    without a picture.
-    """
-    ids = [name for records in data.values() for name in records["image_id"]]
     regions = Detections(
-        args.detections,
-        args.boxes,
-        read_sizes(args.sizes) if args.sizes else None,
-        width=args.width or WIDTH,
-        detector=args.vision or BOTTOM_UP,
+        source["detections"],
+        boxes,
+        read_sizes(sizes) if sizes else None,
+        size_finder(data),
+        width=width or WIDTH,
+        detector=detector or BOTTOM_UP,
     )
-    numbers = karpathy_numbers(args.data) if Path(args.data).suffix.lower() == ".json" else {}
-    if not regions.has(ids):
-        regions.names = numbers
-        regions.names = numbers if regions.has(ids) else {}
-    regions.check(ids, None if args.allow_strays else list(numbers))
-    if regions.lacks_size(ids[0]):
-        with_pictures = [records for records in data.values() if "image" in records.column_names]
-        regions.sizes |= {
-            name: size for records in with_pictures for name, size in picture_sizes(records).items()
-        }
+    image_ids = [image_id for records in data.values() for image_id in records["image_id"]]
+    in_json = Path(source["data"]).suffix.lower() == ".json"
+    numbers = karpathy_numbers(source["data"]) if in_json else {}
+    regions.use_numbers(numbers, image_ids)
+    regions.check(image_ids, None if allow_strays else list(numbers))
     return regions
 
 
-def _whole(place):
-    """A path as it is from anywhere; what is none, such as a hub name, as it is."""
-    return (
-        str(Path(place).absolute())
-        if place is not None and Path(place).exists()
-        else place and str(place)
-    )
+def next_step(out: Path) -> str:
+    """What is to be done after extraction into a folder: the splits that lack, or training."""
+    from tgdt_mini.photos.feature_folder import encoders_of
+
+    splits = encoders_of(out)["splits"]
+    missing = [split for split in ("train", "validation") if split not in splits]
+    if missing:
+        return f"extract {' and '.join(missing)} into the same folder, too, which train needs"
+    return common.shell_line("train", "--features", out, "--out", "runs/photos")
 
 
-def _column(pair):
-    ours, _, theirs = pair.partition("=")
-    if not ours or not theirs:
-        raise ValueError(f"--columns {pair} is not OURS=THEIRS, such as captions=text")
-    return ours, theirs
+def lasting(path) -> str | None:
+    """A path that holds in any working folder; a name that is no path here stays as it is."""
+    if path is None:
+        return None
+    return str(Path(path).absolute() if Path(path).exists() else path)
 
 
-def _listed(ours, theirs):
-    """Captions may lie in several columns: caption_0,caption_1."""
-    return theirs.split(",") if ours == "captions" and "," in theirs else theirs
+def read_columns(pairs: list[str]) -> dict:
+    """{"captions": "text"} of ["captions=text"]; captions=a,b names two columns."""
+    columns = {}
+    for pair in pairs:
+        ours, _, theirs = pair.partition("=")
+        if not ours or not theirs:
+            raise ValueError(f"--columns {pair} is not OURS=THEIRS, such as captions=text")
+        several = ours == "captions" and "," in theirs
+        columns[ours] = theirs.split(",") if several else theirs
+    return columns
 
 
-def _split(name):
-    """("dev", "validation") of "dev=validation", or of "dev" alone."""
-    there, sign, here = name.partition("=")
-    if not there or (sign and not here):
-        raise ValueError(f"--splits {name} is not THEIRS=OURS, such as dev=validation")
-    return there, here or SPLITS.get(there.lower(), there)
+def read_splits(names: list[str] | None) -> list[str] | dict[str, str] | None:
+    """The names as they are or, where one is THEIRS=OURS, {theirs: ours} of all."""
+    if not any("=" in name for name in names or ()):
+        return names
+    splits = {}
+    for name in names:
+        theirs, sign, ours = name.partition("=")
+        if not theirs or (sign and not ours):
+            raise ValueError(f"--splits {name} is not THEIRS=OURS, such as dev=validation")
+        splits[theirs] = ours or SPLITS.get(theirs.lower(), theirs)
+    return splits

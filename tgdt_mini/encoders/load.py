@@ -1,14 +1,12 @@
-"""Pretrained encoders as the source of tokens: how they are cut, known again, and brought to a
-model that reads them.
+"""The encoders that a model reads, loaded and known again: `load_encoders`.
 
-An encoder is cut in two. What lies below the cut is frozen: it runs once for each picture or
-caption, and its output is kept on disk (see `photos/features.py`). The `trained_layers` above the cut
-become a part of the TGDT model, begin with the pretrained weights and are trained with everything
-else; 0 freezes the whole encoder, and as many as it has trains all of it but the embeddings. So
-fine-tuning costs what its layers cost, and training reads one kind of batch.
+An encoder is cut in two (see `cutting.py`). The lower part is frozen: it runs once for each picture
+or caption, and its output is kept on disk (see `photos/features.py`). The `trained_layers` above
+the cut become a part of the TGDT model, begin with the pretrained weights and are trained with
+everything else. 0 freezes the whole encoder, and as many as it has trains all of it but the
+embeddings. So fine-tuning costs what its layers cost, and training reads one kind of batch.
 
-What is below the cut is in `encoders/text.py` for words and in `encoders/vision.py` for grid cells.
-No loss here.
+The lower part for words is in `text.py`, that for grid cells in `vision.py`.
 """
 
 from tgdt_mini.encoders.text import TextBackbone
@@ -16,42 +14,43 @@ from tgdt_mini.encoders.vision import VisionBackbone
 
 
 def rebuild(kind, about: dict, device="cpu"):
-    """The backbone (of class `kind`) that `about` describes. ValueError if what is loaded now is
-    not what it was.
+    """The backbone, of class `kind`, that `about` describes (its `about`, as JSON values).
+
+    ValueError if other weights are loaded now than those that `about` was made of.
     """
-    made = kind(**{name: value for name, value in about.items() if name != "key"}, device=device)
-    if made.about["key"] != about["key"]:
+    settings = {name: value for name, value in about.items() if name != "key"}
+    backbone = kind(**settings, device=device)
+    if backbone.about["key"] != about["key"]:
         raise ValueError(
-            f"{made.source} is not the encoder it was ({made.about['key']}, not {about['key']}); the model was trained "
-            "on the other one's features"
+            f"{backbone.source} is not the encoder it was ({backbone.about['key']}, not "
+            f"{about['key']}); the model was trained on the other one's features"
         )
-    return made
+    return backbone
 
 
 def load_encoders(model) -> None:
-    """Load the encoders whose features a model reads, as model.tokenizer and model.image_reader.encoder. Without
-    any, do nothing.
+    """Load the encoders whose features a model reads: model.tokenizer, model.image_reader.encoder.
+
+    A model of drawn scenes has none and stays as it is.
     """
     device = next(model.parameters()).device
     settings = model.config.reader_settings or {}
-    if settings.get("text_source"):
-        model.tokenizer = rebuild(TextBackbone, settings["text_source"], device)
-    source = settings.get("image_source")
-    if source:
-        model.image_reader.encoder = (
-            _refusal(source) if "regions" in source else rebuild(VisionBackbone, source, device)
-        )
+    text, vision = settings.get("text_source"), settings.get("image_source")
+    if text:
+        model.tokenizer = rebuild(TextBackbone, text, device)
+    if vision and "regions" in vision:
+        model.image_reader.encoder = _no_detector(vision["source"])
+    elif vision:
+        model.image_reader.encoder = rebuild(VisionBackbone, vision, device)
 
 
-def _refusal(source):
-    """What stands for the encoder of a model that reads a detector's features: the detector is not
-    here.
-    """
+def _no_detector(name):
+    """What stands for the encoder of a model of regions: it refuses each picture."""
 
     def refuse(_):
         raise ValueError(
-            f"the model reads regions that a detector ({source['source']}) found, and no detector is run here: "
-            "extract its files with --detections, and use --features"
+            f"the model reads regions that a detector ({name}) found, and no detector is run "
+            "here: extract its files with --detections, and use --features"
         )
 
     return refuse

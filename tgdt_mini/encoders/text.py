@@ -1,9 +1,8 @@
-"""Words of a pretrained encoder: any transformers text model that reads captions both ways, cut as
-`load.py` says.
+"""Words of a pretrained encoder: any transformers text model that reads captions both ways.
 
-A token's features are what the encoder makes of it in its sentence. `TextBackbone` refuses a model
-that would mislead: one whose first token sees none of the others, or in which padding changes a
-caption. No loss here.
+A token's features are what the lower part of the encoder (see `load.py`) makes of it in its
+sentence. `TextBackbone` refuses a model that would mislead: one whose first token sees none of the
+others, or in which padding changes a caption.
 """
 
 import copy
@@ -16,15 +15,17 @@ from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 
 class TextBackbone:
-    """The frozen part of a text encoder: captions to ids, mask and the features (C, T, width) of
-    each token.
+    """The frozen part of a text encoder: captions to ids, mask and features (C, W, width).
 
-    source: MINILM, or a folder or hub name that transformers' AutoModel loads. layers: only its
-    first so many, as the paper takes 6 of BERT's 12; 0 for all. trained_layers: how many of those
-    are cut off, to be trained (`top`).
-    states: each token's features are what its last so many layers made of it, side by side, the
-    last layer's last. It stands in for a TextTokenizer wherever a model has features of words.
-    ValueError if nothing can be loaded, or what is loaded does not read captions, both ways.
+    source: MINILM, or a folder or hub name that transformers' AutoModel loads.
+    layers: only its first so many, as the paper takes 6 of BERT's 12; 0 for all.
+    trained_layers: how many of these are cut off, to be trained (`top`).
+    states: a token's features are what its last so many layers made of it, side by side, the last
+    layer's at the end.
+    most_tokens: longer captions are cut, as `TextTokenizer` cuts them.
+    It stands in for a TextTokenizer wherever a model has features of words. `about` describes it,
+    with the key of its weights. ValueError if nothing can be loaded, or the model does not read
+    captions both ways.
     """
 
     def __init__(
@@ -36,15 +37,11 @@ class TextBackbone:
         most_tokens: int = 40,
         device="cpu",
     ):
-        self.source, self.trained_layers, self.device = (
-            str(source),
-            trained_layers,
-            torch.device(device),
-        )
-        self.states = states
-        where = minilm() if self.source == MINILM else self.source
-        self.model = load(where).to(self.device)
-        self.tokenizer = _tokenizer(where, most_tokens)
+        self.source, self.device = str(source), torch.device(device)
+        self.trained_layers, self.states = trained_layers, states
+        folder = minilm() if self.source == MINILM else self.source
+        self.model = load(folder).to(self.device)
+        self.tokenizer = _tokenizer(folder, most_tokens)
         self.pieces, self.to_json = self.tokenizer.pieces, self.tokenizer.to_json
         positions = getattr(self.model.config, "max_position_embeddings", None) or 0
         if 0 < positions < most_tokens:
@@ -53,18 +50,16 @@ class TextBackbone:
             )
         if layers:
             _keep_first(self.model, layers)
-        example, mask = self._check()
-        self.top = split_top(self.model, trained_layers, example, mask, first=0)
-        self._check_states()
-        about = dict(
-            source=self.source,
-            trained_layers=trained_layers,
-            layers=layers,
-            states=states,
-            most_tokens=most_tokens,
+        example = self._try_tokenizer()
+        self.width = self._try_encoder(example)
+        self.top = split_top(self.model, trained_layers, _inputs(example), example.mask)
+        if states != 1:
+            self._check_states()
+        settings = dict(
+            trained_layers=trained_layers, layers=layers, states=states, most_tokens=most_tokens
         )
-        settings = {name: value for name, value in about.items() if name != "source"}
-        self.about = about | {"key": key_of(self.model, settings, self.tokenizer.to_json())}
+        key = key_of(self.model, settings, self.tokenizer.to_json())
+        self.about = {"source": self.source} | settings | {"key": key}
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> TextTokens:
@@ -72,78 +67,83 @@ class TextBackbone:
         tokens = self.tokenizer(captions).to(self.device)
         if self.states > 1:
             states = self.model(**_inputs(tokens), output_hidden_states=True).hidden_states
-            found = torch.cat(states[-self.states :], dim=2)  # (C, T, states * hidden)
+            features = torch.cat(states[-self.states :], dim=2)  # (C, W, states * hidden)
         else:
-            found = run_lower(self.model, self.trained_layers, **_inputs(tokens))
-        return TextTokens(tokens.ids, tokens.mask, tokens.words, found)
+            features = run_lower(self.model, self.trained_layers, **_inputs(tokens))
+        return TextTokens(tokens.ids, tokens.mask, tokens.words, features)
 
     def _check_states(self):
-        layers = len(layers_of(self.model)) if self.states > 1 else 1
+        layers = len(layers_of(self.model))
         if not 1 <= self.states <= layers:
             raise ValueError(
                 f"states is {self.states}; {self.source} has {layers} layers, use 1 to {layers}"
             )
-        if self.states > 1 and self.trained_layers:
+        if self.trained_layers:
             raise ValueError(
-                f"states is {self.states} and trained_layers {self.trained_layers}: layers that are trained have no "
-                "states to keep; use states=1, or trained_layers=0"
+                f"states is {self.states} and trained_layers {self.trained_layers}: layers that "
+                "are trained have no states to keep; use states=1, or trained_layers=0"
             )
         self.width = self.width * self.states
 
-    @torch.no_grad()
-    def _check(self):
-        """(inputs, mask) of two captions that the encoder reads as it must; ValueError if it does
-        not.
-
-        What pads a caption must not change it, and its first token must have seen the others: TGDT
-        makes it the global token.
-        """
-        words = copy.copy(self.tokenizer)
-        words.most_tokens = max(32, words.most_tokens)  # else both may be cut to the same
-        tokens = words(["a few words", "a few words about a photograph"]).to(self.device)
-        if (
-            len(tokens.ids[tokens.words].unique()) == 1
-        ):  # transformers makes up a tokenizer where files are missing
+    def _try_tokenizer(self):
+        """Two captions as tokens, of which one is longer. ValueError if no word is known."""
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.most_tokens = max(32, tokenizer.most_tokens)  # else both may be cut to the same
+        tokens = tokenizer(["a few words", "a few words about a photograph"]).to(self.device)
+        # transformers makes up a tokenizer where files are missing
+        if len(tokens.ids[tokens.words].unique()) == 1:
             raise ValueError(
                 f"the tokenizer of {self.source} knows no words; put its files beside the weights"
             )
+        return tokens
+
+    @torch.no_grad()
+    def _try_encoder(self, tokens):
+        """The width of the encoder's features. ValueError if it misreads the tokens of captions.
+
+        Padding must not change a caption, and its first token must have seen the others: TGDT
+        makes it the global token.
+        """
         try:
-            alone, both = (
-                run_lower(self.model, 0, **_inputs(some)) for some in (tokens[:1], tokens)
-            )
-        except Exception as error:  # whatever another kind of model raises
+            short = run_lower(self.model, 0, **_inputs(tokens[:1]))
+            both = run_lower(self.model, 0, **_inputs(tokens))
+        except Exception as error:  # another kind of model fails in many ways
             raise ValueError(
-                f"{self.source} does not read captions by themselves ({one_line(error)}); use a text encoder"
+                f"{self.source} does not read captions by themselves ({one_line(error)}); "
+                "use a text encoder"
             ) from error
         if torch.allclose(both[0, 0], both[1, 0], rtol=1e-5, atol=1e-6):
             raise ValueError(
-                f"the first token of {self.source} sees none after it; choose an encoder that reads both ways"
+                f"the first token of {self.source} sees none after it; "
+                "choose an encoder that reads both ways"
             )
-        if not torch.allclose(both[0, : alone.shape[1]], alone[0], rtol=1e-3, atol=1e-3):
+        if not torch.allclose(both[0, : short.shape[1]], short[0], rtol=1e-3, atol=1e-3):
             raise ValueError(
-                f"in {self.source} padding changes a caption's tokens; choose an encoder that masks it"
+                f"in {self.source} padding changes a caption's tokens; "
+                "choose an encoder that masks it"
             )
-        self.width = both.shape[2]
-        return _inputs(tokens), tokens.mask
+        return both.shape[2]
 
 
 def _inputs(tokens):
     return {"input_ids": tokens.ids, "attention_mask": tokens.mask.long()}
 
 
-def _keep_first(model, layers):
+def _keep_first(model, count):
     """Leave only the first layers of an encoder."""
-    stack = layers_of(model)
-    if not 0 < layers <= len(stack):
+    layers = layers_of(model)
+    if not 0 < count <= len(layers):
         raise ValueError(
-            f"layers is {layers}; {type(model).__name__} has {len(stack)}, so use 1 to {len(stack)}"
+            f"layers is {count}; {type(model).__name__} has {len(layers)}, "
+            f"so use 1 to {len(layers)}"
         )
-    del stack[layers:]
-    model.config.num_hidden_layers = layers
+    del layers[count:]
+    model.config.num_hidden_layers = count
 
 
-def _tokenizer(where, most_tokens):
+def _tokenizer(folder, most_tokens):
     try:
-        return TextTokenizer.from_pretrained(where, most_tokens)
+        return TextTokenizer.from_pretrained(folder, most_tokens)
     except OSError as error:
-        raise ValueError(f"no tokenizer could be loaded from {where}: {one_line(error)}") from error
+        reason = one_line(error)
+        raise ValueError(f"no tokenizer could be loaded from {folder}: {reason}") from error

@@ -1,37 +1,39 @@
-"""Grid cells of a pretrained encoder: any transformers vision model with patch tokens, cut as
-`load.py` says.
+"""Grid cells of a pretrained encoder: any transformers vision model with patch tokens.
 
-A cell's box is the square of the picture that it stands for. Pictures are resized to the encoder's
-square input
-whatever their shape: nothing is cropped away, so that a box can be anywhere, and things look
-squashed. No loss here.
+The lower part of the encoder (see `load.py`) is run here. A cell's box is the square of the picture
+that it stands for. Pictures are resized to the encoder's square input whatever their shape: nothing
+is cropped away, so that a box can be anywhere, and things look squashed.
 """
 
 import math
 
 import numpy as np
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoders.cutting import run_lower, split_top
 from tgdt_mini.encoders.pretrained import LITE, key_of, lite, load, one_line, preprocessing
 
 LEAST_SIDE = 32  # pixels of a picture that make one cell of LITE
-MOST_PREFIX = (
-    8  # tokens before the cells: a class token and a few registers; more would be a grid misread
-)
+# tokens before the cells: a class token and a few registers; with more the grid is misread
+MOST_PREFIX = 8
 
 
 class VisionBackbone:
-    """The frozen part of a vision encoder: pictures to the features of their grid cells, each with
-    its box.
+    """The frozen part of a vision encoder: pictures to the features and boxes of grid cells.
 
     source: LITE, or a folder or hub name of a model that gives patch tokens (ViT, DINOv2, CLIP,
-    SigLIP ...). The whole image's features are the class token where there is one, else the mean of
-    the cells. side: pixels of the square that pictures are resized to, where the encoder does not
-    fix it (LITE); 0 for its own. mirrored: the mean of what it sees in a picture and in its mirror
-    image, turned back. grid: the cells are averaged to grid x grid larger ones, which overlap where
-    the sides do not divide; 0 keeps them as they are.
+    SigLIP ...). The features of the whole image are the class token where there is one, else the
+    mean of the cells.
+    trained_layers: how many of its last layers are cut off, to be trained (`top`).
+    grid: the cells are averaged to grid x grid larger ones, which overlap where the sides do not
+    divide; 0 keeps them as they are.
+    side: pixels of the square that pictures are resized to, where the encoder does not fix it
+    (LITE); 0 for its usual side.
+    mirrored: the mean of what it sees in a picture and in its mirror image, turned back.
+    `about` describes it, with the key of its weights. ValueError for settings that do not go
+    together, and for an encoder without a square grid.
     """
 
     def __init__(
@@ -43,93 +45,90 @@ class VisionBackbone:
         mirrored: bool = False,
         device="cpu",
     ):
-        self.source, self.trained_layers, self.device = (
-            str(source),
-            trained_layers,
-            torch.device(device),
-        )
+        self.source, self.device = str(source), torch.device(device)
+        self.trained_layers, self.grid, self.mirrored = trained_layers, grid, mirrored
         self.top, self.prefix = None, 0
         if self.source == LITE:
-            if trained_layers:
-                raise ValueError(
-                    f"trained_layers is {trained_layers}; {LITE} has no transformer layers, use 0"
-                )
-            if side and side < LEAST_SIDE:
-                raise ValueError(
-                    f"side is {side}; {LITE} needs pictures of {LEAST_SIDE} pixels or more"
-                )
-            self.model, self.width, self.side = lite().to(self.device), 1280, side or 224
-            self.mean, self.std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+            self._load_lite(side)
         else:
-            self.model = load(self.source, vision=True).to(self.device)
-            self.side, self.mean, self.std = preprocessing(self.source, self.model.config)
-            if side not in (0, self.side):
-                raise ValueError(
-                    f"side is {side}, but {source} reads pictures of {self.side} pixels; use 0"
-                )
-            example = self._check()
-            if self.prefix > 1 and trained_layers:
-                raise ValueError(
-                    f"trained_layers is {trained_layers}, but {source} has {self.prefix} tokens before its cells, of "
-                    "which only the class token is kept; use 0"
-                )
-            self.top = split_top(self.model, trained_layers, example, first=self.prefix)
-        if grid < 0 or (grid and trained_layers):
+            self._load(side)
+        self._check_settings()
+        settings = dict(trained_layers=trained_layers, grid=grid, side=side, mirrored=mirrored)
+        seen = [self.side, self.mean.tolist(), self.std.tolist(), *(["mirrored"] * mirrored)]
+        key = key_of(self.model, trained_layers, grid, *seen)
+        self.about = {"source": self.source} | settings | {"key": key}
+
+    def _load_lite(self, side):
+        if self.trained_layers:
             raise ValueError(
-                f"grid is {grid} and trained_layers {trained_layers}; cells are averaged to a grid of 1 or more, and "
-                "only where no layer is left to be trained: use grid=0, or trained_layers=0"
+                f"trained_layers is {self.trained_layers}; {LITE} has no transformer layers, use 0"
             )
-        if mirrored and trained_layers:
+        if side and side < LEAST_SIDE:
             raise ValueError(
-                f"mirrored is True and trained_layers {trained_layers}; what goes into a layer is no mean of two "
-                "pictures: use mirrored=False, or trained_layers=0"
+                f"side is {side}; {LITE} needs pictures of {LEAST_SIDE} pixels or more"
             )
-        self.grid, self.mirrored = grid, mirrored
-        about = dict(
-            source=self.source,
-            trained_layers=trained_layers,
-            grid=grid,
-            side=side,
-            mirrored=mirrored,
-        )
-        seen = (self.side, self.mean.tolist(), self.std.tolist()) + (
-            ("mirrored",) if mirrored else ()
-        )
-        self.about = about | {"key": key_of(self.model, trained_layers, grid, *seen)}
+        self.model, self.width, self.side = lite().to(self.device), 1280, side or 224
+        self.mean, self.std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+
+    def _load(self, side):
+        self.model = load(self.source, vision=True).to(self.device)
+        self.side, self.mean, self.std = preprocessing(self.source, self.model.config)
+        if side not in (0, self.side):
+            raise ValueError(
+                f"side is {side}, but {self.source} reads pictures of {self.side} pixels; use 0"
+            )
+        example = self._try_encoder()
+        if self.prefix > 1 and self.trained_layers:
+            raise ValueError(
+                f"trained_layers is {self.trained_layers}, but {self.source} has {self.prefix} "
+                "tokens before its cells, of which only the class token is kept; use 0"
+            )
+        self.top = split_top(self.model, self.trained_layers, example, first=self.prefix)
+
+    def _check_settings(self):
+        layers = self.trained_layers
+        if self.grid < 0 or (self.grid and layers):
+            raise ValueError(
+                f"grid is {self.grid} and trained_layers {layers}; cells are averaged to a grid of "
+                "1 or more, and only where no layer is left to be trained: use grid=0, or "
+                "trained_layers=0"
+            )
+        if self.mirrored and layers:
+            raise ValueError(
+                f"mirrored is True and trained_layers {layers}; what goes into a layer is no mean "
+                "of two pictures: use mirrored=False, or trained_layers=0"
+            )
 
     @torch.no_grad()
-    def _check(self):
-        """The inputs of two drawn pictures that the encoder reads; width and prefix found.
-        ValueError if it cannot.
+    def _try_encoder(self):
+        """The inputs of two drawn pictures that the encoder reads; finds its width and prefix.
+
+        ValueError if it cannot read them or gives no square grid.
         """
-        draw = torch.randn(
-            2, 3, self.side, self.side, generator=torch.Generator().manual_seed(0)
-        ).to(self.device)
+        seeded = torch.Generator().manual_seed(0)
+        pixels = torch.randn(2, 3, self.side, self.side, generator=seeded).to(self.device)
         try:
-            tokens = run_lower(self.model, 0, pixel_values=draw)
-        except Exception as error:  # whatever another kind of model raises
+            tokens = run_lower(self.model, 0, pixel_values=pixels)
+        except Exception as error:  # another kind of model fails in many ways
             raise ValueError(
-                f"{self.source} does not read pictures of {self.side} x {self.side} by themselves ({one_line(error)}); "
-                "use a vision model"
+                f"{self.source} does not read pictures of {self.side} x {self.side} by themselves "
+                f"({one_line(error)}); use a vision model"
             ) from error
-        cells = _cells(tokens.shape[1], self.side, self.model.config) if tokens.dim() == 3 else 0
+        cells = _count_cells(tokens, self.side, self.model.config) if tokens.dim() == 3 else 0
         if not cells:
             raise ValueError(
-                f"{self.source} gives {tuple(tokens.shape)}, not the tokens of a square grid of patches"
+                f"{self.source} gives {tuple(tokens.shape)}, "
+                "not the tokens of a square grid of patches"
             )
         self.width, self.prefix = tokens.shape[2], tokens.shape[1] - cells
-        return {"pixel_values": draw}
+        return {"pixel_values": pixels}
 
     def pixels(self, images: list) -> torch.Tensor:
-        """(B, 3, side, side) float: PIL pictures resized to a square, and normalised as the encoder
-        was trained.
-        """
+        """(B, 3, side, side) float: PIL pictures, resized and normalised as in its pretraining."""
         from PIL import Image
 
-        small = [
-            np.asarray(i.convert("RGB").resize((self.side, self.side), Image.Resampling.BICUBIC))
-            for i in images
-        ]
+        size, way = (self.side, self.side), Image.Resampling.BICUBIC
+        small = [np.asarray(image.convert("RGB").resize(size, way)) for image in images]
         pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255
         return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
 
@@ -137,7 +136,7 @@ class VisionBackbone:
     def __call__(self, images: list) -> ImageTokens:
         """The grid tokens of PIL pictures."""
         pixels = self.pixels(images).to(self.device)
-        cells, whole = self._see(pixels)  # (B, P, F), (B, F)
+        cells, whole = self._see(pixels)  # (B, R, F), (B, F)
         if self.mirrored:
             mirror_cells, mirror_whole = self._see(pixels.flip(3))
             cells, whole = (cells + turned(mirror_cells)) / 2, (whole + mirror_whole) / 2
@@ -145,14 +144,13 @@ class VisionBackbone:
         if self.grid:
             cells, boxes = larger_cells(cells, self.grid)
         boxes = boxes.to(self.device).expand(len(cells), -1, -1)
-        return ImageTokens(
-            cells, boxes, torch.ones(cells.shape[:2], dtype=torch.bool, device=self.device), whole
-        )
+        mask = torch.ones(cells.shape[:2], dtype=torch.bool, device=self.device)
+        return ImageTokens(cells, boxes, mask, whole)
 
     def _see(self, pixels):
-        """((B, P, F) cells, (B, F) the whole) of pixels (B, 3, side, side)."""
+        """((B, R, F) cells, (B, F) the whole image) of pixels (B, 3, side, side)."""
         if self.source == LITE:
-            cells = self.model.extract_features(pixels).flatten(2).transpose(1, 2)  # (B, P, 1280)
+            cells = self.model.extract_features(pixels).flatten(2).transpose(1, 2)  # (B, R, 1280)
             return cells, cells.mean(dim=1)
         tokens = run_lower(self.model, self.trained_layers, pixel_values=pixels)
         cells = tokens[:, self.prefix :]
@@ -160,8 +158,9 @@ class VisionBackbone:
 
 
 def grid_boxes(cells: int) -> torch.Tensor:
-    """(P, 4) boxes of a square grid's cells, row by row, as fractions. Of 4 cells the second is
-    (0.5, 0, 1, 0.5).
+    """(R, 4) boxes of a square grid's cells, row by row, as fractions.
+
+    Of 4 cells the second is (0.5, 0, 1, 0.5). ValueError for a number that is no square.
     """
     side = math.isqrt(cells)
     if side * side != cells:
@@ -173,19 +172,16 @@ def grid_boxes(cells: int) -> torch.Tensor:
 
 
 def turned(cells: torch.Tensor) -> torch.Tensor:
-    """(B, P, F) the cells of a square grid, left to right: of 4 cells the order is then 1, 0, 3,
-    2.
-    """
+    """(B, R, F) the cells of a square grid, left to right: the order of 4 is then 1, 0, 3, 2."""
     side = math.isqrt(cells.shape[1])
     return cells.unflatten(1, (side, side)).flip(2).flatten(1, 2)
 
 
 def larger_cells(cells: torch.Tensor, grid: int):
-    """((B, G, F) means, (G, 4) boxes) of cells (B, P, F) averaged to G = grid * grid, as torch's
-    adaptive pooling does.
+    """((B, G, F) means, (G, 4) boxes) of cells (B, R, F) averaged to G = grid * grid.
 
-    Of 7 cells a side, 4 larger ones are those of cells 0-1, 1-3, 3-5 and 5-6. ValueError for a grid
-    finer than it was.
+    Torch's adaptive pooling does it: of 7 cells a side, 4 larger ones are those of cells 0-1, 1-3,
+    3-5 and 5-6. ValueError for a grid finer than it was.
     """
     side = math.isqrt(cells.shape[1])
     if grid > side:
@@ -193,26 +189,23 @@ def larger_cells(cells: torch.Tensor, grid: int):
             f"grid is {grid}, but the encoder has {side} x {side} cells; use {side} or fewer"
         )
     square = cells.transpose(1, 2).unflatten(2, (side, side))  # (B, F, side, side)
-    means = (
-        torch.nn.functional.adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)
-    )  # (B, G, F)
+    means = adaptive_avg_pool2d(square, grid).flatten(2).transpose(1, 2)  # (B, G, F)
     first = torch.arange(grid) * side // grid
-    last = -(-(torch.arange(grid) + 1) * side // grid)
+    last = -(-(torch.arange(grid) + 1) * side // grid)  # rounded up
     row, column = torch.arange(grid * grid) // grid, torch.arange(grid * grid) % grid
     return means, torch.stack([first[column], first[row], last[column], last[row]], dim=1) / side
 
 
-def _cells(tokens, side, config):
-    """How many of an encoder's tokens are cells of a square grid, at its end; 0 if that cannot be
-    said.
+def _count_cells(tokens, side, config):
+    """How many of an encoder's tokens (B, L, F), at its end, are cells of a square grid.
 
     The patch size says it, but for encoders that merge patches: they are taken to have no other
-    token.
+    token. 0 if it cannot be said.
     """
-    patch = getattr(config, "patch_size", None)
+    count, patch = tokens.shape[1], getattr(config, "patch_size", None)
     patch = set(patch) if isinstance(patch, list | tuple) else {patch}
     if len(patch) == 1 and isinstance(size := patch.pop(), int):
         cells = (side // size) ** 2
-        if 0 <= tokens - cells <= MOST_PREFIX:
+        if 0 <= count - cells <= MOST_PREFIX:
             return cells
-    return tokens if math.isqrt(tokens) ** 2 == tokens else 0
+    return count if math.isqrt(count) ** 2 == count else 0

@@ -1,18 +1,15 @@
-"""Regions that a detector found: the paper's own input, bottom-up attention (Anderson et al., CVPR
-2018), from files.
+"""Regions that a detector found, from files: the paper's input, bottom-up attention (CVPR 2018).
 
-Accepted layouts, for a picture called ID (R regions, F = 2,048 numbers each):
+Files of a picture called ID (R regions, F = 2,048 numbers each):
     ID.npz        `feat` or `features` (R, F) and, if it has them, `bbox` or `boxes` (R, 4),
-    `image_w` and `image_h`
-    ID.npy        features (R, F) alone
+                  `image_w` and `image_h`
+    ID.npy        features (R, F)
     ID_box.npy    boxes (R, 4) beside features that have none; or ID.npy in a folder of boxes
-The last of these is how TERAN (mesnico/TERAN, data.py: bu_att/ID.npz, bu_box/ID.npy), from which
-the released code
-stems, keeps them: there ID is COCO's number, or the picture's place in Karpathy's JSON for
-Flickr30K, and the sizes come from elsewhere (`pictures.picture_sizes`, `read_sizes`). Boxes are x0,
-y0, x1, y1 in pixels, or fractions already.
+TERAN (mesnico/TERAN, data.py: bu_att/ID.npz, bu_box/ID.npy), from which the released code stems,
+has a folder of boxes. ID is COCO's number there, or the picture's place in Karpathy's JSON for
+Flickr30K. Boxes are x0, y0, x1, y1 in pixels, or fractions already.
 
-Read a batch at a time: COCO's features take tens of gigabytes. No detector is run here.
+Files are read a batch at a time: COCO's features take tens of gigabytes. No detector is run here.
 """
 
 import hashlib
@@ -26,26 +23,19 @@ import numpy as np
 WIDTH = 2048
 BOTTOM_UP = "bottom-up attention"
 BOX = "_box"
-ARRAYS = (
-    "feat",
-    "features",
-    "bbox",
-    "boxes",
-    "image_w",
-    "image_h",
-)  # others, such as pickled objects, are not read
+FEATURES, BOXES, SIZE = ("feat", "features"), ("bbox", "boxes"), ("image_w", "image_h")
 
 
 class Detections:
-    """A folder of region features, read for the pictures that are asked for.
+    """A folder of region features, which are read for the pictures that are asked for.
 
-    folder: of features. boxes: the folder of boxes, if they are not beside the features. sizes:
-    {image_id: (width, height)} in pixels, for boxes in pixels whose file does not say. names:
-    {image_id: ID}, where files are called otherwise than an image id, its stem or its COCO number
-    (see `sources.karpathy_numbers`). width: numbers a region.
-    detector: what to call the detector. `about` describes it as a backbone's does its encoder, and
-    its key holds this
-    name and the width: whoever has features of two detectors gives each a name.
+    folder: of features. boxes: the folder of boxes, if they are not beside the features.
+    sizes: {image_id: (width, height)} in pixels, for boxes in pixels whose file has no size.
+    size_of: a function from an image_id to its size or None, asked where `sizes` has none.
+    names: {image_id: ID}, where a file is not called by the image id, its stem or its COCO number.
+    width: numbers a region. detector: the name of the detector; `about` describes it as a backbone
+    describes its encoder, and its key is made of name and width: features of two detectors need
+    two names.
     """
 
     def __init__(
@@ -53,60 +43,54 @@ class Detections:
         folder: Path | str,
         boxes: Path | str | None = None,
         sizes: dict | None = None,
+        size_of=None,
         names: dict | None = None,
         width: int = WIDTH,
         detector: str = BOTTOM_UP,
     ):
         for name, path in (("folder", folder), ("boxes", boxes)):
             if path is not None and not Path(path).is_dir():
-                raise ValueError(
-                    f"{name} is {path}, which is no folder; give the one that holds the {name} files"
-                )
-        self.folder, self.boxes = Path(folder), boxes and Path(boxes)
-        self.sizes, self.names, self.width = sizes or {}, names or {}, width
+                raise ValueError(f"{name} is {path}, which is no folder; give that of the {name}")
+        self.boxes, self.sizes, self.size_of = boxes and Path(boxes), sizes or {}, size_of
+        self.folder, self.names, self.width = Path(folder), names or {}, width
         about = {"source": detector, "regions": True, "width": width, "trained_layers": 0}
-        self.about = about | {
-            "key": hashlib.sha256(json.dumps(about).encode("utf-8")).hexdigest()[:16]
-        }
-        files = [path for path in self.folder.iterdir() if path.suffix in (".npz", ".npy")]
-        self.files = {path.stem: path for path in sorted(files) if not path.stem.endswith(BOX)}
+        key = hashlib.sha256(json.dumps(about).encode("utf-8")).hexdigest()[:16]
+        self.about = about | {"key": key}
+        paths = sorted(path for path in self.folder.iterdir() if path.suffix in (".npz", ".npy"))
+        self.files = {path.stem: path for path in paths if not path.stem.endswith(BOX)}
         if not self.files:
             raise ValueError(f"folder {folder} holds no .npz or .npy features")
 
-    def __len__(self):
-        return len(self.files)
-
-    def has(self, image_ids: list[str]) -> bool:
-        """Whether there is a file for each of the pictures."""
-        return all(
-            any(name in self.files for name in self._tried(image_id)) for image_id in image_ids
-        )
+    def use_numbers(self, numbers: dict, image_ids: list[str]) -> None:
+        """Look files up by `numbers`, {image_id: number}, if only they find all pictures' files."""
+        if not self._has(image_ids):
+            self.names = numbers
+            self.names = numbers if self._has(image_ids) else {}
 
     def check(self, image_ids: list[str], others=()) -> None:
-        """ValueError unless the pictures, of all splits together, and the feature files belong
-        together one to one.
+        """ValueError unless pictures, of all splits together, and files belong together in pairs.
 
         others: ids of pictures that are left aside, whose files may be there; None: any file may.
         """
-        owners = {}
+        used = {}
         for image_id in image_ids:
-            other = owners.setdefault(self._name(image_id), image_id)
+            other = used.setdefault(self._name(image_id), image_id)
             if other != image_id:
                 raise ValueError(
-                    f"images {other} and {image_id} would share {self._file(image_id)}; give each its own in names"
+                    f"images {other} and {image_id} would share {self._file(image_id)}; "
+                    "name the file of each in names"
                 )
-        aside = {name for image_id in others or () for name in self._tried(image_id)}
-        strays = sorted(set(self.files) - set(owners) - aside)
+        known = {name for image_id in others or () for name in self._candidates(image_id)}
+        strays = sorted(set(self.files) - set(used) - known)
         if strays and others is not None:
             raise ValueError(
                 f"{len(strays)} feature files of {self.folder} belong to no image, such as "
-                f"{self.files[strays[0]].name}; give the image ids of all splits, or the right folder, or leave them "
-                "aside (--allow-strays)"
+                f"{self.files[strays[0]].name}; give the image ids of all splits, or the right "
+                "folder, or leave them aside (--allow-strays)"
             )
 
     def read(self, image_ids: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """(features, boxes) of some pictures, as `ImageTokens.pad` takes them: (R_i, F) and (R_i,
-        4) float32 each.
+        """(features, boxes) of pictures, lists of (R, F) and (R, 4) float32, for `ImageTokens.pad`.
 
         ValueError, by image, for features that are missing, damaged, of another width or without
         boxes.
@@ -115,37 +99,31 @@ class Detections:
         return [features for features, _ in pairs], [boxes for _, boxes in pairs]
 
     def arrays(self, image_ids: list[str]) -> dict[str, np.ndarray]:
-        """The arrays of some pictures, as `features.write_features` keeps them; a whole is the mean
-        of its regions.
+        """The arrays of pictures as `features.write_features` keeps them.
+
+        The whole picture is the mean of its regions.
         """
         features, boxes = self.read(image_ids)
         return {
             "features": np.concatenate(features),
             "boxes": np.concatenate(boxes),
-            "whole": np.stack([each.mean(axis=0) for each in features]).astype(np.float16),
-            "counts": np.array([len(each) for each in features]),
+            "whole": np.stack([rows.mean(axis=0) for rows in features]).astype(np.float16),
+            "counts": np.array([len(rows) for rows in features]),
         }
 
     def marks(self, image_ids: list[str]):
-        """What identifies the features of each picture: its id, and size and time of change of each
-        file.
-        """
+        """What identifies the features of each picture: its id, and size and time of its files."""
         for image_id in image_ids:
             path = self._file(image_id)
-            stats = [each.stat() for each in (path, self._box_file(path)) if each.is_file()]
+            stats = [file.stat() for file in (path, self._box_file(path)) if file.is_file()]
             files = [f"{stat.st_size} {stat.st_mtime_ns}" for stat in stats]
             yield " ".join([image_id, *files, str(self.sizes.get(image_id, ""))])
 
-    def lacks_size(self, image_id: str) -> bool:
-        """Whether a picture's boxes are in pixels and nothing says its size."""
-        path = self._file(image_id)
-        stored = _arrays(path)
-        boxes = self._boxes(path, stored, image_id)
-        known = "image_w" in stored or image_id in self.sizes
-        return not known and boxes is not None and bool((boxes > 1).any())
+    def _has(self, image_ids):
+        return all(self.files.keys() & self._candidates(image_id) for image_id in image_ids)
 
-    def _tried(self, image_id):
-        """What the file of a picture may be called."""
+    def _candidates(self, image_id):
+        """What the files of a picture may be called."""
         if image_id in self.names:
             return [str(self.names[image_id])]
         stem = Path(image_id).stem
@@ -153,88 +131,80 @@ class Detections:
         return [image_id, stem, *(number.groups() if number else ())]
 
     def _name(self, image_id):
-        tried = self._tried(image_id)
-        for name in tried:
+        candidates = self._candidates(image_id)
+        for name in candidates:
             if name in self.files:
                 return name
         raise ValueError(
-            f"image {image_id} has no features in {self.folder}, neither .npz nor .npy of {' or '.join(tried)}; "
-            "extract them, or say in names what the file is called"
+            f"image {image_id} has no features in {self.folder}, neither .npz nor .npy of "
+            f"{' or '.join(candidates)}; extract them, or give the name of the file in names"
         )
 
     def _file(self, image_id):
         return self.files[self._name(image_id)]
 
+    def _box_file(self, path):
+        if self.boxes:
+            return self.boxes / f"{path.stem}.npy"
+        return path.with_name(f"{path.stem}{BOX}.npy")
+
     def _read(self, image_id):
         path = self._file(image_id)
-        stored = _arrays(path)
-        features = _first(stored, "feat", "features")
-        if (
-            features is None
-            or features.ndim != 2
-            or features.shape[1] != self.width
-            or not len(features)
-        ):
-            found = (
-                f"arrays {', '.join(stored)}" if features is None else f"features {features.shape}"
-            )
+        stored = _load(path)
+        features = _first(stored, FEATURES)
+        shape = None if features is None else features.shape
+        if shape is None or len(shape) != 2 or 0 in shape or shape[1] != self.width:
+            content = f"arrays {', '.join(stored)}" if shape is None else f"features {shape}"
             raise ValueError(
-                f"{path} holds {found}; it must hold feat (R, {self.width}), or give another width"
+                f"{path} holds {content}; it must hold feat (R, {self.width}), "
+                "or give another width"
             )
         if not np.isfinite(features).all():
             raise ValueError(
                 f"{path} holds NaN or infinity; extract the features of image {image_id} again"
             )
-        boxes = self._boxes(path, stored, image_id)
-        if boxes is None or boxes.shape != (len(features), 4):
-            found = None if boxes is None else boxes.shape
-            raise ValueError(
-                f"image {image_id} has features {features.shape} but boxes {found}; they must be (R, 4)"
-            )
-        width, height = self._size(image_id, stored, boxes)
-        return features.astype(np.float32), as_fractions(boxes, width, height, f"image {image_id}")
-
-    def _box_file(self, path):
-        return (
-            self.boxes / f"{path.stem}.npy"
-            if self.boxes
-            else path.with_name(f"{path.stem}{BOX}.npy")
-        )
-
-    def _boxes(self, path, stored, image_id):
-        boxes = _first(stored, "bbox", "boxes")
+        boxes = _first(stored, BOXES)
         if boxes is None:
-            beside = self._box_file(path)
-            if not beside.is_file():
+            box_file = self._box_file(path)
+            if not box_file.is_file():
                 raise ValueError(
-                    f"image {image_id} has features but no boxes: {beside} is missing; extract it too"
+                    f"image {image_id} has features but no boxes: {box_file} is missing; "
+                    "extract it too"
                 )
-            boxes = _first(_arrays(beside), "features")
-        return boxes
+            boxes = _first(_load(box_file), FEATURES)
+        if boxes is None or boxes.shape != (len(features), 4):
+            raise ValueError(
+                f"image {image_id} has features {features.shape} but boxes "
+                f"{boxes if boxes is None else boxes.shape}; they must be (R, 4)"
+            )
+        size = self._size(image_id, stored) if boxes.max() > 1 else (1, 1)  # else fractions
+        return features.astype(np.float32), as_fractions(boxes, *size, f"image {image_id}")
 
-    def _size(self, image_id, stored, boxes):
-        """(width, height) that the boxes are divided by: (1, 1) if they are fractions."""
-        if boxes.max() <= 1:
-            return 1, 1
-        if "image_w" in stored and "image_h" in stored:
-            return float(stored["image_w"]), float(stored["image_h"])
-        if image_id in self.sizes:
-            return self.sizes[image_id]
-        raise ValueError(
-            f"image {image_id} has boxes in pixels (up to {boxes.max():g}), but its size is not known: give sizes "
-            "(--sizes FILE, or the pictures)"
-        )
+    def _size(self, image_id, stored):
+        """(width, height) in pixels, from the file of a picture or else from elsewhere."""
+        if all(stored.get(name) is not None for name in SIZE):
+            return tuple(float(stored[name].item()) for name in SIZE)  # of shape () or (1,)
+        size = self.sizes.get(image_id) or (self.size_of and self.size_of(image_id))
+        if not size:
+            raise ValueError(
+                f"image {image_id} has boxes in pixels, but its size is not known: give sizes "
+                "(--sizes FILE, or the pictures)"
+            )
+        return size
 
 
 def read_sizes(path: Path | str) -> dict[str, tuple[float, float]]:
-    """{image_id: (width, height)} in pixels of a JSON file: that very form, or COCO's annotations
-    with their images.
+    """{image_id: (width, height)} in pixels of a JSON file.
+
+    The file holds this very form, or COCO's annotations with their images. ValueError for another.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(found.get("images"), list):
-            found = {each["file_name"]: (each["width"], each["height"]) for each in found["images"]}
-        return {name: (float(width), float(height)) for name, (width, height) in found.items()}
+        sizes = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(sizes.get("images"), list):
+            sizes = {
+                image["file_name"]: (image["width"], image["height"]) for image in sizes["images"]
+            }
+        return {name: (float(width), float(height)) for name, (width, height) in sizes.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"sizes {path} cannot be read ({type(error).__name__}: {error}); it must be JSON, "
@@ -243,48 +213,50 @@ def read_sizes(path: Path | str) -> dict[str, tuple[float, float]]:
 
 
 def as_fractions(boxes: np.ndarray, width: float, height: float, name: str) -> np.ndarray:
-    """(R, 4) float32 boxes as fractions, from x0, y0, x1, y1 in pixels of the picture `name` of
-    this size.
+    """(R, 4) float32 boxes as fractions, from x0, y0, x1, y1 in pixels of a picture of this size.
 
-    What sticks out by no more than rounding makes it, a pixel or a hundredth of the side, is cut
-    off. ValueError for what sticks out further, is not finite or has no area. Example: (0, 0, 50,
-    100) of 100 x 100 -> (0, 0, 0.5, 1).
+    A box may stick out by what rounding makes, a pixel or a hundredth of the side; that is cut off.
+    ValueError, with the `name` of the picture, for a box that sticks out further, is not finite or
+    has no area. Example: (0, 0, 50, 100) of 100 x 100 -> (0, 0, 0.5, 1).
     """
-    boxes, limit = (
-        np.asarray(boxes, np.float64),
-        np.array([width, height, width, height], np.float64),
-    )
+    boxes = np.asarray(boxes, np.float64)
+    limit = np.array([width, height, width, height], np.float64)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"boxes of {name} have shape {boxes.shape}; they must be (R, 4): x0, y0, x1, y1"
         )
     slack = np.minimum(1, limit / 100)
-    for box in boxes:
-        if not ((box >= -slack).all() and (box <= limit + slack).all()):  # NaN too
-            raise ValueError(
-                f"box {box.tolist()} of {name} is outside its size of {width:g} x {height:g}; is it its own?"
-            )
-        if not (box[0] < box[2] and box[1] < box[3]):
-            raise ValueError(
-                f"box {box.tolist()} of {name} has no area; it must be x0, y0, x1, y1 with x1 > x0, y1 > y0"
-            )
+    inside = ((boxes >= -slack) & (boxes <= limit + slack)).all(axis=1)  # False for NaN too
+    if not inside.all():
+        raise ValueError(
+            f"box {boxes[~inside][0].tolist()} of {name} is outside its size of "
+            f"{width:g} x {height:g}; is it of this picture?"
+        )
+    has_area = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    if not has_area.all():
+        raise ValueError(
+            f"box {boxes[~has_area][0].tolist()} of {name} has no area; it must be x0, y0, x1, y1 "
+            "with x1 > x0, y1 > y0"
+        )
     return (boxes.clip(0, limit) / limit).astype(np.float32)
 
 
-def _arrays(path):
-    """{name: array} of an .npz file, or {"features": array} of an .npy file."""
+def _load(path):
+    """{name: array} of an .npz file, None for arrays that are not read; of .npy: {"features": ...}.
+
+    Arrays of other names may be pickled objects, and a pickle can run code.
+    """
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"features": loaded}
         with loaded:
-            known = [name for name in ARRAYS if name in loaded.files]
-            return dict.fromkeys(loaded.files) | {name: loaded[name] for name in known}
+            known = {*FEATURES, *BOXES, *SIZE}
+            return {name: loaded[name] if name in known else None for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} cannot be read: {' '.join(str(error).split())}; extract it again"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read: {reason}; extract it again") from None
 
 
-def _first(stored, *names):
+def _first(stored, names):
     return next((stored[name] for name in names if stored.get(name) is not None), None)

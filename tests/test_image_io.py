@@ -1,8 +1,7 @@
-"""Pictures from files and records: every kind becomes RGB and upright, and what is no picture is
-named.
-"""
+"""Pictures from files and records: all become RGB and upright, what is no picture is named."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from PIL import features as codecs
 
 from tgdt_mini import scenes
 from tgdt_mini.photos import image_io as module
-from tgdt_mini.photos.image_io import as_rgb, open_image, picture_sizes, pictures
+from tgdt_mini.photos.image_io import as_rgb, open_image, pictures, size_finder
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 TURNED = {  # EXIF orientation: how the upright picture was turned before it was stored
@@ -109,13 +108,38 @@ def test_an_animation_shows_its_first_frame(kind):
     assert as_rgb(image).getpixel((4, 4)) == RED
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", TURNED)
-def test_a_turned_photograph_is_upright(orientation):
+def test_a_turned_photograph_is_upright_and_turned_only_once(orientation, kind):
     upright, exif = noise(), Image.Exif()
     exif[0x0112] = orientation
     lying = upright if TURNED[orientation] is None else upright.transpose(TURNED[orientation])
-    picture = open_image(stored(lying, "PNG", exif=exif))
+    picture = open_image(stored(lying, kind, exif=exif))
     assert picture.size == upright.size and (np.asarray(picture) == np.asarray(upright)).all()
+    assert (np.asarray(as_rgb(picture)) == np.asarray(upright)).all()
+
+
+MALFORMED = {  # a second EXIF tag: number, type and four bytes of its value
+    "70000 as a short number": (0x0103, 4, struct.pack("<I", 70000)),
+    "text instead of a number": (0x0103, 2, b"one\0"),
+    "a pointer below zero": (0x8769, 9, struct.pack("<i", -8)),
+    "NaN instead of a fraction": (0x011A, 11, struct.pack("<f", float("nan"))),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_exif_tag_does_not_keep_a_photograph_from_being_turned(what):
+    tag, kind, value = MALFORMED[what]
+    turned = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    tags = turned + struct.pack("<HHI", tag, kind, 4 if kind == 2 else 1) + value
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    picture = open_image(stored(Image.new("RGB", (64, 48), RED), "JPEG", exif=exif))
+    assert picture.size == (48, 64)
+
+
+def test_exif_data_that_cannot_be_read_leave_a_photograph_as_it_is():
+    picture = open_image(stored(noise(), "JPEG", exif=b"Exif\0\0no tags at all"))
+    assert picture.size == (64, 48)
 
 
 def test_the_caller_s_image_stays_as_it_is():
@@ -154,7 +178,7 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(size, known):
 def test_a_picture_beyond_pillow_s_limit_is_named(width, kind, fits, monkeypatch):
     """Up to twice the limit Pillow only warns; a JPEG may still be decoded small enough."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100 * 10)
-    monkeypatch.setattr(module, "ENOUGH", 5)
+    monkeypatch.setattr(module, "DRAFT_SIDE", 5)
     data = stored(Image.new("RGB", (width, 10)), kind)
     if fits:
         open_image(data, "wide")
@@ -218,21 +242,28 @@ def test_records_give_their_pictures_one_by_one_in_the_order_asked_for(tmp_path)
     )
     found = [np.asarray(picture) for picture in pictures(some, [2, 0])]
     assert (found[0] == np.asarray(known[2])).all() and (found[1] == np.asarray(known[0])).all()
-    assert picture_sizes(some) == {"a": (64, 48), "b": (64, 48), "c": (64, 48)}
+
+
+def test_the_size_of_a_picture_is_found_by_its_id(tmp_path):
+    noise(40, 30).save(tmp_path / "b.png")
+    with_pictures = records({"a": stored(noise()), "b": tmp_path / "b.png"})
+    without = Dataset.from_dict({"image_id": ["c"], "captions": [["one"]]})
+    size_of = size_finder({"train": with_pictures, "test": without})
+    assert [size_of(name) for name in "abcd"] == [(64, 48), (40, 30), None, None]
 
 
 def test_a_spoilt_picture_among_records_is_named_by_its_id_when_its_turn_comes(tmp_path):
     some = records(
         {"fine": stored(noise()), "cut": stored(noise())[:900], "gone": tmp_path / "gone.png"}
     )
-    each = pictures(some)
-    assert next(each).size == (64, 48)
+    stream = pictures(some)
+    assert next(stream).size == (64, 48)
     with pytest.raises(ValueError, match="^image cut cannot be read: .*truncated"):
-        next(each)
+        next(stream)
     with pytest.raises(ValueError, match=r"^image gone \(.*gone\.png\) does not exist$"):
         next(pictures(some, [2]))
-    with pytest.raises(ValueError, match=r"^image gone .* cannot be read"):
-        picture_sizes(some)
+    with pytest.raises(ValueError, match=r"^image gone \(.*gone\.png\) does not exist$"):
+        size_finder({"test": some})("gone")
 
 
 def test_a_record_without_a_picture_is_named():

@@ -1,6 +1,4 @@
-"""Encoders cut in two: what is below and what is above, put together, is the whole encoder, or the
-cut is refused.
-"""
+"""Encoders cut in two: both parts, put together, are the whole encoder, or the cut is refused."""
 
 import copy
 import json

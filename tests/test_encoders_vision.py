@@ -1,6 +1,4 @@
-"""Grid cells of a pretrained encoder: their features and boxes, how pictures come to it, which
-models are refused.
-"""
+"""Grid cells of a pretrained encoder: features, boxes, pictures, and which models are refused."""
 
 import pytest
 import torch

@@ -1,6 +1,4 @@
-"""Pretrained encoders, saved and loaded back: what they are known by, and what a model makes of
-their two halves.
-"""
+"""Pretrained encoders, saved and loaded back: their keys, and what a model makes of both halves."""
 
 import json
 import shutil

@@ -1,6 +1,4 @@
-"""extract and what follows it, through the command line: a detector's regions, phrases, columns,
-splits, layers.
-"""
+"""The command extract and what follows it: regions, phrases, columns, splits, layers."""
 
 import io
 import json
@@ -323,22 +321,13 @@ def test_captions_may_come_from_a_table_without_pictures(world, tmp_path, capsys
     assert "has no column 'image' for image" in message
 
 
-@pytest.mark.parametrize("form", ["ours", "coco"])
-def test_sizes_may_come_from_a_file(world, tmp_path, capsys, form):
-    names = [name for _, _, name, _ in every()]
-    content = {name: [SIDE, SIDE] for name in names}
-    if form == "coco":
-        content = {
-            "images": [
-                {"id": 1, "file_name": name, "width": SIDE, "height": SIDE} for name in names
-            ]
-        }
-    (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
+def test_sizes_may_come_from_a_file(world, tmp_path, capsys):
+    sizes = {name: [SIDE, SIDE] for _, _, name, _ in every()}
+    (tmp_path / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
     done(capsys, *regions(world, "--sizes", tmp_path / "sizes.json", "--out", tmp_path / "f"))
     _, tokens = open_features(tmp_path / "f", "train")
-    np.testing.assert_allclose(
-        tokens.boxes[: int(tokens.starts[1])], detected(0)[1] / SIDE, atol=1e-6
-    )
+    boxes = tokens.boxes[: int(tokens.starts[1])]
+    np.testing.assert_allclose(boxes, detected(0)[1] / SIDE, atol=1e-6)
 
 
 def test_regions_may_be_called_by_the_number_in_karpathy_s_file(world, tmp_path, capsys):
@@ -377,72 +366,20 @@ def test_regions_of_another_detector_are_not_taken_for_the_same(world, tmp_path,
     )
 
 
-BAD_REGIONS = {  # what was done to the folders: what the error says
-    "another width": r"9\.npz holds features \(12, 7\); it must hold feat \(R, 24\), or give another width",
-    "an image without its feature": r"image 2009\.png has no features in .*2009",
-    "a feature without its image": r"1 feature files of .* belong to no image, such as 77\.npz; .*\(--allow-strays\)",
-    "no boxes": r"image 2009\.png has features but no boxes: .*2009\.npy is missing",
-    "sizes nowhere": r"image 1000\.png has boxes in pixels .* its size is not known: give sizes \(--sizes FILE",
-    "sizes of others": r"of image 1000\.png is outside its size of 50 x 50",
-    "damaged sizes": r"sizes .*sizes\.json cannot be read",
-    "a damaged file": r"2009\.npz cannot be read",
-    "no folder": r"folder is .*nowhere, which is no folder",
-    "layers of a detector": r"--vision-layers is 2, but the layers of a detector are not here",
-    "a grid of a detector": r"--grid is 4, but a detector's regions are taken as they are",
-    "a side of a detector": r"--side is 288, but a detector's regions",
-    "mirrored regions": r"--mirrored is True, but a detector's regions",
-}
-MORE_OPTIONS = {
-    "layers of a detector": ["--vision-layers", 2],
-    "a grid of a detector": ["--grid", 4],
-    "a side of a detector": ["--side", 288],
-    "mirrored regions": ["--mirrored"],
-}
+def test_regions_that_do_not_fit_are_named_before_anything_is_written(world, tmp_path, capsys):
+    shutil.copytree(world / "regions", tmp_path / "regions")
+    (tmp_path / "regions" / "2009.npz").unlink()
+    command = karpathy(world, "--detections", tmp_path / "regions", "--boxes", world / "boxes")
+    message = refused(capsys, *command, "--width", WIDTH, "--out", tmp_path / "f")
+    assert "image 2009.png has no features in" in message and not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize("what", BAD_REGIONS)
-def test_regions_that_do_not_fit_are_named(world, tmp_path, capsys, what):
-    folder, boxes = (
-        shutil.copytree(world / name, tmp_path / name) for name in ("regions", "boxes")
-    )
-    more = ["--images", world / "pictures"]
-    if what == "another width":
-        np.savez(folder / "2009.npz", feat=np.ones((12, 7), np.float32))
-    elif what == "an image without its feature":
-        (folder / "2009.npz").unlink()
-    elif what == "a feature without its image":
-        np.savez(folder / "77.npz", feat=detected(0)[0])
-    elif what == "no boxes":
-        (boxes / "2009.npy").unlink()
-    elif what == "sizes nowhere":
-        more = []
-    elif what in ("sizes of others", "damaged sizes"):
-        content = (
-            {name: [50, 50] for _, _, name, _ in every()} if "others" in what else {"1000.png": 5}
-        )
-        (tmp_path / "sizes.json").write_text(json.dumps(content), encoding="utf-8")
-        more = ["--sizes", tmp_path / "sizes.json"]
-    elif what == "a damaged file":
-        (folder / "2009.npz").write_bytes(b"no array")
-    elif what == "no folder":
-        folder = tmp_path / "nowhere"
-    elif what in MORE_OPTIONS:
-        more += MORE_OPTIONS[what]
-    command = karpathy(
-        world,
-        "--detections",
-        folder,
-        "--boxes",
-        boxes,
-        "--width",
-        WIDTH,
-        *more,
-        "--out",
-        tmp_path / "f",
-    )
-    assert re.search(BAD_REGIONS[what], refused(capsys, *command))
-    with pytest.raises(ValueError, match="is no finished features folder"):
-        open_features(tmp_path / "f", "test")
+@pytest.mark.parametrize(
+    "option", [["--vision-layers", 2], ["--grid", 4], ["--side", 288], ["--mirrored"]]
+)
+def test_options_of_cells_are_refused_for_regions(world, tmp_path, capsys, option):
+    message = refused(capsys, *regions(world, *option, "--out", tmp_path / "f"))
+    assert message.startswith(f"error: {option[0]} is ") and "detector's regions" in message
 
 
 def test_strays_are_left_aside_when_asked_and_so_are_pictures_of_other_splits(
@@ -625,57 +562,24 @@ def test_columns_splits_and_the_first_captions_are_chosen_on_the_command_line(
         )
 
 
-BAD_COLUMNS = {
-    "a missing column": (
-        ["image=photo", "captions=text"],
-        "all has no column 'text' for captions; it has photo, name",
-    ),
-    "a missing column of several": (
-        MAPPED[:3] + ["captions=caption_0,caption_9"],
-        "no column 'caption_9' for captions",
-    ),
-    "no sign": (["image"], "--columns image is not OURS=THEIRS, such as captions=text"),
-    "an unknown one": (
-        ["picture=photo"],
-        "columns names ['picture']; it may name image, captions, image_id, split",
-    ),
-    "no image": (["captions=caption_0", "split=part"], "no column 'image' for image; it has photo"),
-}
-
-
-@pytest.mark.parametrize("what", BAD_COLUMNS)
-def test_columns_that_are_not_there_are_named(world, tmp_path, capsys, what):
-    columns, message = BAD_COLUMNS[what]
-    more = [] if any("split" in each for each in columns) else ["--splits", "all=train"]
+@pytest.mark.parametrize(
+    "columns, message",
+    [
+        (["image"], "--columns image is not OURS=THEIRS"),
+        (["image=photo", "captions=caption_0,caption_9"], "no column 'caption_9' for captions"),
+        (["picture=photo"], "columns names ['picture']"),
+    ],
+)
+def test_columns_that_are_not_there_are_named(world, tmp_path, capsys, columns, message):
     folder = parquet(tmp_path / "p")
-    assert message in refused(
-        capsys, *of_parquet(world, folder, columns, *more, "--out", tmp_path / "f")
-    )
-    assert not (tmp_path / "f").exists()
+    command = of_parquet(world, folder, columns, "--splits", "all=train", "--out", tmp_path / "f")
+    assert message in refused(capsys, *command) and not (tmp_path / "f").exists()
 
 
-BAD_DATA = {
-    "an id twice": (
-        {"name": ["x"] * 2 + [f"{i}" for i in range(40)]},
-        "image_id 'x' stands for two records of train",
-    ),
-    "a picture in two splits": (
-        {"name": ["x", *(f"{i}" for i in range(40)), "x"]},
-        "image 'x' is both in train and in test: what is tested",
-    ),
-    "no caption": (
-        {f"caption_{i}": [None] * 42 for i in range(5)},
-        "image '1000.png' of train has no captions",
-    ),
-}
-
-
-@pytest.mark.parametrize("what", BAD_DATA)
-def test_records_that_do_not_fit_are_named(world, tmp_path, capsys, what):
-    columns, message = BAD_DATA[what]
-    folder = parquet(tmp_path / "p", **columns)
-    assert message in refused(capsys, *of_parquet(world, folder, MAPPED, "--out", tmp_path / "f"))
-    assert not (tmp_path / "f").exists()
+def test_records_that_do_not_fit_are_named(world, tmp_path, capsys):
+    folder = parquet(tmp_path / "p", name=["x", *map(str, range(40)), "x"])
+    message = refused(capsys, *of_parquet(world, folder, MAPPED, "--out", tmp_path / "f"))
+    assert "image 'x' is both in train and in test" in message and not (tmp_path / "f").exists()
 
 
 def test_restval_is_for_training_unless_refused(world, tmp_path, capsys):
@@ -705,32 +609,19 @@ def test_restval_is_for_training_unless_refused(world, tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("kind", ["broken", "greyscale", "CMYK", "animated", "huge"])
-def test_pictures_of_every_kind_are_read_or_named(world, tmp_path, capsys, monkeypatch, kind):
-    folder, scene = (
-        shutil.copytree(world / "pictures", tmp_path / "pictures"),
-        some_scenes("test", 12)[4]["image"],
-    )
+def test_a_picture_that_cannot_be_read_is_named_and_one_in_cmyk_is_read(world, tmp_path, capsys):
+    folder = shutil.copytree(world / "pictures", tmp_path / "pictures")
     path = folder / "3004.png"
-    if kind == "broken":
-        path.write_bytes(path.read_bytes()[:300])
-    elif kind == "huge":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIDE * SIDE)
-        scene.resize((SIDE + 1, SIDE)).save(path)
-    elif kind == "animated":
-        scene.save(path, "GIF", save_all=True, append_images=[Image.new("RGB", scene.size)])
-    else:
-        scene.convert({"greyscale": "L"}.get(kind, kind)).save(path, "TIFF")
-    command = karpathy(
-        world, "--images", folder, "--vision", world / "vision", "--out", tmp_path / "f"
-    )
-    if kind in ("broken", "huge"):
-        wanted = {"broken": "cannot be read", "huge": "is too large .* scale it down"}[kind]
-        assert re.search(rf"image 3004\.png \(.*\) {wanted}", refused(capsys, *command))
-    else:
-        done(capsys, *command)
-        batch = open_features(tmp_path / "f", "test")[1].images(torch.tensor([4]))
-        assert batch.features.shape == (1, 16, 16) and batch.features.isfinite().all()
+    with Image.open(path) as scene:
+        cmyk = scene.convert("CMYK")
+    path.write_bytes(path.read_bytes()[:300])
+    command = karpathy(world, "--images", folder, "--vision", world / "vision")
+    message = refused(capsys, *command, "--out", tmp_path / "none")
+    assert re.search(r"image 3004\.png \(.*\) cannot be read", message)
+    cmyk.save(path, "TIFF")
+    done(capsys, *command, "--out", tmp_path / "f")
+    batch = open_features(tmp_path / "f", "test")[1].images(torch.tensor([4]))
+    assert batch.features.shape == (1, 16, 16) and batch.features.isfinite().all()
 
 
 def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys):
@@ -844,10 +735,7 @@ def test_photographs_are_not_searched_in_the_shipped_gallery(cells, tmp_path, ca
     message = refused(
         capsys, "search", "two dogs", "--model", cells / "run" / "model", "--out", tmp_path
     )
-    assert (
-        "the model knows photographs, and none are given: add --features, or --gallery made by index"
-        in message
-    )
+    assert "the model knows photographs, and none are given" in message
 
 
 def test_photographs_that_are_called_as_scenes_are_not_drawn_as_scenes(
@@ -1083,10 +971,7 @@ def test_exactly_the_layers_that_were_asked_for_learn_and_are_saved(
 def test_layers_that_were_not_left_cannot_learn(layered, tmp_path, capsys):
     start = ["train", "--features", layered, *TRAIN, "--out", tmp_path / "run"]
     message = refused(capsys, *start, "--text-layers", 3)
-    assert (
-        "--text-layers is 3, but the features leave 2 layers of the text encoder to train: use 0 to 2, or"
-        in message
-    )
+    assert "--text-layers is 3, but the features leave 2 layers" in message
     assert "--vision-layers is -1" in refused(capsys, *start, "--vision-layers", -1)
     for option in ("--text-layers", "--top-rate"):
         assert "add --features FOLDER" in refused(

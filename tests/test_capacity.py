@@ -1,6 +1,4 @@
-"""Sizes and work that the formulas give are those of a gallery on disk and of the products that a
-search makes.
-"""
+"""The formulas give the bytes of a gallery on disk and the products that a search makes."""
 
 from pathlib import Path
 
@@ -10,8 +8,7 @@ from helpers import random_embedding
 from torch.utils.flop_counter import FlopCounterMode
 
 from tgdt_mini.retrieval import two_stage
-from tgdt_mini.scaling import capacity
-from tgdt_mini.scaling.capacity import BITS, Plan, short, token_bytes
+from tgdt_mini.scaling.capacity import BITS, READ_SPEED, GallerySize, token_bytes
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 
@@ -34,7 +31,7 @@ def test_the_bytes_of_an_image_are_those_of_a_gallery_on_disk(tmp_path, global_k
         sum(path.stat().st_size - header for path in (tmp_path / "gallery").glob("*.npy"))
         - last_offset
     )
-    assert stored == IMAGES * Plan(WIDTH, TOKENS, global_kind, local_kind).image_bytes
+    assert stored == IMAGES * GallerySize(WIDTH, TOKENS, global_kind, local_kind).image_bytes
 
 
 def multiply_adds(search):
@@ -45,9 +42,8 @@ def multiply_adds(search):
 
 def test_the_multiply_adds_are_those_that_torch_counts():
     images, query = embedded(0, IMAGES, TOKENS), embedded(1, 1, WORDS)
-    work = Plan(WIDTH, TOKENS).work(IMAGES, WORDS, SHORTLIST)
     for shortlist in (SHORTLIST, 2 * IMAGES):
-        work = Plan(WIDTH, TOKENS).work(IMAGES, WORDS, shortlist)
+        work = GallerySize(WIDTH, TOKENS).work(IMAGES, WORDS, shortlist)
         counted = multiply_adds(lambda k=shortlist: two_stage(query, images, k, 1.0, "caption"))
         assert counted == work["stage one"] + work["stage two"]
     counted = multiply_adds(lambda: mixed_similarity(images, query, 1.0))
@@ -55,14 +51,14 @@ def test_the_multiply_adds_are_those_that_torch_counts():
 
 
 def test_what_is_read_is_what_is_stored():
-    plan = Plan(WIDTH, TOKENS, "float16", "int8")
-    work = plan.work(IMAGES, WORDS, SHORTLIST)
+    size = GallerySize(WIDTH, TOKENS, "float16", "int8")
+    work = size.work(IMAGES, WORDS, SHORTLIST)
     assert work["stage one, bytes"] == IMAGES * 2 * WIDTH
     assert work["stage two, bytes"] == SHORTLIST * (TOKENS * (WIDTH + 4) + 8)
     assert (
         work["everything, bytes"]
-        == IMAGES * plan.image_bytes
-        == IMAGES * (plan.global_bytes + plan.local_bytes)
+        == IMAGES * size.image_bytes
+        == IMAGES * (size.global_bytes + size.local_bytes)
     )
 
 
@@ -80,52 +76,36 @@ def test_a_token_has_the_bytes_of_its_numbers():
 
 
 def test_a_machine_is_full_when_no_image_fits_any_more():
-    plan = Plan(128, 3.7)
+    size = GallerySize(128, 3.7)
     memory, disk = 10**9, 10**10
     assert (
-        plan.images_in(memory) * plan.image_bytes
+        size.images_in(memory) * size.image_bytes
         <= memory
-        < (plan.images_in(memory) + 1) * plan.image_bytes
+        < (size.images_in(memory) + 1) * size.image_bytes
     )
-    with_disk = plan.images_in(memory, disk)
-    assert with_disk * plan.global_bytes <= memory and with_disk * plan.local_bytes <= disk
-    assert (with_disk + 1) * plan.global_bytes > memory or (with_disk + 1) * plan.local_bytes > disk
-    assert with_disk > plan.images_in(memory)
+    with_disk = size.images_in(memory, disk)
+    assert with_disk * size.global_bytes <= memory and with_disk * size.local_bytes <= disk
+    assert (with_disk + 1) * size.global_bytes > memory or (with_disk + 1) * size.local_bytes > disk
+    assert with_disk > size.images_in(memory)
 
 
 def test_exact_search_ends_where_reading_takes_too_long():
-    plan = Plan(128, 4)
-    most = plan.exact_up_to(0.1)
+    size = GallerySize(128, 4)
+    most = size.exact_up_to(0.1)
     assert (
-        most * plan.global_bytes / capacity.READ
-        <= 0.1
-        < (most + 1) * plan.global_bytes / capacity.READ
+        most * size.global_bytes / READ_SPEED <= 0.1 < (most + 1) * size.global_bytes / READ_SPEED
     )
-    assert plan.exact_up_to(0.1, cores=8) == pytest.approx(8 * most, rel=1e-5)
-    assert plan.graph_bytes(16) == 128
+    assert size.exact_up_to(0.1, cores=8) == pytest.approx(8 * most, rel=1e-5)
+    assert size.graph_bytes(16) == 128
 
 
-@pytest.mark.parametrize("name", capacity.TABLES)
-def test_the_page_holds_the_tables_that_the_formulas_give(name):
-    start = f"<!-- made by `python -m tgdt_mini.scaling.capacity`: {name} -->"
-    assert PAGE.count(start) == 1
-    assert PAGE.split(start)[1].split("<!-- end -->")[0].strip() == capacity.TABLES[name]()
-
-
-def test_numbers_are_written_short():
-    known = {
-        0: "0 ",
-        999: "1.0 k",
-        1000: "1 k",
-        1544: "1.5 k",
-        24e6: "24 M",
-        9.96e9: "10 G",
-        4.1e12: "4.1 T",
-        41: "41 ",
-    }
-    assert {number: short(number) for number in known} == known
-
-
-def test_the_tables_go_from_a_thousand_images_to_a_billion():
-    assert capacity.SIZES[0] == 1000 and capacity.SIZES[-1] == 10**9
-    assert capacity.work_table().count("\n") == 1 + len(capacity.PLANS) * len(capacity.SIZES)
+def test_the_page_has_the_bytes_that_the_formulas_give():
+    for name, width, tokens in (
+        ("mini, 4 regions", 128, 4),
+        ("paper's sizes, 36 regions", 1024, 36),
+    ):
+        rows = PAGE.split("### Room")[1].split(f"| {name} |")[1].splitlines()[:4]
+        for kind, row in zip(BITS, rows):
+            size = GallerySize(width, tokens, local_kind=kind)
+            bytes_ = f"| {kind} | {size.image_bytes:,.0f} | {size.global_bytes:,} |"
+            assert bytes_.strip("| ") in row

@@ -1,6 +1,4 @@
-"""Grounding on scenes made by hand: which words look at their object, which could have, and which
-at one like it.
-"""
+"""Grounding on scenes made by hand: words on their object, that could be, on one like it."""
 
 from types import SimpleNamespace
 
@@ -35,8 +33,9 @@ LINKS = [
 
 
 def grounded(picks, text=TEXT, links=LINKS, true_of=None):
-    """Grounding of a caption whose words pick these regions: 0 on object 0, 1 on object 1, 2 the
-    ground, 3 padding.
+    """Grounding of a caption whose words pick these regions.
+
+    0 lies on object 0, 1 on object 1, 2 on the ground, 3 is padding.
     """
     regions = torch.tensor([[0.0, 0.0, 0.25, 0.5], [0.5, 0.5, 1.0, 1.0], [0.25, 0.0, 0.5, 1.0]])
     dataset = {
@@ -75,8 +74,8 @@ def test_grounding_counts_words_whose_best_region_is_in_their_object():
 def test_a_word_of_two_objects_may_pick_either():
     links = [{"caption": 0, "start": 4, "end": 9, "objects": [0, 1]}]
     for pick, right in ((0, 100.0), (1, 100.0), (2, 0.0)):
-        found = grounded([2, pick], "two stars", links)
-        assert found == pytest.approx(
+        shares = grounded([2, pick], "two stars", links)
+        assert shares == pytest.approx(
             {"right": right, "chance": 200 / 3, "possible": 100.0, "words": 1}
         )
 
@@ -92,8 +91,8 @@ def test_a_word_whose_object_no_region_lies_in_is_wrong_and_was_not_possible():
         LINKS[3] | {"objects": [2]},
     ]  # the ring is a third thing, in a corner without a region
     best = [2, 0, 0, 2, 2, 1, 1, 2, 2]
-    found = grounded(best, links=links)
-    assert found == pytest.approx({"right": 75.0, "chance": 25.0, "possible": 75.0, "words": 4})
+    shares = grounded(best, links=links)
+    assert shares == pytest.approx({"right": 75.0, "chance": 25.0, "possible": 75.0, "words": 4})
 
 
 def test_a_word_on_another_object_that_it_is_true_of_counts_as_true_and_not_as_right():
@@ -101,8 +100,8 @@ def test_a_word_on_another_object_that_it_is_true_of_counts_as_true_and_not_as_r
         return row == 0 and (thing, word) == (1, "red")  # the ring is red as well
 
     best = [2, 1, 1, 2, 2, 1, 1, 2, 2]  # red and star look at the ring
-    found = grounded(best, true_of=true_of)
-    assert found == pytest.approx(
+    shares = grounded(best, true_of=true_of)
+    assert shares == pytest.approx(
         {"right": 50.0, "true": 75.0, "chance": 100 / 3, "possible": 100.0, "words": 4}
     )
 
@@ -113,8 +112,8 @@ def test_a_words_truth_is_that_of_its_object():
             for words, attribute in ((COLOUR_WORDS, thing.colour), (SIZE_WORDS, thing.size)):
                 assert all(
                     true_of(word, thing) == (name == attribute)
-                    for name, some in words.items()
-                    for word in some
+                    for name, synonyms in words.items()
+                    for word in synonyms
                 )
             assert all(
                 true_of(word, thing) == (name == thing.shape)

@@ -1,4 +1,4 @@
-"""Each figure is a picture of sensible size, says nothing back, and leaves no figure open."""
+"""Each figure is a picture of sensible size, returns None, and leaves no figure open."""
 
 import json
 
@@ -167,20 +167,22 @@ def test_the_same_figure_is_the_same_file(tmp_path):
 def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
     plots.hits(["a"], [[PICTURES[0]]], [[True]], path=tmp_path / "right.png")
     plots.hits(["a"], [[PICTURES[0]]], [[False]], path=tmp_path / "wrong.png")
-    found = {}
-    for name in ("right", "wrong"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            found[name] = {
-                tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()
-            }
-    green, orange = ((0, 158, 115), (213, 94, 0))
-    assert green in found["right"] - found["wrong"] and orange in found["wrong"] - found["right"]
+    right, wrong = (colours_of(tmp_path / f"{name}.png") for name in ("right", "wrong"))
+    green, orange = (0, 158, 115), (213, 94, 0)
+    assert green in right - wrong and orange in wrong - right
+
+
+def colours_of(path):
+    with Image.open(path) as picture:
+        return {
+            tuple(pixel) for pixel in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()
+        }
 
 
 def test_a_figure_that_cannot_be_written_is_an_error_and_is_closed(tmp_path):
     import matplotlib.pyplot as plt
 
-    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "file").write_text("a file", encoding="utf-8")
     with pytest.raises(OSError):
         plots.comparison(report(), tmp_path / "file" / "figure.png")
     assert not plt.get_fignums()

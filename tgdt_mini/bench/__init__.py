@@ -1,15 +1,13 @@
-"""What is fast here, beside what others do with the same arrays in the same process: `python -m
-tgdt_mini bench`.
+"""Measure what is fast here, and others' code on the same arrays: `python -m tgdt_mini bench`.
 
-`run` measures everything and gives JSON values, `tables.table` prints them. Nothing else in the
-package needs this.
+`run` gives everything as JSON values, `tables.table` prints it. The package needs none of this.
 """
 
 import json
 from pathlib import Path
 
-SIZES = (1_000, 10_000, 100_000)
-PARTS = {  # what can be measured alone, and the tables that it fills
+SIZES = (1_000, 10_000, 100_000)  # pictures
+PARTS = {  # what can be measured by itself, and the tables that it fills
     "search": ("Search", "Stages"),
     "by-image": ("Search by image",),
     "gallery": ("Gallery",),
@@ -27,17 +25,15 @@ def run(
     only: tuple[str, ...] = (),
     before: dict | None = None,
 ) -> dict:
-    """All measurements as JSON values. One thread; minutes, and 10 GB of memory with 100,000
-    pictures.
+    """All measurements as JSON values.
 
-    quick: the smallest size, few repeats, a part of the comparisons: does it run? million_in: a
-    folder for a gallery of a million, which is measured if there is one. only: the PARTS to
-    measure; the others stay as they are in `before`, an earlier report. Raises ValueError for a
-    size below 1,000, an unknown part, or a report of another machine.
+    They take minutes, one thread and, for 100,000 pictures, 10 GB of memory. quick: the smallest
+    size, few repeats, a part of the comparisons: does it run? million_in: a folder for a gallery of
+    a million, measured only if given. only: the PARTS to measure; the others stay as they are in
+    `before`, an earlier report. Raises ValueError for a size below 1,000, an unknown part, or a
+    report that cannot be compared with this one.
     """
-    from tgdt_mini.bench import galleries, judged, steps
     from tgdt_mini.bench.measure import machine, one_thread
-    from tgdt_mini.bench.million import million
 
     if min(sizes) < 1000:
         raise ValueError(f"sizes holds {min(sizes)}; each must be at least 1,000 pictures")
@@ -45,48 +41,52 @@ def run(
         if part not in PARTS:
             raise ValueError(f"only holds {part!r}; it must be {', '.join(PARTS)}")
     sizes, repeats = (sorted(sizes)[:1], 3) if quick else (sorted(sizes), 5)
-    rows = []
-
-    def wanted(part, what):
-        if (only and part not in only) or (part == "million" and million_in is None):
-            return False
-        if progress:
-            print(f"measuring {what} ...", flush=True)
-        return True
-
     with one_thread():
         report = {"machine": machine(), "quick": quick, "repeats": repeats}
-        kept = _kept(before, report, only)
-        report |= kept
-        if wanted("search", "searches by caption"):
-            report |= {"curves": {}, "missed": {}, "engines": []}
-            for size in sizes:
-                found = galleries.search_size(size, repeats, engines=size >= 10_000)
-                rows += found["rows"]
-                report["curves"][str(size)], report["missed"][str(size)] = (
-                    found["curve"],
-                    found["missed"],
-                )
-                report["engines"] += found["engines"]
-        if wanted("by-image", "searches by image"):
-            rows += [row for size in sizes for row in galleries.image_queries(size, repeats)]
-        if wanted("gallery", "a gallery on disk"):
-            rows += galleries.memory_rows(min(100_000, sizes[-1]), repeats)
-        if wanted("scenes", "the shipped model on scenes"):
-            first = 100 if quick else None
-            *validation, choice = judged.embedded("validation", first)
-            report["scenes"] = judged.shortlist_loss(*validation, choice.local_weight)
-            *test, _ = judged.embedded("test", first)
-            report["precisions"] = judged.precision_costs(*test, choice.local_weight)
-            rows += judged.evaluation_rows(*test[:2], repeats)
-        if wanted("training", "training"):
-            rows += steps.similarity_rows((64,) if quick else (64, 256), repeats)
-            rows += steps.step_rows(repeats)
-            rows.append(steps.import_row(1 if quick else repeats))
-        report["rows"] = kept.get("rows", []) + [row.to_dict() for row in rows]
-        if wanted("million", "a million pictures"):
-            report["million"] = million(million_in)
-    return report
+        report |= _kept(before, report, only)
+        rows = report.pop("rows", [])
+        for part in PARTS:
+            if part not in (only or PARTS) or (part == "million" and million_in is None):
+                continue
+            if progress:
+                print(f"measuring {part} ...", flush=True)
+            measured = _measure(part, sizes, quick, repeats, million_in)
+            rows += [row.to_dict() for row in measured.pop("rows", [])]
+            report |= measured
+    return report | {"rows": rows}
+
+
+def _measure(part, sizes, quick, repeats, million_in):
+    """A part of the report: {"rows": [Row]} and whatever else its tables and figures show."""
+    from tgdt_mini.bench import disk, galleries, judged, steps
+
+    if part == "search":
+        report = {"rows": [], "curves": {}, "missed": {}, "engines": []}
+        for size in sizes:
+            measured = galleries.search_size(size, repeats, engines=size >= 10_000)
+            report["rows"] += measured["rows"]
+            report["engines"] += measured["engines"]
+            report["curves"][str(size)] = measured["curve"]
+            report["missed"][str(size)] = measured["missed"]
+        return report
+    if part == "by-image":
+        return {"rows": [row for size in sizes for row in galleries.image_queries(size, repeats)]}
+    if part == "gallery":
+        return {"rows": disk.memory_rows(min(100_000, sizes[-1]), repeats)}
+    if part == "scenes":
+        first = 100 if quick else None
+        *validation, settings = judged.embedded("validation", first)
+        images, captions, *_ = judged.embedded("test", first)
+        return {
+            "scenes": judged.shortlist_loss(*validation, settings.local_weight),
+            "rows": judged.evaluation_rows(images, captions, repeats),
+        }
+    if part == "training":
+        rows = steps.similarity_rows((64,) if quick else (64, 256), repeats)
+        return {
+            "rows": rows + steps.step_rows(repeats) + [steps.import_row(1 if quick else repeats)]
+        }
+    return {"million": disk.million(million_in)}
 
 
 def read(path: Path) -> dict | None:
@@ -102,18 +102,19 @@ def read(path: Path) -> dict | None:
 
 
 def _kept(before, report, only):
-    """What an earlier report holds besides the parts that are measured now; ValueError if it is not
-    comparable.
-    """
+    """The parts of an earlier report that are not measured now; ValueError if none can be kept."""
     if not only:
         return {}
     for name in ("machine", "quick", "repeats"):
         if before is None or before.get(name) != report[name]:
-            found = (
-                "no report" if before is None else f"a report of another {name}, {before.get(name)}"
+            reason = (
+                f"its {name} is {before.get(name)}, not {report[name]}"
+                if before
+                else "there is none"
             )
             raise ValueError(
-                f"there is {found} to keep the other parts of; measure everything, without --only"
+                f"--only keeps the rest of an earlier report, but {reason}; "
+                "measure everything, without --only"
             )
     again = [table for part in only for table in PARTS[part]]
     return before | {"rows": [row for row in before["rows"] if row["table"] not in again]}

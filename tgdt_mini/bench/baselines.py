@@ -1,10 +1,9 @@
-"""What the package is measured against: the same results, written the way that comes to mind first.
-All on the CPU.
+"""Other ways to the same results, which the package is measured against. All on the CPU.
 
-`released_loop` follows the structure of the released code's evaluation
-(evaluate_utils/evaluation.py, functions i2t and t2i, with the similarity of models/loss.py), one
-query at a time, less what only a GPU needs. Its mistakes are left out: padding is -inf before the
-max, a miss has no rank, all words count.
+`released_loop` has the structure of the released code's evaluation (evaluate_utils/evaluation.py,
+functions i2t and t2i, with the similarity of models/loss.py): one query at a time. What only a GPU
+needs is left out, and so are its mistakes: here padding is -inf before the max, a miss has no rank,
+and all words count.
 """
 
 import numpy as np
@@ -25,12 +24,10 @@ def einsum_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
 def gathered_similarity(
     words: torch.Tensor, tokens: torch.Tensor, ids: torch.Tensor
 ) -> torch.Tensor:
-    """(K,) local similarity of words (W, D) with the items ids (K,) of tokens (G, R, D): gather,
-    matmul, max, mean.
-    """
-    found = tokens.index_select(0, ids)  # (K, R, D)
-    products = found.flatten(0, 1).to(words.dtype) @ words.T  # (K*R, W)
-    return products.unflatten(0, found.shape[:2]).amax(1).mean(1)
+    """(K,) local similarity of words (W, D) with the items ids (K,) of tokens (G, R, D)."""
+    candidates = tokens.index_select(0, ids)  # (K, R, D)
+    products = candidates.flatten(0, 1).to(words.dtype) @ words.T  # (K * R, W)
+    return products.unflatten(0, candidates.shape[:2]).amax(1).mean(1)
 
 
 def released_loop(
@@ -41,56 +38,53 @@ def released_loop(
     longest: tuple[int, int],
     queries: tuple[int, int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the first queries of both kinds by two-stage search, inf for a miss; image i owns
-    captions 5i to 5i + 4.
+    """Ranks of the first queries of both kinds by two-stage search, inf for a miss.
 
-    shortlists: captions for an image and images for a caption (released code: 50, 100). longest:
-    regions and words that tokens are padded to (released code: 37, 88 for any data). queries: how
-    many images, how many captions.
+    Captions 5i to 5i + 4 are those of image i. shortlists: captions for an image and images for a
+    caption (released code: 50, 100). longest: regions and words that tokens are padded to (released
+    code: 37, 88 for any data). queries: how many images, how many captions.
     """
     regions, words = (
-        pad(side.local_tokens, (0, 0, 0, most - side.mask.shape[1]))
-        for side, most in ((images, longest[0]), (captions, longest[1]))
+        pad(side.local_tokens, (0, 0, 0, length - side.mask.shape[1]))
+        for side, length in ((images, longest[0]), (captions, longest[1]))
     )
     region_counts, word_counts = images.mask.sum(1).tolist(), captions.mask.sum(1).tolist()
     i2t, t2i = np.full(queries[0], np.inf), np.full(queries[1], np.inf)
+
+    def ranked(query, gallery, shortlist, local_of):
+        """The shortlist of one query's global token (1, D), best first; local_of(ids): (K,)."""
+        by_global = torch.mm(query, gallery.T).numpy().flatten()
+        order = np.argsort(by_global)[::-1]
+        ids = list(order[:shortlist])
+        local = local_of(ids).numpy().flatten()
+        return order[np.argsort(by_global[ids] + local_weight * local)[::-1]]
+
     for i in range(queries[0]):
-        by_global = (
-            torch.mm(images.global_token[i : i + 1], captions.global_token.T).numpy().flatten()
+        order = ranked(
+            images.global_token[i : i + 1],
+            captions.global_token,
+            shortlists[0],
+            lambda ids, i=i: _expanded_similarity(
+                regions[i : i + 1], words[ids], [region_counts[i]], list(np.array(word_counts)[ids])
+            ),
         )
-        order = np.argsort(by_global)[::-1]
-        top = list(order[: shortlists[0]])
-        lengths = list(np.array(word_counts)[top])
-        local = (
-            _expanded_similarity(regions[i : i + 1], words[top], [region_counts[i]], lengths)
-            .numpy()
-            .flatten()
-        )
-        found = order[np.argsort(by_global[top] + local_weight * local)[::-1]]
-        places = [np.where(found == c)[0] for c in range(5 * i, 5 * i + 5)]
-        i2t[i] = min([place[0] for place in places if len(place)], default=np.inf)
+        ranks = [np.where(order == c)[0] for c in range(5 * i, 5 * i + 5)]
+        i2t[i] = min(np.concatenate(ranks), default=np.inf)
     for c in range(queries[1]):
-        by_global = (
-            torch.mm(captions.global_token[c : c + 1], images.global_token.T).numpy().flatten()
+        order = ranked(
+            captions.global_token[c : c + 1],
+            images.global_token,
+            shortlists[1],
+            lambda ids, c=c: _expanded_similarity(
+                regions[ids], words[c : c + 1], list(np.array(region_counts)[ids]), [word_counts[c]]
+            ),
         )
-        order = np.argsort(by_global)[::-1]
-        top = list(order[: shortlists[1]])
-        lengths = list(np.array(region_counts)[top])
-        local = (
-            _expanded_similarity(regions[top], words[c : c + 1], lengths, [word_counts[c]])
-            .numpy()
-            .flatten()
-        )
-        found = order[np.argsort(by_global[top] + local_weight * local)[::-1]]
-        place = np.where(found == c // 5)[0]
-        t2i[c] = place[0] if len(place) else np.inf
+        t2i[c] = min(np.where(order == c // 5)[0], default=np.inf)
     return i2t, t2i
 
 
 def _expanded_similarity(regions, words, region_counts, word_counts):
-    """(I, C) from padded tokens: both sides expanded to all pairs, lengths turned into masks one by
-    one.
-    """
+    """(I, C) from padded tokens: both sides expanded to all pairs, masks made row by row."""
     regions = regions.unsqueeze(1).expand(-1, len(words), -1, -1)  # (I, C, R, D)
     words = words.unsqueeze(0).expand(len(regions), -1, -1, -1)  # (I, C, W, D)
     products = torch.matmul(regions, words.permute(0, 1, 3, 2))  # (I, C, R, W)
@@ -100,8 +94,7 @@ def _expanded_similarity(regions, words, region_counts, word_counts):
     no_word = torch.zeros(words.shape[1], words.shape[2], dtype=torch.bool)
     for row, count in zip(no_word, word_counts):
         row[count:] = True
-    products.masked_fill_(
-        no_region[:, None, :, None].expand(-1, len(no_word), -1, no_word.shape[1]), -float("inf")
-    )
+    no_pair = no_region[:, None, :, None].expand(-1, len(no_word), -1, no_word.shape[1])
+    products.masked_fill_(no_pair, -float("inf"))
     best = products.max(2)[0].masked_fill_(no_word, 0)  # (I, C, W)
     return best.sum(2) / torch.tensor(word_counts)

@@ -1,9 +1,8 @@
-"""How the benchmark measures: processor time of one thread, alternately, and memory in a process of
-its own.
+"""How the benchmark measures: processor time of one thread, in turns, and memory.
 
-A time is the CPU time of the whole process (all its threads), so that what else the machine does
-counts little; what is compared runs in turns in one process on the same arrays, and the median is
-taken. Times of two machines do not compare, ratios of one run nearly do.
+A time is the CPU time of the process with all its threads, so that other programs on the machine
+count little. What is compared runs in turns in one process on the same arrays, and the median
+counts. Times of two machines cannot be compared, ratios of one run nearly can.
 """
 
 import os
@@ -19,32 +18,29 @@ from statistics import median
 
 import torch
 
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
 
 
 @contextmanager
 def one_thread():
-    """Everything inside runs on one thread, in this process and in those it starts."""
-    before, threads = {name: os.environ.get(name) for name in VARIABLES}, torch.get_num_threads()
-    os.environ.update({name: "1" for name in VARIABLES})
+    """Everything inside runs on one thread, in this process and in those that it starts."""
+    before, threads = {name: os.environ.get(name) for name in THREADS}, torch.get_num_threads()
+    os.environ.update(THREADS)
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
+            del os.environ[name]
+            if value is not None:
                 os.environ[name] = value
 
 
 def cpu_milliseconds(functions: dict, repeats: int = 5, least: float = 0.02) -> dict[str, float]:
-    """{name: median CPU milliseconds of a call}. The functions run in turns, `repeats` rounds after
-    a warm-up.
+    """{name: median CPU milliseconds of a call}, over `repeats` rounds in turns after a warm-up.
 
-    least: seconds of CPU time that one sample lasts; a fast function is called often enough to fill
-    them.
+    least: seconds of CPU time of one sample; a fast function is called often enough to fill them.
     """
     calls, samples = {}, {name: [] for name in functions}
     for name, function in functions.items():
@@ -68,21 +64,20 @@ def in_fresh_process(function, *arguments):
 
 
 def megabytes_of(function) -> float | None:
-    """The most anonymous memory (what no file could give back) that a call adds to the process, in
-    MB of 10^6 bytes.
+    """The most memory that a call adds to the process, in MB of 10^6 bytes, sampled each ms.
 
-    Sampled each millisecond; to be called once, in a fresh process, or freed memory hides what is
-    asked for again.
-    None where the system does not tell: it is read from Linux's /proc.
+    Memory that holds a file's pages does not count: the system can take it back. Call this once,
+    in a fresh process, since memory that was freed before can be used again. None where Linux's
+    /proc, which tells it, is missing.
     """
-    before = _anonymous()
+    before = _anonymous_bytes()
     if before is None:
         return None
     most, done = [before], threading.Event()
 
     def watch():
         while not done.wait(0.001):
-            most[0] = max(most[0], _anonymous())
+            most[0] = max(most[0], _anonymous_bytes())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -91,10 +86,10 @@ def megabytes_of(function) -> float | None:
     finally:
         done.set()
         thread.join()
-    return (max(most[0], _anonymous()) - before) / 1e6
+    return (max(most[0], _anonymous_bytes()) - before) / 1e6
 
 
-def _anonymous():
+def _anonymous_bytes():
     try:
         with open("/proc/self/status", encoding="utf-8") as lines:
             return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
@@ -111,7 +106,7 @@ def version(package: str) -> str | None:
 
 
 def machine() -> dict:
-    """What was measured on: processor, system, versions."""
+    """The processor, the system and the versions that a report is from."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,102 +1,88 @@
-"""The report of `bench.run` in Markdown: every ratio beside its floor, and on what it was
-measured.
-"""
+"""The report of `bench.run` in Markdown: each ratio with its limit, and the machine it is from."""
 
-from tgdt_mini.bench.rows import Row, markdown, number
+from tgdt_mini.bench import rows
+from tgdt_mini.bench.rows import Row, number
+from tgdt_mini.reports import markdown
 
 TABLES = ("Search", "Search by image", "Stages", "Gallery", "Evaluation", "Training")
+NOTE = (
+    "Search, Stages, Gallery: generated pictures, 36 regions x 256, captions of 15 words; a global "
+    "token is the blurred mean of the local ones. They show how search behaves, not how good a "
+    "model is. Evaluation: the loop is given a tenth of the queries, and its time is multiplied."
+)
 
 
 def table(report: dict) -> str:
-    """Everything that a report holds, fresh or read back from JSON."""
-    rows, on = [Row(**each) for each in report["rows"]], report["machine"]
+    """The whole report, fresh or read back from JSON."""
+    machine = report["machine"]
     parts = [
-        f"{on['processor']}, {on['cores']} cores, {on['system']}, Python {on['python']}, torch {on['torch']}; CPU time "
-        f"of one thread, median of {report['repeats']} after a warm-up, what is compared in turns on the same arrays.",
-        "Search, Stages, Gallery: generated pictures, 36 regions x 256, captions of 15 words; a global token is the "
-        "blurred mean of the local ones. They show how search behaves, not how good a model is. Evaluation: the loop "
-        "is given a tenth of the queries, and its time is multiplied.",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}, torch {machine['torch']}; CPU time of one thread, median of "
+        f"{report['repeats']} after a warm-up, what is compared in turns on the same arrays.",
+        NOTE,
     ]
     if report["quick"]:
-        parts.append(
-            "This was --quick, few repeats of a part: it shows that everything runs, and no figure to quote."
-        )
+        parts.append("This was --quick: it shows that everything runs, and no figure to quote.")
     for name in TABLES:
-        some = [row for row in rows if row.table == name]
-        parts += [f"**{name}**\n\n{markdown(some)}"] if some else []
-    parts.append(
-        f"**What a shortlist of K loses of full scoring**\n\n{_missed(report)}\n\n{_enough(report)}"
-    )
+        measured = [Row(**row) for row in report["rows"] if row["table"] == name]
+        if measured:
+            parts.append(f"**{name}**\n\n{rows.table(measured)}")
+    parts.append(f"**What a shortlist of K loses of full scoring**\n\n{_missed(report)}")
     if report["engines"]:
         cells = [
-            [f"{each['size']:,}", each["engine"], number(each["ms"]), f"{each['recall']:.1f}"]
-            for each in report["engines"]
+            (f"{row['size']:,}", row["engine"], number(row["ms"]), f"{row['recall']:.1f}")
+            for row in report["engines"]
         ]
+        heads = ("pictures", "index", "ms", "% found")
         parts.append(
-            "**The 100 best by global token, by index**\n\n"
-            + _cells(["pictures", "index", "ms", "% found"], cells)
+            f"**The 100 best by global token, by index**\n\n{markdown.table(heads, cells)}"
         )
-    cells = [
-        [each["locals"], each["globals"], f"{each['rsum']:.2f}"] for each in report["precisions"]
-    ]
-    parts.append(
-        "**What stored precision costs**, shipped model, test scenes, all scored\n\n"
-        + _cells(["locals", "globals", "rsum"], cells)
-    )
     if "million" in report:
         parts.append(f"**A million**\n\n{_million(report['million'])}")
     return "\n\n".join(parts)
 
 
 def _missed(report):
-    scenes, lines = report["scenes"], []
-    for way, name in (("t2i", "text to image"), ("i2t", "image to text")):
-        lines += [
-            (f"validation scenes, {name}", f"% of top {top} missed", row)
-            for top, row in scenes[way].items()
-        ]
-    lines.append(("validation scenes", "points of rsum", scenes["rsum"]))
-    for size, found in report["missed"].items():
-        lines += [
-            (f"{int(size):,} generated", f"% of top {top} missed", row)
-            for top, row in found.items()
-        ]
-    shortlists = [f"K {k}" for k in scenes["rsum"]]
-    return _cells(
-        ["data", "", *shortlists],
-        [[data, what, *(f"{value:.1f}" for value in row.values())] for data, what, row in lines],
+    """Percent of the best answers that are not in the shortlist, and points of rsum."""
+    scenes = report["scenes"]
+    shares = {
+        "validation scenes, text to image": scenes["t2i"],
+        "validation scenes, image to text": scenes["i2t"],
+    } | {f"{int(size):,} generated": by_top for size, by_top in report["missed"].items()}
+    rows = {("validation scenes", "points of rsum"): scenes["rsum"]} | {
+        (data, f"% of top {top} missed"): row
+        for data, by_top in shares.items()
+        for top, row in by_top.items()
+    }
+    cells = [(*names, *(f"{lost:.1f}" for lost in row.values())) for names, row in rows.items()]
+    heads = ("data", "", *(f"K {k}" for k in scenes["rsum"]))
+    enough = (
+        "each of these K loses more than 0.5 points of rsum."
+        if scenes["enough"] is None
+        else f"K {scenes['enough']} is the smallest of these that loses at most 0.5 points of rsum."
     )
+    return f"{markdown.table(heads, cells)}\n\nOn validation scenes {enough}"
 
 
-def _enough(report):
-    enough = report["scenes"]["enough"]
-    if enough is None:
-        return "On validation scenes each of these K loses more than 0.5 points of rsum."
-    return f"On validation scenes K {enough} is the smallest of these that loses at most 0.5 points of rsum."
-
-
-def _million(found):
-    cold = f"{_milliseconds(found['cold'])} with nothing in memory, " if found["cold"] else ""
-    memory = "not measured here" if found["megabytes"] is None else f"{found['megabytes']:,.0f} MB"
-    built, opened = found["built"], found["opened"]
+def _million(figures):
+    """What was built, and its times: the clock also counts the waiting for the disk."""
+    names = {
+        "built": "built, by appending",
+        "opened": "opened",
+        "cold": "one query, K 100, no file in memory",
+        "warm": "one query, K 100, its pages in memory",
+    }
+    cells = [
+        (name, number(figures[part]["wall"]), number(figures[part]["cpu"]))
+        for part, name in names.items()
+        if figures[part]
+    ]
+    memory = "not measured" if figures["megabytes"] is None else f"{figures['megabytes']:,.0f} MB"
     return (
-        f"{found['size']:,} generated pictures ({found['regions']} regions x {found['width']}, "
-        f"{found['local_precision']}): {found['bytes'] / 1e9:.1f} GB in {found['segments']} segments, built by "
-        f"appending in {built['wall']:.0f} s by the clock ({built['cpu']:.0f} s of CPU time), opened in "
-        f"{opened['wall']:.1f} s by the clock ({opened['cpu']:.1f} s of CPU time). One query, K 100: {cold}"
-        f"{_milliseconds(found['warm'])} when its pages are there. Memory of searching: {memory}, of which the global "
-        f"tokens take {found['globals_megabytes']:,.0f} MB. Among the first ten: {found['found_among_ten']} of "
-        f"{found['asked']} described pictures."
+        f"{figures['size']:,} generated pictures ({figures['regions']} regions x "
+        f"{figures['width']}, {figures['local_precision']}): {figures['bytes'] / 1e9:.1f} GB in "
+        f"{figures['segments']} segments. Memory of searching: {memory}, of which the global "
+        f"tokens take {figures['globals_megabytes']:,.0f} MB. Among the first ten: "
+        f"{figures['found_among_ten']} of {figures['asked']} described pictures.\n\n"
+        + markdown.table(("a million", "s by the clock", "s of CPU time"), cells)
     )
-
-
-def _milliseconds(seconds):
-    """Both ways of counting: by the clock a search also waits for the disk, and for whoever else
-    uses the machine.
-    """
-    return f"{1000 * seconds['wall']:,.0f} ms by the clock ({1000 * seconds['cpu']:,.0f} ms of CPU time)"
-
-
-def _cells(heads, rows):
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)

@@ -1,19 +1,18 @@
-"""Every figure of the project, in one style: white ground, colour-blind-safe colours, the same
-sizes.
+"""Every figure of the project in one style: white ground, colours for all eyes, the same sizes.
 
-Each function takes data, draws on a figure of its own and, given a path, saves it there as PNG; all
-return None, so that a notebook shows the picture and nothing else. In a notebook a picture carries
-its description (`alt`), for those who hear a page. Nothing is computed here that a number in the
-text would need.
+Each function takes data, draws on a new figure and, given a path, saves it there as PNG. All return
+None, so that a notebook shows the picture and nothing else. In a notebook a picture carries its
+description (`alt`), for readers who hear the page. No figure computes a number that a text needs.
 """
 
 import io
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-COLOURS = {
+COLOURS = {  # told apart by colour-blind readers too
     "global": "#0072b2",
     "local": "#e69f00",
     "two-stage": "#009e73",
@@ -25,10 +24,10 @@ DPI = 90
 
 @contextmanager
 def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt: str = "", **grid):
-    """Axes to draw on: one, or a 2-D array of them with rows=..., columns=... ; saved, or shown in
-    a notebook.
+    """Axes to draw on: one, or a 2-D array of them with rows=... and columns=...
 
-    wide, high: inches. alt: one sentence that tells what the picture shows.
+    At the end of the block the figure is saved, or shown in a notebook. wide, high: inches. alt:
+    one sentence that says what the picture shows.
 
     Example: with figure(wide=5, high=3, alt="A rising line.") as ax: ax.plot([1, 2])
     """
@@ -36,10 +35,8 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt
     import seaborn as sns
 
     rows, columns = grid.get("rows", 1), grid.get("columns", 1)
-    with (
-        sns.axes_style("whitegrid"),
-        plt.rc_context({"font.size": 10, "figure.facecolor": "white"}),
-    ):
+    style = {"font.size": 10, "figure.facecolor": "white"}
+    with sns.axes_style("whitegrid"), plt.rc_context(style):
         fig, axes = plt.subplots(
             rows, columns, figsize=(wide, high), layout="constrained", squeeze=False
         )
@@ -63,26 +60,17 @@ def _png(fig):
 
 
 def _display(png, alt):
-    """The picture as a notebook's output, with its description as text and where browsers look for
-    it.
-    """
+    """Show a notebook the picture, with its description as text and where browsers look for it."""
     from IPython.display import display
     from PIL import Image
 
-    # 128 colours, chosen for the picture: a third of the bytes, so that a notebook full of pictures
-    # stays small
-    few = (
-        Image.open(io.BytesIO(png))
-        .convert("RGB")
-        .quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
-    )
+    # 128 colours, chosen for the picture, take a third of the bytes: notebooks stay small
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
     small = io.BytesIO()
-    few.save(small, "PNG", optimize=True)
-    display(
-        {"image/png": small.getvalue(), "text/plain": alt},
-        raw=True,
-        metadata={"image/png": {"alt": alt}},
-    )
+    picture.save(small, "PNG", optimize=True)
+    output = {"image/png": small.getvalue(), "text/plain": alt}
+    display(output, raw=True, metadata={"image/png": {"alt": alt}})
 
 
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
@@ -92,37 +80,34 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     """
     epochs = [row["epoch"] for row in history]
     turns = [
-        b["epoch"] - 0.5
-        for a, b in zip(history, history[1:])
-        if (a["contrastive"], a["stage"]) != (b["contrastive"], b["stage"])
+        after["epoch"] - 0.5
+        for before, after in zip(history, history[1:])
+        if (before["contrastive"], before["stage"]) != (after["contrastive"], after["stage"])
     ]
-    alt = "Left, the training loss and its parts over the epochs; right, validation rsum by global, local, mixed score."
+    alt = (
+        "Left, the training loss and its parts over the epochs; right, validation rsum by global, "
+        "local, mixed score."
+    )
+    parts = (
+        ("loss", "total", "black"),
+        ("inter_global", "inter, global", COLOURS["global"]),
+        ("inter_local", "inter, local", COLOURS["local"]),
+        ("intra", "intra", "#cc79a7"),
+        ("hard_caption_loss", "hard captions", "#d55e00"),
+    )
     with figure(path, 10, 3.6, alt, columns=2) as axes:
         left, right = axes[0]
-        parts = (
-            ("loss", "total", "black"),
-            ("inter_global", "inter, global", COLOURS["global"]),
-            ("inter_local", "inter, local", COLOURS["local"]),
-            ("intra", "intra", "#cc79a7"),
-            ("hard_caption_loss", "hard captions", "#d55e00"),
-        )
         for name, label, colour in parts:
-            values = [row.get(name) or np.nan for row in history]  # 0 has no place on a log scale
+            values = [row.get(name) or np.nan for row in history]  # a log scale has no 0
             if not np.isnan(values).all():
                 left.plot(epochs, values, label=label, color=colour, marker=".")
-        left.set(
-            xlabel="epoch", ylabel="training loss", title="What training minimises", yscale="log"
-        )
         for name in ("global", "local", "mixed"):
-            right.plot(
-                epochs,
-                [row[f"rsum_{name}"] for row in history],
-                label=name,
-                color=COLOURS[name],
-                marker=".",
-            )
-        right.set(xlabel="epoch", ylabel="validation rsum (of 600)", title="What it is for")
+            rsums = [row[f"rsum_{name}"] for row in history]
+            right.plot(epochs, rsums, label=name, color=COLOURS[name], marker=".")
+        left.set(ylabel="training loss", title="What training minimises", yscale="log")
+        right.set(ylabel="validation rsum (of 600)", title="What it is for")
         for ax in (left, right):
+            ax.set_xlabel("epoch")
             for turn in turns:
                 ax.axvline(turn, color="grey", linestyle="--", linewidth=1)
         left.legend(frameon=True, ncols=2, fontsize=8)
@@ -130,122 +115,84 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
 
 
 def shortlist_curve(report: dict, path: Path | str | None = None) -> None:
-    """rsum of two-stage search against the shortlist's size, between global-only and full
-    scoring.
-    """
+    """rsum of two-stage search by shortlist, between global only and scoring everything."""
     curve = {int(k): value for k, value in report["two_stage_by_shortlist"].items()}
-    with figure(
-        path, 6.5, 3.8, "rsum of two-stage search rising with the shortlist towards full scoring."
-    ) as ax:
-        ax.plot(
-            list(curve),
-            list(curve.values()),
-            color=COLOURS["two-stage"],
-            marker="o",
-            label="two-stage",
-        )
-        lines = (
-            ("global", "global only", COLOURS["global"], ":"),
-            ("full mixed", "scoring everything", "black", "--"),
-        )
+    alt = "rsum of two-stage search rising with the shortlist towards full scoring."
+    sizes, rsums = list(curve), list(curve.values())
+    lines = (
+        ("global", "global only", COLOURS["global"], ":"),
+        ("full mixed", "scoring everything", "black", "--"),
+    )
+    with figure(path, 6.5, 3.8, alt) as ax:
+        ax.plot(sizes, rsums, color=COLOURS["two-stage"], marker="o", label="two-stage")
         for name, label, colour, style in lines:
             ax.axhline(report["rows"][name]["rsum"], color=colour, linestyle=style, label=label)
-        ax.set(
-            xscale="log",
-            xlabel="shortlist size",
-            ylabel="rsum (of 600)",
-            title="How long a shortlist is enough?",
-        )
-        ax.set_xticks(list(curve), [str(k) for k in curve])
+        ax.set(xscale="log", xlabel="shortlist size", ylabel="rsum (of 600)")
+        ax.set_title("How long a shortlist is enough?")
+        ax.set_xticks(sizes, [str(k) for k in sizes])
         ax.minorticks_off()
         ax.legend(frameon=True)
 
 
 def search_times(report: dict, path: Path | str | None = None) -> None:
-    """Agreement with full scoring against milliseconds a query: a line a size of gallery, a point a
-    shortlist.
+    """Agreement with full scoring by milliseconds a query: a line a gallery, a point a shortlist.
 
-    report: of `bench.run`, fresh or read back from JSON. A star stands where all of a gallery is
-    scored.
+    report: of `bench.run`, fresh or read back from JSON. A star stands where everything is scored.
     """
-    shades = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7")
-    alt = "Agreement with full scoring against time: for each gallery a line that rises with K, and a star far right."
+    colours = ("#56b4e9", "#0072b2", "#009e73", "#e69f00", "#cc79a7")
+    alt = (
+        "Agreement with full scoring against time: for each gallery a line that rises with K, and "
+        "a star far right."
+    )
     with figure(path, 7, 4, alt) as ax:
-        for shade, (size, curve) in zip(shades, report["curves"].items()):
+        for colour, (size, curve) in zip(colours, report["curves"].items()):
             points = curve["two-stage"]
-            times, found = ([point[name] for point in points] for name in ("ms", "agreement"))
-            ax.plot(times, found, color=shade, marker="o", label=f"{int(size):,} pictures")
-            ax.plot(curve["full"], 100, color=shade, marker="*", markersize=14)
-            ax.annotate(
-                f"K {points[0]['shortlist']}",
-                (times[0], found[0]),
-                (0, -13),
-                textcoords="offset points",
-                fontsize=8,
-                ha="center",
-            )
-            ax.annotate(
-                f"K {points[-1]['shortlist']}",
-                (times[-1], found[-1]),
-                (0, 6),
-                textcoords="offset points",
-                fontsize=8,
-                ha="center",
-            )
-        ax.plot(
-            [], [], color="grey", marker="*", markersize=12, linestyle="", label="everything scored"
-        )
-        ax.set(
-            xscale="log",
-            ylim=(None, 105),
-            xlabel="CPU milliseconds a query",
-            ylabel="ten best answers found (%)",
-            title="Most of the answers, much sooner",
-        )
+            times, shares = ([point[name] for point in points] for name in ("ms", "agreement"))
+            ax.plot(times, shares, color=colour, marker="o", label=f"{int(size):,} pictures")
+            ax.plot(curve["full"], 100, color=colour, marker="*", markersize=14)
+            for i, offset in ((0, (0, -13)), (-1, (0, 6))):
+                text, at = f"K {points[i]['shortlist']}", (times[i], shares[i])
+                ax.annotate(text, at, offset, textcoords="offset points", fontsize=8, ha="center")
+        star = dict(color="grey", marker="*", markersize=12, linestyle="")
+        ax.plot([], [], **star, label="everything scored")
+        ax.set(xscale="log", ylim=(None, 105), xlabel="CPU milliseconds a query")
+        ax.set(ylabel="ten best answers found (%)", title="Most of the answers, much sooner")
         ax.legend(frameon=True, loc="lower right")
 
 
 def comparison(report: dict, path: Path | str | None = None) -> None:
-    """R@1 both ways of global, local and two-stage scoring, beside the oracle's."""
-    names = ("global", "local", "two-stage")
-    alt = "Bars of R@1 both ways for global, local and two-stage scoring; a dashed line is the oracle's."
+    """R@1 both ways of global, local and two-stage scoring, with the oracle's."""
+    alt = (
+        "Bars of R@1 both ways for global, local and two-stage scoring; a dashed line is the "
+        "oracle's."
+    )
     with figure(path, 7, 3.4, alt) as ax:
-        for place, name in enumerate(names):
-            values = [_percent(report["rows"][name][way], 1) for way in ("i2t", "t2i")]
-            bars = ax.bar(
-                np.arange(2) + 0.26 * (place - 1), values, 0.24, color=COLOURS[name], label=name
-            )
+        for i, name in enumerate(("global", "local", "two-stage")):
+            values = [_recall(report["rows"][name][way], 1) for way in ("i2t", "t2i")]
+            x = np.arange(2) + 0.26 * (i - 1)
+            bars = ax.bar(x, values, 0.24, color=COLOURS[name], label=name)
             ax.bar_label(bars, fmt="%.1f", fontsize=9)
         if "oracle" in report:
-            for at, way in enumerate(("i2t", "t2i")):
-                known = _percent(report["oracle"][way], 1)
-                label = "oracle" if at == 0 else None
-                ax.plot(
-                    [at - 0.42, at + 0.42],
-                    [known, known],
-                    color="black",
-                    linestyle="--",
-                    label=label,
-                )
+            for x, way in enumerate(("i2t", "t2i")):
+                oracle = [_recall(report["oracle"][way], 1)] * 2
+                label = "oracle" if x == 0 else None
+                ax.plot([x - 0.42, x + 0.42], oracle, color="black", linestyle="--", label=label)
         ax.set_xticks(range(2), ["image to text", "text to image"])
         ax.set(ylabel="R@1 (%)", ylim=(0, 105), title="The first answer is right")
         ax.grid(axis="x", visible=False)
         ax.legend(frameon=True, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _percent(recalls, k):
-    """R@k of a report fresh from `assess` (int keys) or read back from JSON (str keys)."""
+def _recall(recalls, k):
+    """R@k of a report that is fresh (int keys) or read back from JSON (str keys)."""
     return recalls[k] if k in recalls else recalls[str(k)]
 
 
-def hits(
-    queries: list, pictures: list[list], right: list[list[bool]], scores=None, path=None
-) -> None:
-    """A page of searches: each row a caption, then its best pictures; a frame says right (green) or
-    wrong (orange).
+def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> None:
+    """A page of searches, one a row: the query, then its best answers, framed green if right.
 
-    queries: N str (or N pictures); pictures: N lists of K pictures (or str); right: N lists of K
-    bool, None: unknown.
+    queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool
+    (wrong is orange), or None where it is not known (grey). scores: N lists of K, for the titles.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in pictures)
     searches = f"{rows} searches, one a row" if rows > 1 else "One search"
@@ -254,40 +201,25 @@ def hits(
         axes = np.asarray(axes).reshape(rows, columns)
         for row in range(rows):
             _tile(axes[row, 0], queries[row])
-            for place in range(columns - 1):
-                if place >= len(pictures[row]):
-                    axes[row, place + 1].axis("off")
+            for i, ax in enumerate(axes[row, 1:]):
+                if i >= len(pictures[row]):
+                    ax.axis("off")
                     continue
-                known = right is not None and right[row] is not None
-                colour = (
-                    (COLOURS["two-stage"] if right[row][place] else COLOURS["miss"])
-                    if known
-                    else "grey"
-                )
-                title = f"{place + 1}" + (
-                    f": {scores[row][place]:.2f}" if scores is not None else ""
-                )
-                _tile(axes[row, place + 1], pictures[row][place], colour, title)
+                colour = "grey"
+                if right is not None and right[row] is not None:
+                    colour = COLOURS["two-stage" if right[row][i] else "miss"]
+                title = f"{i + 1}" if scores is None else f"{i + 1}: {scores[row][i]:.2f}"
+                _tile(ax, pictures[row][i], colour, title)
 
 
 def _tile(ax, content, frame=None, title=""):
-    import textwrap
-
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)
     if isinstance(content, str):
         text = textwrap.fill(textwrap.shorten(content, 130, placeholder=" ..."), 20)
-        ax.text(
-            0.5,
-            0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=8,
-            transform=ax.transAxes,
-            in_layout=False,
-        )
+        centre = dict(ha="center", va="center", transform=ax.transAxes, in_layout=False)
+        ax.text(0.5, 0.5, text, fontsize=8, **centre)
     else:
         ax.imshow(np.asarray(content))
     for spine in ax.spines.values():
@@ -299,35 +231,32 @@ def _tile(ax, content, frame=None, title=""):
 def word_regions(
     picture, words: list[str], similarities, boxes, path: Path | str | None = None
 ) -> None:
-    """One small map a word: each region of the picture shaded by its similarity, the best one
-    framed.
+    """One small map a word: each region shaded by its similarity, the best one framed.
 
     similarities (W, R) of a caption's words with the picture's regions; boxes (R, 4) as fractions.
     """
     similarities, boxes = np.asarray(similarities), np.asarray(boxes)
     pixels = np.asarray(picture.convert("RGB"))
     high, wide = pixels.shape[:2]
+    corners = boxes * (wide, high, wide, high)
     columns = min(7, len(words) + 1)
-    rows = -(-(len(words) + 1) // columns)
-    alt = (
-        "A picture, then one map a word: "
-        + ", ".join(words)
-        + ". The region most like the word is framed."
-    )
+    rows = -(-(len(words) + 1) // columns)  # rounded up
+    names = ", ".join(words)
+    alt = f"A picture, then one map a word: {names}. The region most like the word is framed."
     with figure(path, 1.6 * columns, 1.8 * rows, alt, rows=rows, columns=columns) as axes:
-        flat = np.asarray(axes).reshape(-1)
-        for ax in flat:
+        axes = np.asarray(axes).reshape(-1)
+        for ax in axes:
             ax.axis("off")
-        flat[0].imshow(pixels)
-        flat[0].set_title("picture", fontsize=9)
-        for ax, word, row in zip(flat[1:], words, similarities):
+        axes[0].imshow(pixels)
+        axes[0].set_title("picture", fontsize=9)
+        grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
+        for ax, word, row in zip(axes[1:], words, similarities):
             light = np.full((high, wide), 0.25)
-            shares = np.clip(row, 0, 1)
-            for box, share in sorted(zip(boxes, shares), key=lambda pair: pair[1]):
-                x0, y0, x1, y1 = (int(round(v * s)) for v, s in zip(box, (wide, high, wide, high)))
-                light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], 0.25 + 0.75 * share)
-            grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
-            ax.imshow((pixels * light[..., None] + grey * (1 - light[..., None])).astype(np.uint8))
-            x0, y0, x1, y1 = boxes[row.argmax()] * (wide, high, wide, high)
+            for share, box in zip(0.25 + 0.75 * np.clip(row, 0, 1), corners):
+                x0, y0, x1, y1 = (int(round(corner)) for corner in box)
+                light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], share)
+            shaded = pixels * light[..., None] + grey * (1 - light[..., None])
+            ax.imshow(shaded.astype(np.uint8))
+            x0, y0, x1, y1 = corners[row.argmax()]
             ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLOURS["miss"], linewidth=2)
             ax.set_title(f"{word} {row.max():.2f}", fontsize=9)

@@ -1,14 +1,13 @@
-"""What `scaling/qdrant.py` asks of Qdrant, in the words of its client and in those of the engine inside
-this process.
+"""The requests to Qdrant, for a server through its client and for the engine in this process.
 
-A collection has two vectors a point: "global" (dot product) and "local", a multivector compared by
-MaxSim, the sum over the query's vectors of the largest dot product with one of the point's. "local"
-has no index of its own (m=0), since it is only ever compared with a shortlist. Two stages are one
-query of Qdrant's Query API: prefetch K points by global, of those the score by local, and a formula
-of both, global + weight / words x local.
+A collection has two vectors a point: "global", compared by dot product, and "local", a list of
+vectors compared by MaxSim: for each of the query's vectors the largest dot product with one of the
+point's, added up. "local" has no index (m=0), since it only ever meets a shortlist. Both stages are
+one request: prefetch K points by global, score those by local, and mix both in a formula, global +
+weight / words x local.
 
-Both classes have the same methods; points are (number, {"global": ..., "local": ...}, {"item":
-...}), and `present` gives {number: (item, global token)} of those that are there.
+Both classes have the same methods. Points are (number, {"global": ..., "local": ...}, {"item":
+...}), and `stored` gives {number: (item, global token)} of those that are there.
 """
 
 import json
@@ -18,13 +17,14 @@ from pathlib import Path
 from tgdt_mini.files.whole import whole_folder
 
 FORMAT = "tgdt_mini qdrant 1"
-# points that the index holds in hand, by the shortlist; with 1 it found 69 of the 100 nearest of
-# 30,000
+METADATA = "about.json"  # of a collection in a folder
+# points that the index keeps while it searches, by the shortlist; with 1 it found 69 of the 100
+# nearest of 30,000
 BREADTH = 4
 
 
 class Server:
-    """A collection of a server, or of qdrant-client's own small stand-in for one."""
+    """A collection on a server, or in the small stand-in that qdrant-client has for one."""
 
     def __init__(self, client, address, collection):
         self.client, self.address, self.collection = client, address, collection
@@ -32,8 +32,8 @@ class Server:
     def __str__(self):
         return f"collection {self.collection!r} at {self.address}"
 
-    def _ask(self, method, *arguments, **options):
-        """A call to the client; what goes wrong is one line that says where."""
+    def _request(self, method, *arguments, **options):
+        """A call to the client; an error is one line that names the address."""
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         try:
@@ -50,59 +50,55 @@ class Server:
             ) from error
 
     def exists(self):
-        return self._ask("collection_exists", self.collection)
+        return self._request("collection_exists", self.collection)
 
     def close(self):
         pass
 
-    def about(self):
+    def metadata(self):
         if not self.exists():
-            known = (
-                ", ".join(sorted(each.name for each in self._ask("get_collections").collections))
-                or "none"
-            )
+            names = sorted(known.name for known in self._request("get_collections").collections)
             raise ValueError(
-                f"{self.address} has no collection {self.collection!r} (there is: {known}); upload one"
+                f"{self.address} has no collection {self.collection!r} "
+                f"(there is: {', '.join(names) or 'none'}); upload one"
             )
-        config = self._ask("get_collection", self.collection).config
-        return _checked(config.metadata, self.collection) | {
-            "width": config.params.vectors["global"].size
-        }
+        config = self._request("get_collection", self.collection).config
+        metadata = _checked(config.metadata, self.collection)
+        return metadata | {"width": config.params.vectors["global"].size}
 
-    def create(self, width, about, shards, replicas, half):
+    def create(self, width, metadata, shards, replicas, half):
         from qdrant_client import models
 
-        dot, kind = (
-            models.Distance.DOT,
-            models.Datatype.FLOAT16 if half else models.Datatype.FLOAT32,
-        )
-        sums = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+        dot = models.Distance.DOT
         local = models.VectorParams(
             size=width,
             distance=dot,
-            multivector_config=sums,
-            datatype=kind,
+            multivector_config=models.MultiVectorConfig(
+                comparator=models.MultiVectorComparator.MAX_SIM
+            ),
+            datatype=models.Datatype.FLOAT16 if half else models.Datatype.FLOAT32,
             on_disk=True,
             hnsw_config=models.HnswConfigDiff(m=0),
         )
-        vectors = {"global": models.VectorParams(size=width, distance=dot), "local": local}
-        self._ask(
+        self._request(
             "create_collection",
             self.collection,
-            vectors_config=vectors,
-            metadata=about,
+            vectors_config={
+                "global": models.VectorParams(size=width, distance=dot),
+                "local": local,
+            },
+            metadata=metadata,
             shard_number=shards,
             replication_factor=replicas,
         )
 
     def count(self):
-        return self._ask("count", self.collection, exact=True).count
+        return self._request("count", self.collection, exact=True).count
 
-    def present(self, ids):
-        found = self._ask(
-            "retrieve", self.collection, ids, with_payload=["item"], with_vectors=["global"]
-        )
-        return {record.id: (record.payload["item"], record.vector["global"]) for record in found}
+    def stored(self, numbers):
+        parts = {"with_payload": ["item"], "with_vectors": ["global"]}
+        records = self._request("retrieve", self.collection, numbers, **parts)
+        return {record.id: (record.payload["item"], record.vector["global"]) for record in records}
 
     def put(self, points):
         from qdrant_client.models import PointStruct
@@ -111,7 +107,7 @@ class Server:
             PointStruct(id=number, vector=vectors, payload=payload)
             for number, vectors, payload in points
         ]
-        self._ask("upsert", self.collection, points, wait=True)
+        self._request("upsert", self.collection, points, wait=True)
 
     def build_index(self):
         pass
@@ -121,30 +117,30 @@ class Server:
 
         params = models.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist)
         near = models.Prefetch(query=vector, using="global", limit=shortlist, params=params)
-        sharp = models.Prefetch(query=words, using="local", limit=shortlist, prefetch=[near])
+        local = models.Prefetch(query=words, using="local", limit=shortlist, prefetch=[near])
         weighted = models.MultExpression(mult=[local_weight / len(words), "$score[1]"])
         mixed = models.FormulaQuery(formula=models.SumExpression(sum=["$score[0]", weighted]))
-        return self._ask(
-            "query_points", self.collection, mixed, prefetch=[near, sharp], limit=k
+        prefetch = [near, local]
+        return self._request(
+            "query_points", self.collection, mixed, prefetch=prefetch, limit=k
         ).points
 
     def shortlist(self, vector, shortlist, exact):
         from qdrant_client import models
 
-        params = models.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist)
-        return self._ask(
+        return self._request(
             "query_points",
             self.collection,
             vector,
             using="global",
             limit=shortlist,
             with_vectors=["local"],
-            search_params=params,
+            search_params=models.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
         ).points
 
 
 class Embedded:
-    """A collection in a folder, by the engine inside this process."""
+    """A collection in a folder, for the engine in this process."""
 
     def __init__(self, folder):
         self.folder, self._shard = Path(folder), None
@@ -164,85 +160,80 @@ class Embedded:
             self._shard = None
 
     def exists(self):
-        return (self.folder / "about.json").is_file()
+        return (self.folder / METADATA).is_file()
 
-    def about(self):
+    def metadata(self):
         if not self.exists():
             raise ValueError(f"{self.folder} holds no collection; upload a gallery first")
-        about = json.loads((self.folder / "about.json").read_text(encoding="utf-8"))
-        return _checked(about, self.folder)
+        text = (self.folder / METADATA).read_text(encoding="utf-8")
+        return _checked(json.loads(text), self.folder)
 
-    def create(self, width, about, shards, replicas, half):
+    def create(self, width, metadata, shards, replicas, half):
         if (shards or 1, replicas or 1) != (1, 1):
-            raise ValueError("shards and replicas are for a server; a folder has one of each")
+            raise ValueError(
+                f"shards is {shards} and replicas {replicas}, but they are for a server; a folder "
+                "has one of each"
+            )
         edge = _qdrant_edge()
-        kind = edge.VectorStorageDatatype.Float16 if half else edge.VectorStorageDatatype.Float32
+        kinds, dot = edge.VectorStorageDatatype, edge.Distance.Dot
         local = edge.EdgeVectorParams(
             width,
-            edge.Distance.Dot,
+            dot,
             multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-            datatype=kind,
+            datatype=kinds.Float16 if half else kinds.Float32,
             hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=100, full_scan_threshold=10_000),
         )
-        config = edge.EdgeConfig(
-            vectors={"global": edge.EdgeVectorParams(width, edge.Distance.Dot), "local": local}
-        )
-        with whole_folder(self.folder, marker="about.json") as beside:
-            edge.EdgeShard.create(str(beside / "shard"), config).close()
-            (beside / "about.json").write_text(
-                json.dumps(about | {"width": width}), encoding="utf-8"
-            )
+        vectors = {"global": edge.EdgeVectorParams(width, dot), "local": local}
+        with whole_folder(self.folder, marker=METADATA) as staging:
+            edge.EdgeShard.create(str(staging / "shard"), edge.EdgeConfig(vectors=vectors)).close()
+            text = json.dumps(metadata | {"width": width})
+            (staging / METADATA).write_text(text, encoding="utf-8")
 
     def count(self):
         return self.shard.count(_qdrant_edge().CountRequest(exact=True))
 
-    def present(self, ids):
-        found = self.shard.retrieve(ids, with_payload=True, with_vector=["global"])
-        return {record.id: (record.payload["item"], record.vector["global"]) for record in found}
+    def stored(self, numbers):
+        records = self.shard.retrieve(numbers, with_payload=True, with_vector=["global"])
+        return {record.id: (record.payload["item"], record.vector["global"]) for record in records}
 
     def put(self, points):
         edge = _qdrant_edge()
-        self.shard.update(
-            edge.UpdateOperation.upsert_points([edge.Point(*point) for point in points])
-        )
+        points = [edge.Point(*point) for point in points]
+        self.shard.update(edge.UpdateOperation.upsert_points(points))
 
     def build_index(self):
         self.shard.optimize()
 
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         edge = _qdrant_edge()
-        params, add, times = (
-            edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
-            edge.Expression.Sum,
-            edge.Expression.Mult,
-        )
-        near = edge.Prefetch(shortlist, edge.Query.Nearest(vector, using="global"), params=params)
-        sharp = edge.Prefetch(
-            shortlist, edge.Query.Nearest(words, using="local"), prefetches=[near]
-        )
-        score = edge.Expression.Variable
-        weighted = times([edge.Expression.Constant(local_weight / len(words)), score("$score[1]")])
-        mixed = edge.Formula(add([score("$score[0]"), weighted]))
+        nearest, formula = edge.Query.Nearest, edge.Expression
+        params = edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist)
+        near = edge.Prefetch(shortlist, nearest(vector, using="global"), params=params)
+        local = edge.Prefetch(shortlist, nearest(words, using="local"), prefetches=[near])
+        weight = formula.Constant(local_weight / len(words))
+        weighted = formula.Mult([weight, formula.Variable("$score[1]")])
+        mixed = edge.Formula(formula.Sum([formula.Variable("$score[0]"), weighted]))
+        prefetches = [near, local]
         return self.shard.query(
-            edge.QueryRequest(k, query=mixed, prefetches=[near, sharp], with_payload=True)
+            edge.QueryRequest(k, query=mixed, prefetches=prefetches, with_payload=True)
         )
 
     def shortlist(self, vector, shortlist, exact):
         edge = _qdrant_edge()
-        query, params = (
-            edge.Query.Nearest(vector, using="global"),
-            edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
+        request = edge.QueryRequest(
+            shortlist,
+            query=edge.Query.Nearest(vector, using="global"),
+            params=edge.SearchParams(exact=exact, hnsw_ef=BREADTH * shortlist),
+            with_payload=True,
+            with_vector=["local"],
         )
-        return self.shard.query(
-            edge.QueryRequest(
-                shortlist, query=query, params=params, with_payload=True, with_vector=["local"]
-            )
-        )
+        return self.shard.query(request)
 
 
 def engine_of(where, collection: str):
-    """The engine of an address, a folder or a QdrantClient. ValueError when the package that it
-    needs is missing.
+    """The engine of an address, a folder or a QdrantClient.
+
+    Raises ValueError when the package that it needs is missing.
     """
     if not isinstance(where, (str, Path)):
         return Server(where, "the client's address", collection)
@@ -251,7 +242,8 @@ def engine_of(where, collection: str):
             from qdrant_client import QdrantClient
         except ImportError:
             raise ValueError(
-                "a Qdrant server needs the package qdrant-client: pip install tgdt-mini[qdrant]"
+                f"the Qdrant server {where} needs the package qdrant-client: "
+                "pip install tgdt-mini[qdrant]"
             ) from None
         key = os.environ.get("QDRANT_API_KEY")
         client = QdrantClient(url=str(where), api_key=key, timeout=60, check_compatibility=False)
@@ -269,7 +261,7 @@ def _qdrant_edge():
     return qdrant_edge
 
 
-def _checked(about, name):
-    if not about or about.get("format") != FORMAT:
+def _checked(metadata, name):
+    if not metadata or metadata.get("format") != FORMAT:
         raise ValueError(f"collection {str(name)!r} was not made by tgdt_mini; name another one")
-    return about
+    return metadata

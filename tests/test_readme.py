@@ -1,17 +1,22 @@
-"""What the README says and what the project ships agree."""
+"""What the README and the pages say agrees with what the project ships."""
 
+import ast
+import importlib.util
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
+from test_package import WINGS
 from test_scenes import reader_of_few
 
+import tgdt_mini
 from tgdt_mini import bench, scenes
 from tgdt_mini.bench import tables
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.reports import table as reporting
-from tgdt_mini.runs import ablations
+from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.scenes.grammar import related
 from tgdt_mini.search.gallery import Gallery
 
@@ -20,38 +25,128 @@ README = (TOP / "README.md").read_text(encoding="utf-8")
 RESULTS = TOP / "data" / "results"
 ON_SCENES = sorted([*RESULTS.glob("*-[0-9].json"), *(RESULTS / "ablations").glob("*.json")])
 ON_PHOTOGRAPHS = sorted((RESULTS / "photographs").rglob("*.json"))
+BOOK = (
+    "embedding text_tokens image_tokens data config layers model similarity losses training_config "
+    "batches training checkpoint encoding evaluation retrieval"
+).split()
+WAYS = "global", "local", "two-stage"
+
+spec = importlib.util.spec_from_file_location("refresh_docs", TOP / "docs" / "refresh.py")
+refresh = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(refresh)
+TABLES = refresh.tables()
 
 
-def between(start, end):
-    return README.split(start, 1)[1].split(end, 1)[0].strip()
+def page(name):
+    """The text of a page, its lines joined."""
+    return " ".join((TOP / name).read_text(encoding="utf-8").split())
 
 
-def test_the_table_of_results_is_the_one_that_the_stored_reports_give():
-    assert between("<!-- results -->", "<!-- end of results -->") == ablations.table(
-        ablations.read(TOP / "data" / "results")
-    )
+def reports(folder, name):
+    """The stored reports of a recipe, seeds 0, 1 and 2."""
+    paths = [RESULTS / folder / f"{name}-{seed}.json" for seed in range(3)]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
-def test_the_page_on_photographs_and_the_readme_have_the_tables_that_the_stored_reports_give():
-    page = (TOP / "docs" / "photographs.md").read_text(encoding="utf-8")
-    for mark, folder in (("photographs", "default"), ("photograph ablations", "ablations")):
-        table = page.split(f"<!-- {mark} -->", 1)[1].split(f"<!-- end of {mark} -->", 1)[0].strip()
-        assert table == ablations.table(ablations.read(RESULTS / "photographs" / folder))
-    of_default = ablations.table(ablations.read(RESULTS / "photographs" / "default"))
-    assert between("<!-- photographs -->", "<!-- end of photographs -->") == of_default
+def rsums(some, way):
+    return [report["rows"][way]["rsum"] for report in some]
 
 
-def test_the_table_of_speed_is_the_one_that_the_stored_report_gives_and_the_report_is_whole():
+@pytest.mark.parametrize("name, mark", TABLES, ids=" ".join)
+def test_each_table_of_the_pages_is_the_one_that_the_stored_reports_give(name, mark):
+    text = (TOP / name).read_text(encoding="utf-8")
+    assert refresh.inside(text, mark) == TABLES[name, mark], "run python docs/refresh.py"
+
+
+def test_every_table_with_marks_is_one_that_refresh_knows():
+    for path in (TOP / "README.md", *(TOP / "docs").glob("*.md"), *(TOP / "data").rglob("*.md")):
+        name = path.relative_to(TOP).as_posix()
+        ends = re.findall(r"<!-- end of (.+) -->", path.read_text(encoding="utf-8"))
+        assert set(ends) == {mark for known, mark in TABLES if known == name}, name
+
+
+def test_a_table_is_written_between_its_marks_and_nowhere_else():
+    text = "a\n<!-- one -->\n<!-- end of one -->\nb\n<!-- two -->\nold\n<!-- end of two -->\nc\n"
+    once = refresh.with_table(text, "one", "| 1 |")
+    assert refresh.inside(once, "one") == "| 1 |" and refresh.inside(once, "two") == "old"
+    assert refresh.with_table(refresh.with_table(once, "one", "| 2 |"), "one", "| 1 |") == once
+    assert once.replace("| 1 |\n", "") == text
+    with pytest.raises(ValueError, match="'three' are there 0 times"):
+        refresh.inside(text, "three")
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_map_shows_the_book_and_then_the_wings_and_each_room_is_there():
+    rows = README.split("## Map of the house", 1)[1].split("\n## ", 1)[0]
+    rooms = re.findall(r"^\| (`[^|]+`) \|", rows, re.M)
+    names = [name for room in rooms for name in re.findall(r"`([^`]+)`", room)]
+    assert names == [f"{name}.py" for name in BOOK] + [f"{name}/" for name in WINGS]
+    home = Path(tgdt_mini.__file__).parent
+    assert all((home / name).exists() for name in names)
+
+
+def test_the_map_leads_to_what_readers_look_for():
+    """(room, what its row says, a name that the module defines)"""
+    home = Path(tgdt_mini.__file__).parent
+    for row, words, module, name in (
+        ("layers.py", "padding is masked", "layers.py", "Layers"),
+        ("similarity.py", "padding is masked", "similarity.py", "local_similarity"),
+        ("retrieval.py", "shortlist is made", "retrieval.py", "two_stage"),
+        ("encoders/", "photograph becomes features", "encoders/vision.py", "VisionBackbone"),
+        ("photos/", "features", "photos/feature_folder.py", "extract"),
+        ("scaling/", "second process joins", "scaling/distributed.py", "joined"),
+    ):
+        line = next(line for line in README.splitlines() if re.match(rf"\| [^|]*`{row}`", line))
+        assert words in line.replace("*", "") and module in line, row
+        tree = ast.parse((home / module).read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", "") for node in tree.body}, module
+
+
+def test_the_short_table_of_speed_has_three_rows_of_the_benchmark():
+    rows = TABLES["README.md", "speed"].splitlines()[2:]
+    found = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
+    report = bench.read(RESULTS / "bench.json")
+    assert [int(row[0].replace(",", "")) for row in found] == list(bench.SIZES)
+    for size, ours, theirs, ratio in found:
+        wanted = f"{size} images, two stages from disk, K 100"
+        row = next(row for row in report["rows"] if row["what"] == wanted)
+        measured = [float(cell.removesuffix(" ms").replace(",", "")) for cell in (ours, theirs)]
+        assert measured == pytest.approx([row["ours"], row["theirs"]], rel=0.01)
+        assert float(ratio) == pytest.approx(row["theirs"] / row["ours"], rel=0.01)
+
+
+def test_the_stored_benchmark_is_a_whole_one():
     report = bench.read(RESULTS / "bench.json")
     assert not report["quick"] and report["repeats"] >= 5 and report["machine"]["threads"] == 1
     assert list(report["curves"]) == [str(size) for size in bench.SIZES]
     assert {row["table"] for row in report["rows"]} == set(tables.TABLES)
-    assert (
-        report["million"]["size"] == 1_000_000
-        and report["machine"]["faiss-cpu"]
-        and report["machine"]["maxsim-cpu"]
-    )
-    assert between("<!-- bench -->", "<!-- end of bench -->") == tables.table(report)
+    assert report["million"]["size"] == 1_000_000
+    assert report["machine"]["faiss-cpu"] and report["machine"]["maxsim-cpu"]
+
+
+def test_the_text_below_the_benchmark_says_what_it_measured():
+    report = bench.read(RESULTS / "bench.json")
+    loops = [row["ratio"] for row in report["rows"] if row["table"] == "Evaluation"]
+    assert [round(ratio) for ratio in loops] == [20, 9, 11, 5]
+    engines = {(each["engine"], each["size"]): each for each in report["engines"]}
+
+    def times(size):
+        return engines["none, exact", size]["ms"] / engines["faiss hnsw", size]["ms"]
+
+    assert times(10_000) <= 1 and 7 <= times(100_000) < 8
+    missed = {key: 100 - each["recall"] for key, each in engines.items()}
+    for key, share in {
+        ("faiss ivf", 10_000): 50,
+        ("faiss ivf", 100_000): 50,
+        ("faiss hnsw", 10_000): 20,
+        ("faiss hnsw", 100_000): 40,
+    }.items():
+        assert missed[key] == pytest.approx(share, abs=3), key
+    text = page("docs/benchmark.md")
+    assert all(words in text for words in ("20 times", "9 times", "11 and 5 times", "seven times"))
 
 
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():
@@ -71,55 +166,140 @@ def test_every_stored_report_is_json_and_can_be_shown_as_evaluate_shows_it():
         report = json.loads(path.read_text(encoding="utf-8"), parse_constant=never)
         shown = reporting.table(report).splitlines()
         for name, row in report["rows"].items():
-            assert f"{name:12}" in {
-                line[:12] for line in shown if line.endswith(f"{row['rsum']:8.1f}")
-            }, path.name
+            ends = f"{row['rsum']:8.1f}"
+            assert f"{name:12}" in {line[:12] for line in shown if line.endswith(ends)}, path.name
 
 
-def test_the_oracle_that_the_reports_and_the_readme_name_is_the_one_computed_now():
+def test_the_oracle_that_the_reports_and_the_pages_name_is_the_one_computed_now():
     oracle = scenes.oracle("test")
     for path in ON_SCENES:
         stored = json.loads(path.read_text(encoding="utf-8"))["oracle"]
         for way, row in oracle.items():
             assert list(stored[way].values()) == pytest.approx(list(row.values())), path.name
-    assert (
-        f"{oracle['i2t'][1]:.1f} from image to text and {oracle['t2i'][1]:.1f} from text to image"
-        in README
+    i2t, t2i = (list(oracle[way].values()) for way in ("i2t", "t2i"))
+    few = f"{reader_of_few('test'):.1f}"
+    text, card = page("docs/results.md"), page("data/README.md")
+    said = re.search(
+        r"R@1 ([\d.]+) from image to text and ([\d.]+) from text.*? rsum ([\d.]+)", text
     )
-    plain = " ".join(README.split())
-    assert f"rsum {sum(oracle['i2t'].values()) + sum(oracle['t2i'].values()):.1f}" in plain
-    assert f"fewest objects reaches {reader_of_few('test'):.1f}" in plain
-    card = " ".join((TOP / "data" / "README.md").read_text(encoding="utf-8").split())
-    assert f"fewest objects has R@1 {reader_of_few('test'):.1f} from text to image" in card
+    assert said.groups() == (f"{i2t[0]:.1f}", f"{t2i[0]:.1f}", f"{sum(i2t) + sum(t2i):.1f}.")
+    assert re.search(r"fewest objects reaches ([\d.]+) from", text)[1] == few
+    assert re.search(r"fewest objects has R@1 ([\d.]+) from", card)[1] == few
+    for way, recalls in (("image to text", i2t), ("text to image", t2i)):
+        assert f"{way} {' / '.join(f'{value:.1f}' for value in recalls)}" in card
+
+
+def test_the_text_on_scenes_says_what_the_reports_hold():
+    text, default = page("docs/results.md"), reports("", "default")
+    two, full = rsums(default, "two-stage"), rsums(default, "full mixed")
+    alone = [rsums(default, way) for way in ("global", "local")]
+    assert all(both > max(ways) for both, *ways in zip(two, *alone))
+    gain = mean(both - one for both, one in zip(two, alone[0]))
+    assert f"gain {gain:.0f} points on the global score" in text
+    assert max(whole - both for whole, both in zip(full, two)) <= 1.2
+    pairs = {way: mean(report["hard_pairs"][way] for report in default) for way in WAYS}
+    assert f"{pairs['local']:.1f}% against {pairs['two-stage']:.1f}%" in text
+    assert f"local score has {pairs['local']:.0f}%, the global score {pairs['global']:.0f}%" in text
+    right = [report["grounding"]["right"] for report in default]
+    assert (round(min(right)), round(max(right))) == (89, 90)
+    assert f"| {default[0]['grounding']['chance']:.1f} |" in text
+
+
+def test_the_text_on_ablations_says_what_the_reports_hold():
+    text = page("docs/results.md")
+    by_name = {path.stem[:-2]: path for path in (RESULTS / "ablations").glob("*-0.json")}
+    runs = {name: reports("ablations", name) for name in by_name}
+    rsum = {name: {way: rsums(some, way) for way in WAYS} for name, some in runs.items()}
+    pairs = {
+        name: {way: [report["hard_pairs"][way] for report in some] for way in WAYS}
+        for name, some in runs.items()
+    }
+    middle = {name: {way: mean(rsum[name][way]) for way in WAYS} for name in runs}
+    default, two = rsum["default"], "two-stage"
+
+    def lost(name, way):
+        """What a recipe lacks of the default's mean rsum."""
+        return middle["default"][way] - middle[name][way]
+
+    without, whole = (mean(pairs[name]["local"]) for name in ("no_hard_captions", "default"))
+    assert f"loses {whole - without:.0f} points of hard pairs ({without:.1f}% instead of" in text
+    better = [f"{value:.0f}" for value in rsum["local_only"]["local"] + default["local"]]
+    assert "{}, {} and {} against {}, {} and {}".format(*better) in text
+    assert f"hard pairs {mean(pairs['local_only']['local']):.1f}% against {whole:.1f}%" in text
+    assert all(a < b for a, b in zip(rsum["no_intra"]["local"], default["local"]))
+    reached = middle["default"]["global"], middle["global_only"]["global"]
+    assert "reaches rsum {:.0f}, that of *global only* {:.0f}".format(*reached) in text
+    assert f"costs the global score {lost('no_hard_captions', 'global'):.0f} points" in text
+    assert max(rsum["hardest"][two]) < 10
+    assert abs(lost("InfoNCE", two)) < 1
+    reached = middle["mean_hinge"][two], middle["default"][two]
+    assert "reach rsum {:.0f} instead of {:.0f}".format(*reached) in text
+    falls = [whole - part for whole, part in zip(default[two], rsum["no_intra"][two])]
+    assert "by {:.0f}, {:.0f} and {:.0f} points".format(*falls) in text
+    assert f"is {lost('staged', two):.0f} points of rsum behind" in text
+    staged, whole = mean(pairs["staged"][two]), mean(pairs["default"][two])
+    assert f"{staged:.1f}% against {whole:.1f}% by two stages" in text
+    assert all(a > b for a, b in zip(pairs["staged"][two], pairs["default"][two]))
+    assert lost("patches", two) == pytest.approx(260, abs=1)
+    firsts = [
+        mean(report["rows"][way]["i2t"]["1"] for report in runs["default"])
+        for way in ("global", two)
+    ]
+    assert "R@1 {:.1f} against {:.1f}".format(*firsts) in text
+
+
+def test_the_text_on_photographs_says_what_the_reports_hold():
+    text, default = page("docs/results.md"), reports("photographs/default", "default")
+    two = rsums(default, "two-stage")
+    gains = [both - one for both, one in zip(two, rsums(default, "global"))]
+    assert "{:.1f}, {:.1f} and {:.1f} with the three seeds".format(*gains) in text
+    above = sorted(both - whole for both, whole in zip(two, rsums(default, "full mixed")))
+    assert f"{above[0]:.1f} to {above[-1]:.1f} points of rsum above scoring everything" in text
+    longest = [report["two_stage_by_shortlist"]["100"] for report in default]
+    assert longest == pytest.approx(rsums(default, "full mixed"), abs=0.05)
+    game = default[0]["pointing"]
+    assert f"{game['centre']:.1f}% of the time, a cell at random {game['random']:.1f}%" in text
+    assert all(report["pointing"]["words"] < game["centre"] for report in default)
+    seconds = sorted(report["trained"]["seconds"] for report in default)
+    assert f"{seconds[0]} to {seconds[-1]} seconds" in text
+    chosen = [report["trained"]["validation_rsum"] for report in default]
+    assert "{:.1f}, {:.1f} and {:.1f}".format(*chosen) in text
+    parts = {
+        name: mean(rsums(reports("photographs/ablations", name), "two-stage"))
+        for name in ("default", "curriculum", "random_start", "curriculum_from_random")
+    }
+    assert parts["default"] - parts["curriculum"] == pytest.approx(10, abs=1)
+    assert parts["curriculum_from_random"] / parts["random_start"] == pytest.approx(2, abs=0.1)
+
+
+def between(start, end):
+    return README.split(start, 1)[1].split(end, 1)[0].strip()
 
 
 def test_the_two_commands_are_one_line_each_and_install_before_they_run():
     for name, last in (("demo", "python -m tgdt_mini demo"), ("test", "python -m pytest")):
         lines = between(f"<!-- {name} command -->\n```sh", "```").splitlines()
-        assert (
-            len(lines) == 1
-            and lines[0].endswith(last)
-            and "pip install -r requirements.txt" in lines[0]
-        )
+        assert len(lines) == 1 and lines[0].endswith(last)
+        assert "pip install -r requirements.txt" in lines[0]
 
 
 def showing(query):
     """The test pictures that a query such as "a red star above a blue circle" is true of, by the
     scenes themselves.
     """
-    one, other = re.fullmatch(r"a (\w+ \w+) above a (\w+ \w+)", query).groups()
-    found = set()
+    upper, lower = re.fullmatch(r"a (\w+ \w+) above a (\w+ \w+)", query).groups()
+    names = set()
     for number, scene in enumerate(scenes.scenes_of("test")):
         looks = [f"{thing.colour} {thing.shape}" for thing in scene.things]
         pairs = [
             (a, b)
-            for a, x in enumerate(looks)
-            for b, y in enumerate(looks)
-            if (x, y) == (one, other)
+            for a, look in enumerate(looks)
+            for b, other in enumerate(looks)
+            if (look, other) == (upper, lower)
         ]
         if any(related(scene, a, "above", b) for a, b in pairs):
-            found.add(f"test-{number:04d}")
-    return found
+            names.add(f"test-{number:04d}")
+    return names
 
 
 def test_the_example_in_python_runs_in_any_folder_and_its_first_hits_are_right(
@@ -141,15 +321,6 @@ def test_the_first_query_has_an_answer_in_the_gallery_and_the_second_has_none():
     assert showing(first) and not showing(second)
 
 
-def test_every_file_that_the_readme_points_to_exists():
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(
-        r"--image (\S+\.png)", README
-    )
-    assert targets
-    for target in targets:
-        assert (TOP / target).exists(), target
-
-
 def test_what_is_shipped_is_small_and_the_gallery_belongs_to_the_weights():
     def size(folder):
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -163,8 +334,45 @@ def test_what_is_shipped_is_small_and_the_gallery_belongs_to_the_weights():
 
 
 def test_the_shipped_model_is_the_seed_of_the_default_recipe_that_validation_data_prefers():
-    paths = (TOP / "data" / "results").glob("default-*.json")
-    trained = [json.loads(path.read_text(encoding="utf-8"))["trained"] for path in paths]
-    best = max(trained, key=lambda each: each["validation_rsum"])
+    trained = [report["trained"] for report in reports("", "default")]
+    best = max(trained, key=lambda run: run["validation_rsum"])
     notes = load_model(TOP / "data" / "weights").notes
     assert {name: notes[name] for name in best} == best
+    shown = json.loads(refresh.SHIPPED.read_text(encoding="utf-8"))
+    assert shown["trained"] == best, "the report that the model card's table is made of"
+
+
+def test_the_model_card_says_what_the_weights_and_their_report_hold():
+    card, model = page("data/weights/README.md"), load_model(TOP / "data" / "weights")
+    report = json.loads(refresh.SHIPPED.read_text(encoding="utf-8"))
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert f"about {millions:.1f} million parameters" in card
+    seed = model.notes["training"]["seed"]
+    assert f"train --seed {seed} " in card
+    assert f"{model.notes['seconds']} seconds" in card
+    assert f"({model.notes['validation_rsum']:.1f})" in card
+    chosen = stored_settings(model)
+    assert f"local weight {chosen.local_weight}" in card
+    lengths = chosen.shortlist["caption"], chosen.shortlist["image"]
+    assert "shortlist of {} for a caption and one of {} for an image".format(*lengths) in card
+    assert f"{report['grounding']['right']:.1f}% of the words" in card
+    missed = 100 - report["rows"]["two-stage"]["t2i"]["1"]
+    assert missed == pytest.approx(25, abs=1), "one caption in four, as card and README say"
+
+
+def test_the_version_is_the_same_everywhere():
+    for name, pattern in (
+        ("pyproject.toml", r'^version = "(.+)"'),
+        ("CITATION.cff", r"^version: (.+)"),
+    ):
+        text = (TOP / name).read_text(encoding="utf-8")
+        assert re.search(pattern, text, re.M)[1] == tgdt_mini.__version__, name
+
+
+def test_the_citation_names_project_and_paper():
+    yaml = pytest.importorskip("yaml")
+    cited = yaml.safe_load((TOP / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["authors"] == [{"name": "TGDT mini contributors"}] and cited["cff-version"]
+    (paper,) = cited["references"]
+    assert (paper["doi"], paper["year"]) == ("10.1109/TIP.2023.3286710", 2023)
+    assert paper["authors"][0]["family-names"] == "Liu" and len(paper["authors"]) == 8

@@ -1,0 +1,107 @@
+"""Write the stored figures into the pages again: `python docs/refresh.py [--check]`.
+
+A table between the marks `<!-- NAME -->` and `<!-- end of NAME -->` comes from the reports in
+data/results/. docs/architecture.png is drawn again. --check writes nothing; the exit code is 1 if
+a page differs from the reports.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from tgdt_mini import bench
+from tgdt_mini.bench import tables as bench_tables
+from tgdt_mini.bench.rows import number
+from tgdt_mini.reports.architecture import architecture
+from tgdt_mini.runs import ablations
+
+TOP = Path(__file__).resolve().parent.parent
+RESULTS = TOP / "data" / "results"
+SHOWN = ", two stages from disk, K 100"  # ends the rows of the benchmark that README shows
+SHIPPED = RESULTS / "default-2.json"  # the report of the model in data/weights/
+
+
+def tables() -> dict[tuple[str, str], str]:
+    """{(page, mark): Markdown} of every table that the stored reports give."""
+    report = bench.read(RESULTS / "bench.json")
+    default = ablations.table(ablations.read(RESULTS))
+    photographs = RESULTS / "photographs"
+    return {
+        ("README.md", "results"): default,
+        ("README.md", "speed"): speed(report),
+        ("docs/results.md", "results"): default,
+        ("docs/results.md", "ablations"): ablations.table(ablations.read(RESULTS / "ablations")),
+        ("docs/results.md", "photographs"): ablations.table(
+            ablations.read(photographs / "default")
+        ),
+        ("docs/results.md", "photograph ablations"): ablations.table(
+            ablations.read(photographs / "ablations")
+        ),
+        ("docs/benchmark.md", "bench"): bench_tables.table(report),
+        ("data/weights/README.md", "figures"): figures_of_one_model(),
+    }
+
+
+def speed(report: dict) -> str:
+    """Milliseconds of one caption query, in galleries of each size: README's short table."""
+    lines = ["| images | two stages | scoring everything | times faster |", "|---" * 4 + "|"]
+    for row in report["rows"]:
+        if row["table"] == "Search" and row["what"].endswith(SHOWN):
+            images = row["what"].split(" images")[0]
+            times = (f"{number(row[name])} {row['unit']}" for name in ("ours", "theirs"))
+            lines.append(f"| {images} | {' | '.join(times)} | {number(row['ratio'])} |")
+    return "\n".join(lines)
+
+
+def figures_of_one_model() -> str:
+    """The test figures of the shipped model, by each way of scoring: its model card's table."""
+    report = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    heads = [f"{way} R@{k}" for way in ("image→text", "text→image") for k in (1, 5, 10)]
+    lines = [f"| scored by | {' | '.join(heads)} | rsum | hard pairs |", "|---" * 9 + "|"]
+    for name in ("global", "local", "two-stage"):
+        row = report["rows"][name]
+        recalls = [f"{value:.1f}" for way in ("i2t", "t2i") for value in row[way].values()]
+        pairs = report["hard_pairs"][name]
+        lines.append(f"| {name} | {' | '.join(recalls)} | {row['rsum']:.1f} | {pairs:.1f} |")
+    return "\n".join(lines)
+
+
+def inside(text: str, mark: str) -> str:
+    """What a page holds between the marks of a table. ValueError if they are not there once."""
+    found = re.findall(rf"<!-- {mark} -->\n(.*?)<!-- end of {mark} -->", text, re.S)
+    if len(found) != 1:
+        raise ValueError(f"the marks of the table {mark!r} are there {len(found)} times, not once")
+    return found[0].strip()
+
+
+def with_table(text: str, mark: str, table: str) -> str:
+    """The page with another table between the marks."""
+    start, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
+    head, rest = text.split(start)
+    return f"{head}{start}{table}\n{end}{rest.split(end, 1)[1]}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    args = parser.parse_args()
+    changed = []
+    for (page, mark), table in tables().items():
+        text = (TOP / page).read_text(encoding="utf-8")
+        if inside(text, mark) != table:
+            changed.append(f"{page}: {mark}")
+            if not args.check:
+                text = with_table(text, mark, table)
+                (TOP / page).write_text(text, encoding="utf-8", newline="\n")
+    if not args.check:
+        architecture(TOP / "docs" / "architecture.png")
+    print(*changed, f"{len(changed)} tables changed", sep="\n")
+    return 1 if args.check and changed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

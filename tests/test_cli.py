@@ -545,7 +545,7 @@ def bad(home, tmp_path_factory):
     save_model(model, bad / "corrupt", model.tokenizer, model.notes)
     save_model(model, bad / "wordless", None, model.notes)
     with torch.no_grad():
-        model.word.weight[0, 0] += 1
+        model.text_reader.word_embedding.weight[0, 0] += 1
     save_model(model, bad / "other", model.tokenizer, model.notes)
     weights = bad / "corrupt" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])

@@ -12,9 +12,7 @@ from tgdt_mini import cli
 from tgdt_mini.commands import common as commands
 from tgdt_mini.files import whole
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.photos import feature_folder
 from tgdt_mini.runs import ablations
-from tgdt_mini.runs import scenes as experiments
 
 
 def report(rsum, seed=0):
@@ -36,10 +34,17 @@ def store(folder, name, *rsums, **more):
         path.write_text(json.dumps(report(rsum, seed) | more), encoding="utf-8")
 
 
+SCENES = {
+    "kind of data": "scenes",
+    "pictures to train on": 6000,
+    "pictures to judge on": 1000,
+}
+
+
 def made_with(name, epochs=3, **changes):
     """What a report of the scenes tells of its training."""
     return {
-        "scenes": 1000,
+        "data": SCENES,
         "trained": {"training": asdict(ablations.settings(name, epochs=epochs)) | changes},
     }
 
@@ -67,7 +72,7 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
             "curriculum from random": {"contrastive", "start"},
         }[name]
     )
-    assert ablations.VARIANTS[name][1] == ("patches" if name == "patches" else "regions")
+    assert ablations.VARIANTS[name].kind == ("patches" if name == "patches" else "regions")
 
 
 def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
@@ -111,8 +116,8 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
         seen.append(args)
         return SimpleNamespace(notes={"history": []})
 
-    monkeypatch.setattr(experiments, "train_on_scenes", train)
-    monkeypatch.setattr(experiments, "assess_on_scenes", lambda *args: (report(450), None, None))
+    monkeypatch.setattr(ablations, "train_on_scenes", train)
+    monkeypatch.setattr(ablations, "assess_on_scenes", lambda *args: (report(450), None, None))
     ablations.run(tmp_path, ("default", "no intra", "patches"), (0,), 3, progress=False)
     assert [(args[0].use_intra, args[0].epochs, args[3], args[6]) for args in seen] == [
         (False, 3, "regions", True),
@@ -135,11 +140,11 @@ def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path
     seen = []
     monkeypatch.setattr(whole, "MOMENT", 0.01)
     monkeypatch.setattr(
-        experiments,
+        ablations,
         "train_on_scenes",
         lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []}),
     )
-    monkeypatch.setattr(experiments, "assess_on_scenes", lambda *args: (report(450), None, None))
+    monkeypatch.setattr(ablations, "assess_on_scenes", lambda *args: (report(450), None, None))
     ablations.run(tmp_path, ("default",), (0,), 3, progress=False)
     assert seen == [True]
 
@@ -160,12 +165,12 @@ def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path
         ("default", made_with("default", seed=4), "default-0.json differs in seed .4 instead of 0"),
         (
             "default",
-            made_with("default") | {"scenes": 250},
+            made_with("default") | {"data": SCENES | {"pictures to judge on": 250}},
             "differs in pictures to judge on .250 instead of 1000",
         ),
         (
             "default",
-            made_with("default") | {"data": {"pictures to train on": 1500}},
+            made_with("default") | {"data": SCENES | {"pictures to train on": 1500}},
             "in pictures to train on .1500",
         ),
         (
@@ -173,11 +178,11 @@ def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path
             made_with("default") | {"data": {"kind of data": "photographs"}},
             "in kind of data .'photographs'",
         ),
-        ("default", {}, "default-0.json is no report of a recipe that scenes have"),
+        ("default", {}, "default-0.json is no report of a variant for scenes"),
         (
             "random start",
             made_with("default"),
-            "random_start-0.json is no report of a recipe that scenes have",
+            "random_start-0.json is no report of a variant for scenes",
         ),
     ],
 )
@@ -185,7 +190,7 @@ def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
     tmp_path, monkeypatch, name, made, message
 ):
     store(tmp_path, name, 500, **made)
-    monkeypatch.setattr(experiments, "train_on_scenes", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(ablations, "train_on_scenes", lambda *_: pytest.fail("trained"))
     with pytest.raises(ValueError, match=message):
         ablations.run(tmp_path, ("staged",), (1,), 3, progress=False)
 
@@ -193,31 +198,28 @@ def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
 def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_features(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(feature_folder, "identity", lambda folder: "b" * 16)
+    monkeypatch.setattr(ablations, "identity", lambda folder: "b" * 16)
     trained = {"training": asdict(ablations.settings("default", photos=True))}
     everything = {
         "kind of data": "photographs",
         "pictures to train on": "all",
         "pictures to judge on": "all",
     }
-    for more, message in (
-        ({"scenes": 1000}, "kind of data .'scenes' instead of 'photographs'"),
-        (
-            {"images": 1000, "data": everything | {"features": "a" * 16}},
-            "features .'a*' instead of 'b*'",
-        ),
+    for data, message in (
+        (SCENES, "kind of data .'scenes' instead of 'photographs'"),
+        (everything | {"features": "a" * 16}, "features .'a*' instead of 'b*'"),
+        (everything, "features .None instead of 'b*'"),
     ):
-        store(tmp_path, "default", 500, trained=trained, **more)
+        store(tmp_path, "default", 500, trained=trained, data=data)
         with pytest.raises(ValueError, match=message):
             ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
-    for more in ({}, {"data": everything | {"features": "b" * 16}}):
-        store(tmp_path, "default", 500, trained=trained, images=1000, **more)
-        ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
+    store(tmp_path, "default", 500, trained=trained, data=everything | {"features": "b" * 16})
+    ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path)
     with pytest.raises(ValueError, match="pictures to train on .'all' instead of '25%'"):
         ablations.run(tmp_path, ("default",), (0,), progress=False, features=tmp_path, share=0.25)
 
 
-def test_the_shipped_reports_were_made_alike_and_a_newer_setting_counts_as_its_default(tmp_path):
+def test_the_shipped_reports_were_made_alike(tmp_path):
     """With all of them stored nothing is left to train, neither with the budget that made them;
     another is refused.
     """
@@ -273,4 +275,4 @@ def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, c
 
 def test_an_unknown_recipe_on_the_command_line_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert cli.main(["ablate", "--variants", "nonsense", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("error: recipe is 'nonsense'")
+    assert capsys.readouterr().err.startswith("error: variant is 'nonsense'")

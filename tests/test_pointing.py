@@ -5,7 +5,7 @@ import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.reports.pointing import spans_of, pointing_game
+from tgdt_mini.reports.pointing import pointing_game, spans_of
 from tgdt_mini.text_tokens import TextTokens
 
 BOXES = torch.tensor(

@@ -1,12 +1,12 @@
-"""Run the notebooks again and write what they now print: `python notebooks/refresh.py [NUMBERS] [--check]`.
+"""Run the notebooks again and write what they print now: `python notebooks/refresh.py [NUMBERS]`.
 
-Each notebook runs in a clean kernel, in its own folder, and keeps its cells and their ids; timestamps, widget state and
-kernel versions are left out, so that a second run changes nothing. Told for each notebook: its seconds, and which
-outputs changed, in their words or in a picture only. Exit code 1 if a notebook fails or takes longer than its header
-says, and then that notebook's file stays as it was.
+Each notebook runs in a new kernel, in its own folder, and keeps its cells and their ids. What would
+differ without meaning anything is left out, so that a second run changes nothing. For each notebook
+you see its seconds and which outputs changed, in text or in a picture only. If a notebook fails or
+takes longer than its header says, the exit code is 1 and its file stays as it was.
 
---check writes nothing. --solutions runs the notebooks with each exercise solved by its folded solution, writes nothing,
-and fails where a solution does not pass its own exercise's check.
+--check writes nothing. --solutions runs each exercise with its folded solution instead of the
+reader's part, writes nothing, and fails where a solution does not pass the check of its exercise.
 """
 
 import argparse
@@ -20,130 +20,108 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-HERE = Path(__file__).resolve().parent
-CHECK = "# --- check ---"  # in an exercise's cell: above it the reader's part, below it the test
+FOLDER = Path(__file__).resolve().parent
+CHECK = "# --- check ---"  # in an exercise's cell: above it the reader's part, below it the check
 UNDONE = "Not written yet"
+SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
 SECONDS = 600  # for one cell
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def notebooks(numbers: list[str] | None = None) -> list[Path]:
-    """The notebooks, or those whose name begins with one of `numbers`."""
-    found = sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
-    unknown = [
-        number
-        for number in numbers or []
-        if not any(path.name.startswith(number) for path in found)
-    ]
-    if unknown:
-        raise SystemExit(
-            f"no notebook begins with {unknown[0]!r}; there are {', '.join(p.name for p in found)}"
-        )
-    return [path for path in found if not numbers or path.name.startswith(tuple(numbers))]
+    """The notebooks, or those whose name begins with one of `numbers`; SystemExit for others."""
+    paths = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+    for number in numbers or []:
+        if not any(path.name.startswith(number) for path in paths):
+            names = ", ".join(path.name for path in paths)
+            raise SystemExit(f"no notebook begins with {number!r}; there are {names}")
+    return [path for path in paths if path.name.startswith(tuple(numbers or [""]))]
 
 
 def minutes(book) -> float:
-    """How long a notebook's header says it takes. ValueError if it says nothing."""
-    said = re.search(r"\*\*Minutes\*\*: (\d+(?:\.\d+)?)", book.cells[0].source)
-    if not said:
-        raise ValueError(
-            'the first cell must hold a line such as "**Minutes**: 1 on two CPU cores"'
-        )
-    return float(said[1])
+    """How long a notebook takes by its header. ValueError if the header does not say it."""
+    line = re.search(r"\*\*Minutes\*\*: (\d+(?:\.\d+)?)", book.cells[0].source)
+    if not line:
+        raise ValueError("the first cell needs a line such as **Minutes**: 1 on two CPU cores")
+    return float(line[1])
 
 
 def execute(book) -> float:
-    """Run all cells in place in a new kernel; returns the seconds. CellExecutionError if one fails."""
+    """Run all cells in a new kernel; returns the seconds. CellExecutionError if a cell fails."""
     began = time.perf_counter()
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    NotebookClient(
-        book, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
-    ).execute()
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else a warning on stderr
+    resources = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(book, timeout=SECONDS, kernel_name="python3", resources=resources).execute()
     return time.perf_counter() - began
 
 
 def tidy(book) -> None:
-    """Leave out whatever would differ the next time without meaning anything."""
-    book.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    """Leave out timestamps, widgets, and versions of the kernel."""
+    book.metadata, book.nbformat_minor = nbformat.from_dict(METADATA), 5
     for cell in book.cells:
-        cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        tags = {name: value for name, value in cell.metadata.items() if name == "tags"}
+        cell.metadata = nbformat.from_dict(tags)
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
-    book.nbformat_minor = 5
 
 
 def changes(before, after) -> list[str]:
-    """One line a cell whose outputs differ: in their words, or in a picture only."""
-    told, old = [], {cell.id: cell for cell in before.cells}
-    for place, cell in enumerate(cell for cell in after.cells if cell.cell_type == "code"):
-        was = old[cell.id].outputs if cell.id in old else []
-        if _words(was) != _words(cell.outputs):
-            told.append(f"code cell {place + 1} ({cell.id}): text changed")
-        elif _pictures(was) != _pictures(cell.outputs):
-            told.append(f"code cell {place + 1} ({cell.id}): picture only")
-    return told
+    """One line for each cell whose outputs differ: in text, or in a picture only."""
+    lines, old = [], {cell.id: cell for cell in before.cells}
+    for number, cell in enumerate(_code(after), start=1):
+        outputs = old[cell.id].outputs if cell.id in old else []
+        if _texts(outputs) != _texts(cell.outputs):
+            lines.append(f"code cell {number} ({cell.id}): text changed")
+        elif _pictures(outputs) != _pictures(cell.outputs):
+            lines.append(f"code cell {number} ({cell.id}): picture only")
+    return lines
 
 
 def solve(book) -> int:
-    """Put each folded solution in the place of the reader's part of its exercise; returns how many there are."""
-    solved = 0
-    for place, cell in enumerate(book.cells):
-        if cell.cell_type == "code" and CHECK in cell.source:
-            solution = re.search(
-                r"<summary>Solution</summary>\s*```python\n(.*?)```",
-                book.cells[place + 1].source,
-                re.S,
-            )
-            if not solution:
-                raise ValueError(f"the cell after exercise {cell.id} holds no folded solution")
-            cell.source = solution[1] + CHECK + cell.source.split(CHECK, 1)[1]
-            solved += 1
-    return solved
+    """Put each folded solution in place of the reader's part; returns how many there are."""
+    exercises = [i for i, cell in enumerate(book.cells) if _is_exercise(cell)]
+    for i in exercises:
+        cell, solution = book.cells[i], SOLUTION.search(book.cells[i + 1].source)
+        if not solution:
+            raise ValueError(f"the cell after exercise {cell.id} holds no folded solution")
+        cell.source = solution[1] + CHECK + cell.source.split(CHECK, 1)[1]
+    return len(exercises)
 
 
 def unsolved(book) -> list[str]:
-    """The exercises of an executed notebook that say that nothing is written yet."""
+    """The exercises of a notebook that, after it ran, still say that nothing is written."""
     return [
         cell.id
         for cell in book.cells
-        if cell.cell_type == "code"
-        and CHECK in cell.source
-        and any(UNDONE in text for text in _words(cell.outputs))
+        if _is_exercise(cell) and any(UNDONE in text for text in _texts(cell.outputs))
     ]
 
 
 def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[str]:
-    """What is wrong with a notebook that has been run again (nothing, if all is well); tells how it went."""
-    book = nbformat.read(path, as_version=4)
-    before = nbformat.read(path, as_version=4)
-    if solutions:
-        count = solve(book)
+    """Run one notebook and report on it; returns what is wrong with it, in lines."""
+    before, book = (nbformat.read(path, as_version=4) for _ in range(2))
+    exercises = solve(book) if solutions else 0
     try:
         seconds = execute(book)
     except CellExecutionError as error:
         return [f"{path.name}: {error}"]
     if solutions:
-        left = unsolved(book)
-        print(
-            f"{path.name}: {count - len(left)} of {count} solutions pass, {seconds:.0f} s",
-            flush=True,
-        )
-        return [f"{path.name}: the solution of {cell} leaves it undone" for cell in left]
+        failed = unsolved(book)
+        passed = f"{exercises - len(failed)} of {exercises} solutions pass"
+        print(f"{path.name}: {passed}, {seconds:.0f} s", flush=True)
+        return [f"{path.name}: the solution of {cell} leaves it undone" for cell in failed]
     tidy(book)
-    told = changes(before, book)
-    print(
-        f"{path.name}: {seconds:.0f} s of {60 * minutes(book):.0f}", *told, sep="\n    ", flush=True
-    )
+    head = f"{path.name}: {seconds:.0f} s of {60 * minutes(book):.0f}"
+    print(head, *changes(before, book), sep="\n    ", flush=True)
     if seconds > 60 * minutes(book):
         return [f"{path.name}: took {seconds:.0f} s, its header says {minutes(book):g} minutes"]
     if not check:
-        beside = path.with_name(f".{path.name}.new")
-        nbformat.write(book, beside)
-        beside.replace(path)
+        staging = path.with_name(f".{path.name}.new")  # a file is written whole or not at all
+        nbformat.write(book, staging)
+        staging.replace(path)
     return []
 
 
@@ -153,44 +131,46 @@ def main() -> int:
     )
     parser.add_argument("numbers", nargs="*", help="such as 04 05 (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.add_argument(
-        "--solutions", action="store_true", help="solve the exercises, write nothing"
-    )
+    parser.add_argument("--solutions", action="store_true", help="run the solutions, write nothing")
     args = parser.parse_args()
-    wrong = [
-        line
-        for path in notebooks(args.numbers)
-        for line in refresh(path, args.check, args.solutions)
-    ]
+    wrong = []
+    for path in notebooks(args.numbers):
+        wrong += refresh(path, args.check, args.solutions)
     print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
 
+def _code(book):
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def _is_exercise(cell):
+    return cell.cell_type == "code" and CHECK in cell.source
+
+
 def _joined(outputs):
-    """Outputs with neighbouring pieces of one stream in one, and no counter of executions or widget."""
-    kept = []
+    """Outputs without widgets, and with neighbouring pieces of one stream in one."""
+    joined = []
     for output in outputs:
-        if output.output_type == "stream" and kept and kept[-1].get("name") == output.name:
-            kept[-1].text += output.text
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
         else:
-            kept.append(output)
-    for output in kept:
-        for kind in [
-            kind
-            for kind in output.get("data", {})
-            if kind.startswith("application/vnd.jupyter.widget")
-        ]:
-            del output.data[kind]
-    return kept
+            joined.append(output)
+    for output in joined:
+        for kind in list(output.get("data", {})):
+            if kind.startswith("application/vnd.jupyter.widget"):
+                del output.data[kind]
+    return joined
 
 
-def _words(outputs):
+def _texts(outputs):
+    """All that a reader sees of the outputs, but pictures; the outputs stay as they are."""
     texts = []
     for output in _joined([nbformat.from_dict(output) for output in outputs]):
-        texts.append(
-            output.get("text")
-            or str(sorted((k, v) for k, v in output.get("data", {}).items() if k != "image/png"))
-        )
+        data = {
+            kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"
+        }
+        texts.append(output.get("text") or str(sorted(data.items())))
     return texts
 
 

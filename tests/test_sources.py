@@ -200,6 +200,7 @@ def test_data_sets_saved_to_disk_or_in_memory_are_a_source(tmp_path):
         (lambda path: path / "nowhere", "nowhere' is no file or folder here"),
         (lambda path: path, "holds no table"),
         (lambda path: 3, "spec is a int; give"),
+        (lambda path: {"test": path}, r"spec\['test'\] is no datasets\.Dataset"),
         (lambda path: image_file(path / "a.png"), r"a\.png is no table"),
     ],
 )

@@ -43,7 +43,7 @@ def load(source: str, vision: bool = False) -> nn.Module:
         missing = [name for name in missing if name.startswith("vision_model.")]
     if missing:
         raise ValueError(
-            f"{source} has no weights for {missing[0]} ({len(missing)} missing); it is not whole"
+            f"{source} has no weights for {missing[0]} ({len(missing)} missing); it is not complete"
         )
     if getattr(model, "pooler", None) is not None:
         model.pooler = nn.Identity()

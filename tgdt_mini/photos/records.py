@@ -44,7 +44,7 @@ def to_records(
     most_captions: int | None = None,
     need_pictures: bool = True,
 ) -> dict:
-    """{split: Dataset} in the format above, from {name: Dataset} with other columns and splits.
+    """{split: Dataset} of records, from `sets`, {name: Dataset} with other columns and splits.
 
     columns: {a column here: its name there}, where names differ. captions may be a column of
     lists, a list of columns, or a column with one caption a row: rows of one image_id are then
@@ -94,7 +94,7 @@ def choose_splits(names, splits=None, restval: bool = True) -> dict[str, str]:
             here = splits.get(name)
         elif splits is not None:
             here = here or name
-            here = here if {name, here} & set(splits) else None
+            here = here if name in splits or here in splits else None
         if here and (restval or name.lower() != "restval"):
             chosen[name] = here
     missing = sorted(set(splits or ()) - set(chosen) - set(chosen.values()))
@@ -145,7 +145,7 @@ class _Table:
     def has(self, column):
         return column in self.columns or column in self.dataset.column_names
 
-    def only(self, column, there=None):
+    def column(self, column, there=None):
         """A data set of one column, under its name here."""
         there = there or self.columns.get(column, column)
         if there not in self.dataset.column_names:
@@ -161,7 +161,7 @@ class _Table:
         """The split of each row, as it is called there."""
         if "split" not in self.columns:
             return [self.name] * len(self.dataset)
-        column = self.only("split")
+        column = self.column("split")
         names, feature = column["split"][:], column.features["split"]
         names = feature.int2str(names) if hasattr(feature, "int2str") else names
         return [name if name is None else str(name) for name in names]
@@ -177,7 +177,7 @@ class _Table:
         parts, files, rows = [], [None] * len(captions), range(len(captions))
         if need_pictures or self.has("image"):
             parts = [self.images(folder, wanted)]
-            files = _paths(parts[0])
+            files = _file_names(parts[0])
         names = self.names(files, one_a_row)
         if one_a_row:  # the first row of a picture gets the captions of all
             first = {}
@@ -185,23 +185,23 @@ class _Table:
                 if first.setdefault(key, row) != row:
                     captions[first[key]].extend(captions[row])
             rows = first.values()
-        text = {"image_id": names, "captions": [own[:most_captions] for own in captions]}
+        text = {"image_id": names, "captions": [texts[:most_captions] for texts in captions]}
         features = Features({"image_id": Value("string"), "captions": List(Value("string"))})
         parts.append(Dataset.from_dict(text, features=features))
-        parts += [self.only(column) for column in ("boxes", "phrases") if self.has(column)]
-        if most_captions is not None and self.has("phrases"):
-            phrases = [
+        parts += [self.column(name) for name in ("boxes", "phrases") if self.has(name)]
+        if most_captions is not None and self.has("phrases"):  # those of the captions that are kept
+            kept = [
                 [phrase for phrase in phrases if phrase["caption"] < most_captions]
                 for phrases in parts[-1]["phrases"][:]
             ]
-            parts[-1] = Dataset.from_dict({"phrases": phrases}, features=parts[-1].features)
+            parts[-1] = Dataset.from_dict({"phrases": kept}, features=parts[-1].features)
         return concatenate_datasets(parts, axis=1), rows
 
     def captions(self):
         """(the captions of each row as a list, whether the column has one a row)"""
         names = self.columns.get("captions", "captions")
         names = [names] if isinstance(names, str) else names
-        columns = [self.only("captions", name) for name in names]
+        columns = [self.column("captions", name) for name in names]
         for name, column in zip(names, columns):
             feature = column.features["captions"]
             if len(names) == 1 and _is_text(getattr(feature, "feature", None)):
@@ -220,7 +220,7 @@ class _Table:
         """The pictures as type Image; file names become paths below `folder`."""
         from datasets import Dataset, Image
 
-        column = self.only("image")
+        column = self.column("image")
         if _is_text(column.features["image"]):
             names = column["image"][:]
             paths = [str(Path(folder or ".", name or "").absolute()) for name in names]
@@ -242,24 +242,23 @@ class _Table:
             ) from error
 
     def names(self, files, one_a_row):
-        """The name of the picture in each row; files: the path or file name of each, or None."""
+        """The name of the picture in each row; files: its file name or None."""
         if self.has("image_id"):
-            names = self.only("image_id")["image_id"][:]
+            names = self.column("image_id")["image_id"][:]
             if None in names:
                 row = names.index(None)
                 raise ValueError(f"{self.name} has no image_id in row {row}; name every picture")
             return [str(name) for name in names]
-        names = [file and Path(file).name for file in files]
-        repeated = _repeated(name for name in names if name is not None)
+        repeated = _repeated(name for name in files if name is not None)
         if one_a_row and repeated:
             raise ValueError(
                 f"{self.name} has one caption a row and several rows whose picture is called "
                 f"{repeated[0]!r}, but no image_id: name the column that tells pictures apart, "
                 "columns={'image_id': ...}"
             )
-        if None in names or repeated:
-            return [f"{self.name}-{row:05d}" for row in range(len(names))]
-        return names
+        if None in files or repeated:
+            return [f"{self.name}-{row:05d}" for row in range(len(files))]
+        return files
 
 
 def _repeated(names):
@@ -271,9 +270,12 @@ def _is_text(feature):
     return getattr(feature, "dtype", None) in ("string", "large_string", "null")
 
 
-def _paths(images):
-    """The path or file name of each picture, of which none is read."""
+def _file_names(images):
+    """The file name of each picture, None where it has none; no picture is read."""
     import pyarrow.compute as pc
 
-    parts = images.with_format("arrow").iter(1000)
-    return [path for part in parts for path in pc.struct_field(part["image"], "path").to_pylist()]
+    names = []
+    for part in images.with_format("arrow").iter(1000):
+        paths = pc.struct_field(part["image"], "path").to_pylist()
+        names += [path and Path(path).name for path in paths]
+    return names

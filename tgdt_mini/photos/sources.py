@@ -75,6 +75,8 @@ def open_source(
     with no_bars(datasets):
         if isinstance(spec, dict):
             sets = spec
+            if wrong := [name for name in sets if not isinstance(sets[name], datasets.Dataset)]:
+                raise ValueError(f"spec[{wrong[0]!r}] is no datasets.Dataset; load it first")
         elif Path(spec).suffix.lower() == ".json":
             if columns:
                 raise ValueError(
@@ -115,9 +117,7 @@ def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) 
 
 
 def karpathy_numbers(path: Path | str) -> dict[str, str]:
-    """{image_id: cocoid, or else imgid} of one of Karpathy's files; feature files are often called
-    by it.
-    """
+    """{image_id: cocoid, or else imgid} of one of Karpathy's files: names of feature files."""
     return {
         entry["filename"]: str(entry.get("cocoid", entry.get("imgid")))
         for entry in _entries(Path(path))

@@ -136,7 +136,8 @@ def main() -> int:
     wrong = []
     for path in notebooks(args.numbers):
         wrong += refresh(path, args.check, args.solutions)
-    print(*wrong, sep="\n", file=sys.stderr)
+    for line in wrong:
+        print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -337,10 +337,10 @@ from tgdt_mini.scaling.qdrant_engines import Embedded
 gallery = test_qdrant.gallery_of(count=2000)
 qdrant.FLOATS = 50 * gallery.stored.longest * test_qdrant.WIDTH
 put = Embedded.put
-def told(engine, points):
+def put_and_print(engine, points):
     put(engine, points)
     print(points[-1][0] + 1, flush=True)  # so many are acknowledged
-Embedded.put = told
+Embedded.put = put_and_print
 test_qdrant.upload(gallery, sys.argv[1])
 """
 

@@ -49,18 +49,18 @@ def search_size(size: int, repeats: int = 5, engines: bool = True) -> dict:
                 "memory": lambda: two_stage(query(), images, SHORTLIST, WEIGHT, "caption"),
             }
 
-        alone = cpu_milliseconds(ways(_one_by_one(captions)), repeats)
+        single = cpu_milliseconds(ways(_one_by_one(captions)), repeats)
         batch = ways(lambda: captions[:BATCH])
         full = {"full": batch.pop("full")}  # by itself: after it the others' caches are cold
         together = cpu_milliseconds(full, repeats) | cpu_milliseconds(batch, repeats)
-        rows = _speedups("Search", f"{size:,} images", size, alone, together)
-        rows += _stages(size, images, gallery, captions[[0]], alone["full"], repeats)
+        rows = _speedups("Search", f"{size:,} images", size, single, together)
+        rows += _stages(size, images, gallery, captions[[0]], single["full"], repeats)
         by_global = global_similarity(images, captions).T  # (Q, G)
         mixed = by_global + WEIGHT * local_similarity(images, captions).T
         points = _curve(gallery, captions, mixed.topk(10).indices, repeats)
         return {
             "rows": rows,
-            "curve": {"full": alone["full"], "two-stage": points},
+            "curve": {"full": single["full"], "two-stage": points},
             "missed": missed(by_global, mixed, SHORTLISTS),
             "engines": _engines(size, gallery, captions, repeats) if engines else [],
         }
@@ -79,9 +79,9 @@ def image_queries(size: int, repeats: int = 5) -> list[Row]:
                 "disk": lambda: gallery.search(query(), 10, SHORTLIST, WEIGHT),
             }
 
-        alone = cpu_milliseconds(ways(_one_by_one(images)), repeats)
+        single = cpu_milliseconds(ways(_one_by_one(images)), repeats)
         together = cpu_milliseconds(ways(lambda: images), repeats)
-    return _speedups("Search by image", f"{size:,} captions", size, alone, together)
+    return _speedups("Search by image", f"{size:,} captions", size, single, together)
 
 
 def _on_disk(embedding, size, folder, holds="image"):
@@ -95,11 +95,11 @@ def _one_by_one(queries):
     return cycle([queries[[i]] for i in range(8)]).__next__
 
 
-def _speedups(table, name, size, alone, together):
+def _speedups(table, name, size, single, together):
     """Rows of each way to search, one query and each of 16 together, against scoring everything."""
     rows, together = [], {way: milliseconds / BATCH for way, milliseconds in together.items()}
     for i, floor in enumerate(FLOORS.get(size, (None, None))):
-        (_, full), *searches = (alone, together)[i].items()
+        (_, full), *searches = (single, together)[i].items()
         for way, milliseconds in searches:
             what = f"{name}, {WAYS[way][i]}"
             rows.append(Row.speedup(table, what, milliseconds, "scoring everything", full, floor))

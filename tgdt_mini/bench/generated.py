@@ -3,7 +3,7 @@
 A region is one of 4,000 concepts, blurred. Pictures of one topic (about 100) share most of their
 concepts, so that a picture has near neighbours. A caption names some regions of a picture, with
 another blur, and a third of its words occur in captions of any picture. Global tokens are the
-blurred mean of the local ones. Each number is a hash of its row, so any rows can be made alone.
+blurred mean of the local ones. Each number is a hash of its row, so any row can be made by itself.
 With 1,000 pictures a shortlist loses about as many of the first ten answers as with the shipped
 model on scenes. It shows how search behaves, not how good a model is.
 """

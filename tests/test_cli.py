@@ -585,7 +585,7 @@ BAD = {
     ),
     "a missing gallery": (
         ["search", "a star", "--gallery", "{tmp}/none"],
-        r"none.gallery\.json does not exist",
+        r"none.gallery\.json is missing",
     ),
     "a gallery for a picture": (
         ["search", "--image", "{home}/pictures/wide.jpg", "--gallery", "x"],
@@ -725,13 +725,13 @@ def test_training_that_cannot_begin_says_why_in_its_last_line(monkeypatch, tmp_p
 
 
 def test_a_full_disk_is_one_line_and_the_old_gallery_stays(made, monkeypatch, capsys, tmp_path):
-    from tgdt_mini.search import files
+    from tgdt_mini.files import store
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     before = files_in(made / "gallery")
-    monkeypatch.setattr(files.np, "save", full)
+    monkeypatch.setattr(store.np, "save", full)
     arguments = [
         "--model",
         made / "run" / "model",

@@ -10,7 +10,7 @@ import signal
 import pytest
 import torch
 from helpers import save_encoder, text_encoder, tokenizer, vision_encoder
-from test_photos import PICTURES, data, encoders, records, saved_sources
+from test_feature_folder import PICTURES, data, encoders, records, saved_sources
 
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.encoders.cutting import layers_of
@@ -321,5 +321,5 @@ def test_a_model_without_tops_reads_features_of_whole_encoders(tmp_path, sources
         **SIZES,
     )
     assert model.image_top is None and model.text_top is None
-    assert Features(tmp_path / "features/test/images").about["trained_layers"] == 0
+    assert Features(tmp_path / "features/test/images").metadata["trained_layers"] == 0
     assert assess_on_photos(model, tmp_path / "features")["rows"]["two-stage"]["rsum"] > 0

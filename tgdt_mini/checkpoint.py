@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.files.whole import put_back, whole_folder
+from tgdt_mini.files.manifest import read_whole
+from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
@@ -38,8 +39,10 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
 
     Its tokenizer, if one was saved, is model.tokenizer; the notes are model.notes.
     """
-    folder = Path(folder)
-    put_back(folder)
+    return read_whole(folder, "config.json", _load_model).to(device).eval()
+
+
+def _load_model(folder):
     about = _read_json(folder / "config.json")
     try:
         model = TGDT(TGDTConfig.from_dict(about["model"]))
@@ -57,7 +60,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
         _check(folder / "tokenizer.json", about)
         text = (folder / "tokenizer.json").read_text(encoding="utf-8")
         model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
-    return model.to(device).eval()
+    return model
 
 
 def fingerprint(model: TGDT) -> str:
@@ -130,10 +133,14 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
     A process (of number `rank`) that had no part in the run finds no random state of its own: it
     keeps its present one.
     """
+    return read_whole(
+        folder, "config.json", lambda path: _load_state(path, model, optimizer, scaler, rank)
+    )
+
+
+def _load_state(folder, model, optimizer, scaler, rank):
     from safetensors.torch import load_file
 
-    folder = Path(folder)
-    put_back(folder)
     config, about = _read_json(folder / "config.json"), _read_json(folder / "state.json")
     _load_weights(model, folder / "model.safetensors", config)
     before = TGDTConfig.from_dict(config["model"])

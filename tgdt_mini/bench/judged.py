@@ -17,7 +17,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.files.rows import Segment
+from tgdt_mini.files.rows import as_stored
 from tgdt_mini.reports.choice import missed, stored_settings, tune
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scenes.tokens import scene_tokens
@@ -73,10 +73,7 @@ def precision_costs(images, captions, owner, weight: float) -> list[dict]:
     ):
         tokens = images.local_tokens
         if local != "float32":
-            segment = Segment.of(
-                tokens.flatten(0, 1), torch.full((len(images),), tokens.shape[1]), local
-            )
-            tokens = segment.take(torch.arange(len(segment.tokens))).float().view_as(tokens)
+            tokens = as_stored(tokens.flatten(0, 1), local).float().view_as(tokens)
         stored = Embedding(
             images.global_token.to(getattr(torch, global_)).float(), tokens, images.mask
         )

@@ -42,7 +42,7 @@ def million(
         grow(path, pictures, local_precision)
         built = _since(began)
         stored = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
-        segments = sum(each.is_dir() for each in path.iterdir()) + 1
+        segments = sum(each.is_dir() for each in path.iterdir())
         forgotten = _forget(path)
         began = time.perf_counter(), time.process_time()
         gallery = Gallery.load(path)

@@ -33,7 +33,7 @@ def index(model, args) -> int:
         )
     if args.features:
         found, names = encode_split(model, args.features, args.split)[:2]
-        gallery = Gallery.build(found, names, "image", model.fingerprint)
+        gallery = _built(model, found, names, "image")
     else:
         load_encoders(model)
         gallery = (
@@ -108,7 +108,7 @@ def _pictures(model, stored, args):
     if args.gallery:
         return Gallery.load(args.gallery, expect_model=model.fingerprint)
     if stored:
-        return Gallery.build(*stored[:2], "image", model.fingerprint)
+        return _built(model, *stored[:2], "image")
     if model.config.image_source:
         raise ValueError(
             "the model knows photographs, and none are given: add --features, or --gallery made by index"
@@ -128,9 +128,9 @@ def _captions(model, stored, split):
     split of the scenes.
     """
     if stored:
-        return Gallery.build(*stored[2:], "caption", model.fingerprint)
+        return _built(model, *stored[2:], "caption")
     texts = [caption for own in scenes.captions_of(split) for caption in own]
-    return Gallery.build(encode_texts(model, texts), texts, "caption", model.fingerprint)
+    return _built(model, encode_texts(model, texts), texts, "caption")
 
 
 def _scenes(model, split):
@@ -149,7 +149,19 @@ def _encoded(model, names, open_one):
     bar = tqdm(names, "encoding", unit=" images", disable=None)  # None: shown on a terminal only
     groups = _grouped((open_one(name) for name in bar), 100)
     found = Embedding.cat([encode_pictures(model, group) for group in groups])
-    return Gallery.build(found, names, "image", model.fingerprint)
+    return _built(model, found, names, "image")
+
+
+def _built(model, embedding, items, holds):
+    """A gallery by a model, with the settings of search that validation chose for it, if any."""
+    settings = None
+    if "choice" in model.notes:
+        chosen, query_is = stored_settings(model), "caption" if holds == "image" else "image"
+        settings = {
+            "local_weight": chosen.local_weight,
+            "shortlist": chosen.shortlist[query_is],
+        }
+    return Gallery.build(embedding, items, holds, model.fingerprint, settings=settings)
 
 
 def _names_of(folder):

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.files.whole import put_back, write_report
+from tgdt_mini.files.whole import standing, write_report
 from tgdt_mini.scenes import SPLITS
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig
 
@@ -150,8 +150,7 @@ def run(
         if progress:
             print(f"{place} of {len(every)}: {name}, seed {seed}", flush=True)
         folder = Path(out) / "runs" / report.stem
-        put_back(folder / "last")
-        begun = (folder / "last" / "state.json").is_file()
+        begun = (standing(folder / "last") / "state.json").is_file()
         if features:
             from tgdt_mini.runs.photos import assess_on_photos, train_on_photos
 

@@ -1,9 +1,6 @@
 """A gallery against `two_stage`, in memory and on disk; what is appended, replaced and damaged."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +37,11 @@ def grown(folder, embedding, query_is, cuts, **options):
 def assert_same_hits(one, other):
     assert torch.equal(one.indices, other.indices) and one.items == other.items
     torch.testing.assert_close(one.scores, other.scores)
+
+
+def change_manifest(folder, **changes):
+    manifest = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
+    (folder / "gallery.json").write_text(json.dumps(manifest | changes), encoding="utf-8")
 
 
 def content(folder):
@@ -131,20 +133,14 @@ def test_a_search_takes_the_settings_of_its_gallery(tmp_path, settings):
         )
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"shortlist": 0}, {"shortlist": 2.5}, {"local_weight": "1"}, {"k": 3}, [3], "many"]
-    + [{"local_weight": float("nan")}],
-)
+@pytest.mark.parametrize("settings", [{"shortlist": 2.5}, {"local_weight": "1"}, {"k": 3}, [3]])
 def test_wrong_settings_are_named_when_they_are_given_and_when_they_are_read(tmp_path, settings):
     _, embedding = sides("caption")
-    with pytest.raises(ValueError, match="settings are .*shortlist of at least 1"):
+    with pytest.raises(ValueError, match="settings are .*they must be None, or hold"):
         gallery_of(embedding, settings=settings)
     gallery_of(embedding).save(tmp_path / "gallery")
-    path = tmp_path / "gallery" / "gallery.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(manifest | {"settings": settings}), encoding="utf-8")
-    with pytest.raises(ValueError, match="gallery.json is damaged.*settings .*re-index"):
+    change_manifest(tmp_path / "gallery", settings=settings)
+    with pytest.raises(ValueError, match="gallery.json is damaged.*settings "):
         Gallery.load(tmp_path / "gallery")
 
 
@@ -153,7 +149,7 @@ def test_wrong_settings_are_named_when_they_are_given_and_when_they_are_read(tmp
 
 def test_saved_arrays_are_ragged_float16_that_numpy_can_map(tmp_path):
     _, embedding = sides("caption")
-    gallery_of(embedding, model="abc").save(tmp_path / "gallery")
+    gallery_of(embedding).save(tmp_path / "gallery")
     shard = tmp_path / "gallery" / "shard-00000"
     arrays = {path.stem: np.load(path, mmap_mode="r") for path in shard.glob("*.npy")}
     assert set(arrays) == {"counts", "global_tokens", "local_tokens"}
@@ -162,8 +158,6 @@ def test_saved_arrays_are_ragged_float16_that_numpy_can_map(tmp_path):
     own = embedding.local_tokens[2, :5].half().numpy()
     assert np.array_equal(arrays["local_tokens"][4:9], own)
     assert arrays["global_tokens"].dtype == np.float32
-    manifest = json.loads((tmp_path / "gallery" / "gallery.json").read_text(encoding="utf-8"))
-    assert manifest["model"] == "abc" and manifest["holds"] == "image"
 
 
 def test_load_maps_the_local_tokens_and_leaves_the_file_alone(tmp_path):
@@ -326,24 +320,17 @@ def test_a_writer_that_is_killed_anywhere_leaves_the_old_gallery_or_the_new_one(
     assert len(list(folder.iterdir())) == 2, "what the killed writer left is removed"
 
 
-def test_a_first_save_that_was_killed_is_done_again(tmp_path):
+def test_a_first_save_that_was_killed_is_done_again(tmp_path, monkeypatch):
     _, embedding = sides("caption")
-    script = """
-import os, sys
-from tgdt_mini.files import store
-from test_gallery import gallery_of, sides
-store.write_manifest = lambda *_: os._exit(9)
-gallery_of(sides("caption")[1]).save(sys.argv[1])
-"""
-    paths = os.pathsep.join(str(Path(__file__).parents[i]) for i in (0, 1))
-    command = [sys.executable, "-c", script, str(tmp_path / "gallery")]
-    assert subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}).returncode == 9
-    assert [path.name for path in (tmp_path / "gallery").iterdir()] == ["shard-00000"]
+    folder = tmp_path / "gallery"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(store, "_remove_unnamed", lambda *_: None)
+        patch.setattr(store, "write_manifest", then_killed())
+        gallery_of(embedding).save(folder)
     with pytest.raises(ValueError, match="gallery.json is missing"):
-        Gallery.load(tmp_path / "gallery")
-    gallery_of(embedding).save(tmp_path / "gallery")
-    assert len(Gallery.load(tmp_path / "gallery")) == 7
-    assert len(list((tmp_path / "gallery").iterdir())) == 2
+        Gallery.load(folder)
+    gallery_of(embedding).save(folder)
+    assert len(Gallery.load(folder)) == 7 and len(list(folder.iterdir())) == 2
 
 
 def test_a_gallery_that_is_replaced_while_it_is_opened_is_the_new_one(tmp_path, monkeypatch):
@@ -398,32 +385,20 @@ def test_save_spares_a_folder_that_is_not_a_gallery(tmp_path):
 # damaged
 
 
-def changed(content, damage):
-    return {
-        "empty": b"",
-        "truncated": content[:-9],
-        "flipped": content[:-1] + bytes([content[-1] ^ 1]),
-    }[damage]
-
-
 @pytest.mark.parametrize("name", [*FILES, "gallery.json"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped"])
 def test_a_damaged_file_is_named(name, damage, tmp_path):
     _, embedding = sides("caption")
-    grown(tmp_path / "gallery", embedding, "caption", (2, 3), local_precision="int8")
-    path = tmp_path / "gallery" / name
-    if name in FILES:
-        path = tmp_path / "gallery" / "shard-00002" / name
+    folder = tmp_path / "gallery"
+    grown(folder, embedding, "caption", (2, 3), local_precision="int8")
+    path = (folder / "shard-00002" if name in FILES else folder) / name
+    text = path.read_bytes()
+    flipped = bytes([text[0] ^ 1]) + text[1:]
+    path.write_bytes({"truncated": text[:-9], "flipped": flipped}.get(damage, b""))
     if damage == "missing":
         path.unlink()
-    else:
-        text = path.read_bytes()
-        flip_first = name == "gallery.json" and damage == "flipped"
-        path.write_bytes(b"[" + text[1:] if flip_first else changed(text, damage))
-    with pytest.raises(
-        ValueError, match=f"{name} is (missing|damaged|missing or damaged).*re-index"
-    ):
-        Gallery.load(tmp_path / "gallery")
+    with pytest.raises(ValueError, match=f"{name} is (missing|damaged).*re-index"):
+        Gallery.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -434,9 +409,7 @@ def test_a_damaged_file_is_named(name, damage, tmp_path):
 def test_a_manifest_that_tells_nonsense_is_an_error(tmp_path, shards):
     _, embedding = sides("caption")
     gallery_of(embedding).save(tmp_path / "gallery")
-    path = tmp_path / "gallery" / "gallery.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(manifest | {"shards": shards}), encoding="utf-8")
+    change_manifest(tmp_path / "gallery", shards=shards)
     with pytest.raises(ValueError, match="gallery.*re-index"):
         Gallery.load(tmp_path / "gallery")
 
@@ -445,7 +418,7 @@ def test_large_files_are_checksummed_on_request(tmp_path, monkeypatch):
     _, embedding = sides("caption")
     gallery_of(embedding).save(tmp_path / "gallery")
     path = tmp_path / "gallery" / "shard-00000" / "local_tokens.npy"
-    path.write_bytes(changed(path.read_bytes(), "flipped"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
     monkeypatch.setattr(gallery_module, "CHECKED", 700)  # counts, global tokens and items
     Gallery.load(tmp_path / "gallery")
     with pytest.raises(ValueError, match="local_tokens.npy"):

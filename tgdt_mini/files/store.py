@@ -58,7 +58,7 @@ def check_ours(folder: Path, name: str) -> None:
             )
 
 
-def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray]) -> dict:
+def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray | None]) -> dict:
     """Write a shard that no manifest names yet; returns its files, as the manifest names them."""
     try:
         text = json.dumps({"items": items})
@@ -68,7 +68,8 @@ def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray]) -> dict
     shard.mkdir(parents=True)
     (shard / ITEMS).write_text(text, encoding="utf-8")
     for name, array in arrays.items():
-        np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+        if array is not None:
+            np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
     return {path.name: [_size(path), _crc32(path)] for path in sorted(shard.iterdir())}
 
 

@@ -54,34 +54,19 @@ def extract(
     """
     out, encoders = Path(out), {"vision": vision.about, "text": text.about}
     _check_encoders(out, encoders)
+    options = {"precision": precision, "progress": progress}
     for split, records in data.items():
         folder, ids = out / split, list(records["image_id"])
-        captions = [caption for of_image in records["captions"] for caption in of_image]
         if isinstance(vision, Detections):
-            marks, boxes = vision.marks(ids), "a detector's"
-            make = partial(_regions, vision, ids)
+            marks, make = vision.marks(ids), partial(_regions, vision, ids)
         else:
-            marks, boxes = _picture_marks(records), "grid cells"
-            make = partial(_cells, vision, records)
-        write_features(
-            folder / "images",
-            _key(vision.about["key"], marks),
-            ids,
-            make,
-            {"boxes": boxes} | vision.about,
-            precision,
-            progress=progress,
-        )
-        write_features(
-            folder / "captions",
-            _key(text.about["key"], captions),
-            [str(i) for i in range(len(captions))],
-            partial(_words, text, captions),
-            text.about,
-            precision,
-            CAPTION_SHARD,
-            progress,
-        )
+            marks, make = _marks(records), partial(_cells, vision, records)
+        key = _key(vision.about["key"], marks)
+        write_features(folder / "images", key, ids, make, vision.about, **options)
+        captions = [caption for of_image in records["captions"] for caption in of_image]
+        key, names = _key(text.about["key"], captions), [str(i) for i in range(len(captions))]
+        make, more = partial(_words, text, captions), options | {"shard": CAPTION_SHARD}
+        write_features(folder / "captions", key, names, make, text.about, **more)
         if source:
             write_whole(folder / "source.json", json.dumps(source, indent=1) + "\n")
         _write_records(records, folder)
@@ -191,9 +176,9 @@ def _check_encoders(out, encoders):
         before = encoders_of(out)
     except ValueError:  # there is none yet, or it is damaged and will be written anew
         return
-    for name in ("vision", "text"):
-        if before[name]["key"] != encoders[name]["key"]:
-            theirs, ours = (f"{e[name]['source']} {e[name]['key']}" for e in (before, encoders))
+    for name, encoder in encoders.items():
+        if before[name]["key"] != encoder["key"]:
+            theirs, ours = (f"{e['source']} {e['key']}" for e in (before[name], encoder))
             raise ValueError(
                 f"{out} was begun with another {name} encoder or other options of it ({theirs}, "
                 f"not {ours}), so its features are stale; use the same options, delete it, or "
@@ -281,7 +266,7 @@ def _words(text, captions, rows):
     return {"features": features, "ids": ids, "words": words, "counts": counts}
 
 
-def _picture_marks(records):
+def _marks(records):
     """What identifies each picture: its id and its bytes, or its file's size and time of change."""
     from datasets import Image
 

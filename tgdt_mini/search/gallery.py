@@ -9,7 +9,6 @@ How these are written, and why nobody sees a half-written gallery, is told by `f
 Items can be appended, not deleted. Q queries, G items, K shortlist, T local tokens, D width.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,10 +197,9 @@ class Gallery:
                 "counts": self.offsets[start : stop + 1].diff().numpy(),
                 "global_tokens": self.global_tokens[start:stop].numpy(),
                 "local_tokens": array,
+                "scales": scales,
             }
-            found.append(
-                (self.items[start:stop], arrays | ({} if scales is None else {"scales": scales}))
-            )
+            found.append((self.items[start:stop], arrays))
             start = stop
         return found
 
@@ -218,19 +216,15 @@ class Gallery:
 
         def read(folder):
             known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
-            try:
-                _check_settings(known["settings"])
-            except ValueError as error:
-                raise ValueError(f"{folder / NAME} is damaged ({error}); {CURE}") from None
+            _check_settings(known["settings"], f"{folder / NAME} is damaged: ")
             most = float("inf") if check_all else CHECKED
             found = store.read_store(folder / NAME, known["shards"], "local_tokens", CURE, most)
             parts = [torch.from_numpy(part) for part in found.arrays("global_tokens")]
-            # (G, D) in the layout of by_columns, without a second copy
             shape = parts[0].shape[1], len(found.items)
-            global_tokens = torch.empty(shape, dtype=parts[0].dtype).T
+            global_tokens = torch.empty(shape, dtype=parts[0].dtype).T  # (G, D), as by_columns does
             torch.cat(parts, out=global_tokens)
-            names = (known[name] for name in ("holds", "model", "settings"))
-            return cls(global_tokens, found.ragged, found.items, *names)
+            fields = {name: known[name] for name in ("holds", "model", "settings")}
+            return cls(global_tokens, found.ragged, found.items, **fields)
 
         gallery = read_whole(folder, NAME, read)
         gallery._check_model(expect_model)
@@ -244,14 +238,16 @@ class Gallery:
             )
 
 
-def _check_settings(settings):
-    """ValueError unless settings are None, or good values for some of SETTINGS."""
-    chosen = SETTINGS | settings if isinstance(settings, dict) else SETTINGS
-    shortlist, weight = chosen["shortlist"], chosen["local_weight"]
-    known = settings is None or isinstance(settings, dict) and set(chosen) == set(SETTINGS)
-    numbers = isinstance(shortlist, int) and isinstance(weight, (int, float))
-    if not (known and numbers and shortlist >= 1 and math.isfinite(weight)):
+def _check_settings(settings, where=""):
+    """ValueError unless settings are None, or values for some of SETTINGS."""
+    kinds = {"shortlist": int, "local_weight": (int, float)}
+    fits = (
+        settings is None
+        or isinstance(settings, dict)
+        and all(isinstance(value, kinds.get(name, ())) for name, value in settings.items())
+    )
+    if not fits:
         raise ValueError(
-            f"settings are {settings!r}; they must be None, or a dict with a shortlist of at least "
-            "1, a local_weight that is finite, or both"
+            f"{where}settings are {settings!r}; they must be None, or hold a shortlist (a whole "
+            "number), a local_weight (a number), or both"
         )

@@ -76,7 +76,7 @@ def _begun(folder, plan):
     store.check_ours(folder, NAME)
     if not (folder / NAME).is_file():
         return {}
-    cure = f"delete {folder} and extract again"
+    cure = f"delete {folder}, extract again"
     keys = dict.fromkeys(plan, object) | {"shards": dict}
     known = read_json(folder / NAME, keys, "manifest of features", cure)
     changed = [name for name in plan if known[name] != plan[name]]

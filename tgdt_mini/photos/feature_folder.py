@@ -77,6 +77,7 @@ def extract(
 def _write_records(records, folder):
     """Keep the data set without its pictures; phrases may be new though the features are not."""
     staging, kept = folder / ".records", [n for n in records.column_names if n != "image"]
+    shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
     with no_bars(import_datasets()):
         records.select_columns(kept).save_to_disk(staging, num_shards=1)
     next(staging.glob("*.arrow")).replace(folder / RECORDS)
@@ -139,8 +140,9 @@ def identity(folder: Path) -> str:
 
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read."""
-    for split in encoders_of(folder)["splits"]:
-        open_features(folder, split, check_all=True)
+    encoders_of(folder)
+    for records in sorted(Path(folder).glob(f"*/{RECORDS}")):
+        open_features(folder, records.parent.name, check_all=True)
 
 
 def encoders_of(folder: Path) -> dict:

@@ -10,7 +10,6 @@ import pytest
 
 from tgdt_mini import cli
 from tgdt_mini.commands import common as commands
-from tgdt_mini.files import whole
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.runs import ablations
 
@@ -134,11 +133,9 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
 
 def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
     begun = tmp_path / "runs" / "default-0"
-    for name in (".last-abcd1234", ".last-abcd1234-old"):
-        (begun / name).mkdir(parents=True)
-        (begun / name / "state.json").write_text("{}", encoding="utf-8")
+    (begun / ".last.old").mkdir(parents=True)
+    (begun / ".last.old" / "state.json").write_text("{}", encoding="utf-8")
     seen = []
-    monkeypatch.setattr(whole, "MOMENT", 0.01)
     monkeypatch.setattr(
         ablations,
         "train_on_scenes",

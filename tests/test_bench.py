@@ -233,7 +233,7 @@ def test_a_gallery_grown_block_by_block_is_the_one_built_at_once(tmp_path):
     disk.grow(tmp_path / "gallery", pictures, block=20)
     grown = Gallery.load(tmp_path / "gallery")
     built = Gallery.build(pictures.images(), list(range(50)))
-    assert len(grown.stored.segments) == 3 and len(grown) == 50
+    assert len(grown.stored.rows.arrays) == 3 and len(grown) == 50
     torch.testing.assert_close(grown.local_tokens, built.local_tokens)
     torch.testing.assert_close(grown.global_tokens, built.global_tokens)
 

@@ -29,11 +29,11 @@ from tgdt_mini.commands import common, demo, train
 from tgdt_mini.commands.galleries import picture_finder
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoding import encode_texts
+from tgdt_mini.files import store
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.runs import scenes as scene_runs
-from tgdt_mini.search import files
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.training import Trainer
@@ -439,7 +439,7 @@ def test_a_full_disk_is_one_line_and_the_old_gallery_stays(home, monkeypatch, ca
         raise OSError(28, "No space left on device")
 
     before = files_in(home)
-    monkeypatch.setattr(files.np, "save", full)
+    monkeypatch.setattr(store.np, "save", full)
     pictures = ["--model", home / "run" / "model", "--images", home / "pictures"]
     code, _, err = call(capsys, "index", *pictures, "--out", home / "gallery")
     assert code == 2 and err == "error: [Errno 28] No space left on device\n"
@@ -557,7 +557,9 @@ def bad(home, tmp_path_factory):
 
 
 def files_in(*folders):
-    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+    """{path: time of change} of all files; of folders only the names."""
+    paths = [path for folder in folders for path in folder.rglob("*")]
+    return {path: path.is_file() and path.stat().st_mtime_ns for path in paths}
 
 
 @pytest.mark.parametrize("line", BAD)

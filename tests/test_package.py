@@ -4,7 +4,6 @@ written.
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 
 import tgdt_mini
 from tgdt_mini import scenes
-from tgdt_mini.files import paths, whole
+from tgdt_mini.files import paths
 
 HOME = Path(tgdt_mini.__file__).parent
 ROOT = HOME.parent
@@ -176,147 +175,3 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert paths.cache() == tmp_path / "here"
     monkeypatch.setenv("TGDT_MINI_CACHE", "")
     assert paths.cache() == Path.home() / ".cache" / "tgdt_mini"
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    whole.write_whole(tmp_path / "new" / "file.txt", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\n")
-    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
-
-    def full(path, content):
-        path.open("wb").write(content[:1])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError):
-        whole.write_whole(tmp_path / "new" / "file.txt", "another")
-    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
-    assert len(list((tmp_path / "new").iterdir())) == 1
-
-
-def test_a_report_is_json_for_every_reader_whatever_its_figures(tmp_path):
-    report = {
-        "rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}},
-        "history": [{"loss": float("nan")}, (3,)],
-    }
-    whole.write_report(tmp_path / "report.json", report)
-
-    def never(word):
-        raise AssertionError(f"{word} is not JSON")
-
-    text = (tmp_path / "report.json").read_text(encoding="utf-8")
-    assert json.loads(text, parse_constant=never) == {
-        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}},
-        "history": [{"loss": None}, [3]],
-    }
-    assert text.endswith("}\n") and report["rows"]["global"]["median"] == float("inf")
-
-
-def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
-    with whole.whole_folder(tmp_path / "folder") as beside:
-        (beside / "a").write_text("old", encoding="utf-8")
-    with pytest.raises(KeyboardInterrupt), whole.whole_folder(tmp_path / "folder") as beside:
-        (beside / "a").write_text("new", encoding="utf-8")
-        raise KeyboardInterrupt
-    assert (tmp_path / "folder" / "a").read_text(encoding="utf-8") == "old" and len(
-        list(tmp_path.iterdir())
-    ) == 1
-    with whole.whole_folder(tmp_path / "folder") as beside:
-        (beside / "b").write_text("new", encoding="utf-8")
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["b"] and len(
-        list(tmp_path.iterdir())
-    ) == 1
-
-
-def killed(tmp_path, at):
-    """tmp_path/folder after a process that was writing "new" in place of "old" was killed, `at` a
-    step.
-    """
-    code = f"""
-import os
-from pathlib import Path
-from tgdt_mini.files import whole
-with whole.whole_folder(Path("folder")) as beside:
-    (beside / "a").write_text("old", encoding="utf-8")
-rename = Path.rename
-def then_die(path, target):
-    rename(path, target)
-    os._exit(9)
-def die(*_, **__):
-    os._exit(9)
-with whole.whole_folder(Path("folder")) as beside:
-    (beside / "a").write_text("new", encoding="utf-8")
-    {at}
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}
-    )
-    assert done.returncode == 9
-    return tmp_path / "folder"
-
-
-BETWEEN, WRITING, TIDYING = "Path.rename = then_die", "die()", "whole.shutil.rmtree = die"
-
-
-def test_old_files_moved_aside_by_a_process_that_was_killed_are_put_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole, "MOMENT", 0.01)
-    folder = killed(tmp_path, BETWEEN)
-    assert not folder.exists()
-    whole.put_back(folder)
-    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [
-        folder
-    ]
-    whole.put_back(folder)  # nothing to do
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_writer_puts_them_back_before_it_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(whole, "MOMENT", 0.01)
-    folder = killed(tmp_path, BETWEEN)
-    with pytest.raises(KeyboardInterrupt), whole.whole_folder(folder, marker="a"):
-        raise KeyboardInterrupt
-    assert (folder / "a").read_text(encoding="utf-8") == "old" and list(tmp_path.iterdir()) == [
-        folder
-    ]
-
-
-def test_a_reader_waits_for_a_living_process_that_is_between_its_renames(tmp_path, monkeypatch):
-    folder = killed(tmp_path, BETWEEN)
-    new = next(path for path in tmp_path.iterdir() if not path.name.endswith("-old"))
-    monkeypatch.setattr(whole.time, "sleep", lambda seconds: new.rename(folder))
-    whole.put_back(folder)
-    assert (folder / "a").read_text(encoding="utf-8") == "new"
-
-
-def test_old_files_that_were_replaced_do_not_come_back_when_somebody_deletes_the_folder(tmp_path):
-    folder = killed(tmp_path, TIDYING)
-    assert (folder / "a").read_text(encoding="utf-8") == "new" and len(
-        list(tmp_path.iterdir())
-    ) == 2
-    whole.shutil.rmtree(folder)
-    whole.put_back(folder)
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("at", [WRITING, TIDYING])
-def test_what_killed_processes_left_is_removed_once_nobody_can_be_at_work_there(
-    tmp_path, monkeypatch, at
-):
-    folder = killed(tmp_path, at)
-    others = [
-        tmp_path / name
-        for name in (".folder-1-abcd1234", ".folder-abcd123", ".folder", ".another-abcd1234")
-    ]
-    for other in others:
-        other.mkdir()
-    left = [path for path in tmp_path.iterdir() if path not in (folder, *others)]
-    assert len(left) == 1
-
-    def write():
-        with whole.whole_folder(folder) as beside:
-            (beside / "a").write_text("newest", encoding="utf-8")
-
-    write()
-    assert left[0].exists()  # a living process may have written there a moment ago
-    monkeypatch.setattr(whole, "ABANDONED", -1)
-    write()
-    assert sorted(tmp_path.iterdir()) == sorted([folder, *others])

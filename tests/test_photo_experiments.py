@@ -335,5 +335,5 @@ def test_a_model_without_tops_reads_features_of_whole_encoders(tmp_path, sources
         **SIZES,
     )
     assert model.image_reader.top is None and model.text_reader.top is None
-    assert Features(tmp_path / "features/test/images").about["trained_layers"] == 0
+    assert Features(tmp_path / "features/test/images").metadata["trained_layers"] == 0
     assert assess_on_photos(model, tmp_path / "features")["rows"]["two-stage"]["rsum"] > 0

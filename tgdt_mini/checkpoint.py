@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.files.whole import put_back, whole_folder
+from tgdt_mini.files.manifest import read_json, read_whole
+from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
@@ -34,22 +35,24 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
 
     Its tokenizer, if one was saved, is model.tokenizer; the notes are model.notes.
     """
-    folder = Path(folder)
-    put_back(folder)
-    saved = _read_json(folder / "config.json")
+    return read_whole(folder, "config.json", _load_model).to(device).eval()
+
+
+def _load_model(folder):
+    saved = _read(folder / "config.json", model=dict, notes=dict)
     try:
         model = TGDT(TGDTConfig.from_dict(saved["model"]))
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"{folder / 'config.json'} describes no model ({error!r})") from error
     _load_weights(model, folder / "model.safetensors", saved)
-    model.notes, model.tokenizer = saved.get("notes", {}), None
+    model.notes, model.tokenizer = saved["notes"], None
     model.fingerprint = fingerprint(model)
     words = folder / "tokenizer.json"
-    if words.exists() or words.name in saved.get("sha256", {}):
+    if words.exists() or words.name in saved["sha256"]:
         _check(words, saved)
         text = words.read_text(encoding="utf-8")
         model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
-    return model.to(device).eval()
+    return model
 
 
 def fingerprint(model: TGDT) -> str:
@@ -106,11 +109,15 @@ def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
     ValueError as in `load_model`. A process (of number `rank`) that had no part in the run finds no
     random state of its own: it keeps its present one.
     """
+    parts = (model, optimizer, scaler, rank)
+    return read_whole(folder, "config.json", lambda folder: _load_state(folder, *parts))
+
+
+def _load_state(folder, model, optimizer, scaler, rank):
     from safetensors.torch import load_file
 
-    folder = Path(folder)
-    put_back(folder)
-    config, saved = _read_json(folder / "config.json"), _read_json(folder / "state.json")
+    config = _read(folder / "config.json", model=dict)
+    saved = _read(folder / "state.json", progress=dict, scaler=dict)
     _load_weights(model, folder / "model.safetensors", config)
     before = _settings(TGDTConfig.from_dict(config["model"]))
     for name, value in _settings(model.config).items():
@@ -174,7 +181,7 @@ def _load_weights(model, path, saved):
 def _check(path, saved):
     if not path.is_file():
         raise ValueError(f"{path} is missing; train a model or name another folder")
-    if saved.get("sha256", {}).get(path.name) != _sha(path):
+    if saved["sha256"].get(path.name) != _sha(path):
         raise ValueError(
             f"{path} is damaged or from another model: its SHA-256 is not the one noted beside it"
         )
@@ -189,10 +196,7 @@ def _write_json(path, values):
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _read_json(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing; name a folder that holds a model") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+def _read(path, **keys):
+    return read_json(
+        path, keys | {"sha256": dict}, "checkpoint", "name a folder that holds a model"
+    )

@@ -57,7 +57,7 @@ def two_stage(
         return tokens, gallery.mask[ids] if ragged else None
 
     def by_query(some, ids):
-        return _by_query(some, ids, fetch, length, query_is)
+        return rerank_by_query(some, ids, fetch, length, query_is)
 
     def by_pairs(some, ids):
         asked = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
@@ -73,14 +73,16 @@ def two_stage(
     scores = at_least_float32(queries.global_token[:0]).new_full(
         (len(queries), len(gallery)), -float("inf")
     )
-    for rows, ids, mixed, _ in _search(
+    for rows, ids, mixed, _ in search_in_blocks(
         queries, gallery.global_token, rerank, shortlist, local_weight, longest
     ):
         scores[rows].scatter_(1, ids, mixed)
     return scores
 
 
-def _search(queries, global_tokens, rerank, shortlist, local_weight, longest=1, index=None):
+def search_in_blocks(
+    queries, global_tokens, rerank, shortlist, local_weight, longest=1, index=None
+):
     """Both stages, some queries at a time: yields (rows, ids (q, K), mixed scores (q, K), seconds
     of each stage).
 
@@ -114,7 +116,7 @@ def _search(queries, global_tokens, rerank, shortlist, local_weight, longest=1, 
         yield slice(start, start + step), ids, mixed, seconds
 
 
-def _by_query(queries, ids, fetch, length, query_is):
+def rerank_by_query(queries, ids, fetch, length, query_is):
     """(q, K) local scores, some queries at a time: each query's candidates are gathered by
     `fetch`.
     """

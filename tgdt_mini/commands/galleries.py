@@ -11,6 +11,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
+from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.search.gallery import Gallery
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
@@ -33,8 +34,8 @@ def of_features(model, folder: Path, split: str, holds: str) -> Gallery:
 
     images, ids, captions, texts = encode_split(model, folder, split)
     if holds == "image":
-        return Gallery.build(images, ids, "image", model.fingerprint)
-    return Gallery.build(captions, texts, "caption", model.fingerprint)
+        return _built(model, images, ids, "image")
+    return _built(model, captions, texts, "caption")
 
 
 def of_scenes(model, split: str) -> Gallery:
@@ -57,7 +58,7 @@ def shipped_or_of_scenes(model, split: str) -> Gallery:
 def of_scene_captions(model, split: str) -> Gallery:
     """The gallery of the captions of a split of the drawn scenes."""
     texts = [text for captions in scenes.captions_of(split) for text in captions]
-    return Gallery.build(encode_texts(model, texts), texts, "caption", model.fingerprint)
+    return _built(model, encode_texts(model, texts), texts, "caption")
 
 
 def in_qdrant(model, address: str, collection: str):
@@ -91,4 +92,12 @@ def _of_pictures(model, names: list[str], open_picture: Callable) -> Gallery:
         for group in groups:
             parts.append(encode_pictures(model, [open_picture(name) for name in group]))
             bar.update(len(group))
-    return Gallery.build(Embedding.cat(parts), names, "image", model.fingerprint)
+    return _built(model, Embedding.cat(parts), names, "image")
+
+
+def _built(model, embedding, items, holds):
+    """A gallery whose searches use the settings that validation chose for the model."""
+    query_is = "caption" if holds == "image" else "image"
+    settings = stored_settings(model)
+    chosen = {"local_weight": settings.local_weight, "shortlist": settings.shortlist[query_is]}
+    return Gallery.build(embedding, items, holds, model.fingerprint, settings=chosen)

@@ -1,3 +1,1 @@
-"""The ground floor:
-files that are written whole or not at all, arrays that are mapped, and where things lie.
-"""
+"""The ground floor: files that are written whole or not at all, mapped arrays, where things lie."""

@@ -5,18 +5,20 @@ from pathlib import Path
 
 
 def shipped() -> Path:
-    """The folder `data/` of the project: beside the package in a checkout, inside it when installed
-    from a wheel.
+    """The folder `data/`: next to the package in a checkout, inside it when a wheel was installed.
+
+    Raises FileNotFoundError where there is none.
     """
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "data", here.parent / "data"):
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "data", package.parent / "data"):
         if (folder / "checksums.json").is_file():
             return folder
     raise FileNotFoundError(
-        f"no data folder in or beside {here}: install with `pip install -e .` from a full checkout"
+        f"no data folder in or next to {package}: "
+        "install with `pip install -e .` from a full checkout"
     )
 
 
 def cache() -> Path:
-    """Where drawn scenes and image features are kept: $TGDT_MINI_CACHE, else ~/.cache/tgdt_mini."""
+    """The folder of drawn scenes and their tokens: $TGDT_MINI_CACHE, else ~/.cache/tgdt_mini."""
     return Path(os.environ.get("TGDT_MINI_CACHE") or Path.home() / ".cache" / "tgdt_mini")

@@ -1,28 +1,25 @@
 """The library `datasets` without its progress bars and warnings."""
 
 import warnings
+from contextlib import contextmanager
 
 
 def import_datasets():
-    """The library, imported without its advice about widgets: in a notebook that would stand in the
-    page.
-    """
+    """The library, imported without its advice about widgets, which a notebook would show."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
         import datasets
     return datasets
 
 
-class no_bars:
-    """No progress bar of `datasets` inside."""
-
-    def __init__(self, datasets):
-        self.bars = datasets.utils.logging
-
-    def __enter__(self):
-        self.shown = self.bars.is_progress_bar_enabled()
-        self.bars.disable_progress_bar()
-
-    def __exit__(self, *_):
-        if self.shown:
-            self.bars.enable_progress_bar()
+@contextmanager
+def no_bars(datasets):
+    """Inside the `with` block, `datasets` shows no progress bar."""
+    bars = datasets.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

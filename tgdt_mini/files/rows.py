@@ -1,24 +1,63 @@
-"""Rows of arrays on disk, mapped into memory: a read brings in the pages that it touches and no
-more.
+"""Rows of numbers on disk: 2 bytes or 1 a number, mapped into memory, read where they are needed.
+
+A mapped array looks like one in memory, but only the pages that a read touches are brought in.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
 
+PRECISIONS = ("float16", "int8")
+
+
+def encode_rows(rows: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(numbers (N, F), scales (N,)) that stand for float rows (N, F); float16 has no scales.
+
+    int8: row = numbers x scale. A row's largest size is 127 steps, so that a number is off by at
+    most 1 / 254 of it.
+    Example: (1.0, -0.5) as int8 is (127, -64) with scale 1 / 127, which reads back (1.0, -0.504).
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
+    if precision == "float16":
+        return rows.to("cpu", torch.float16), None
+    rows = rows.to("cpu", torch.float32)
+    scales = rows.abs().amax(1).clamp(min=1e-12) / 127  # (N,)
+    return (rows / scales[:, None]).round().to(torch.int8), scales
+
+
+def as_stored(rows: torch.Tensor, precision: str) -> torch.Tensor:
+    """(N, F) the rows as they read back from storage: float16 or, from int8, float32."""
+    return _decoded(*encode_rows(rows, precision))
+
+
+def _decoded(numbers, scales):
+    return numbers if scales is None else numbers * scales[:, None]
+
+
+def map_array(path: Path) -> np.ndarray:
+    """The array of an .npy file, mapped; what is written to it does not reach the file."""
+    try:
+        return np.load(path, mmap_mode="c", allow_pickle=False)
+    except OSError:  # for Linux this takes memory; where the file is larger than that, read only
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
 
 class MappedRows:
-    """Rows of several memory-mapped arrays as if they were one (N, F): what `index_select` takes
-    out is float16 or, from int8, float32. `to` a device: the file stays where it is, what is taken
-    out goes there.
+    """Rows (N, F) of several arrays, as if they were one tensor. Scales go with int8 arrays.
+
+    `index_select` reads rows: float16 or, if any array is int8, float32. `to` a device: the arrays
+    stay where they are, what is read goes there.
     """
 
-    def __init__(self, parts: list[np.ndarray], scale: torch.Tensor | None = None, device="cpu"):
-        self.parts, self.scale, self.device = parts, scale, torch.device(device)
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.shape = (int(self.starts[-1]), parts[0].shape[1])
+    def __init__(self, arrays: list[np.ndarray], scales: list | None = None, device="cpu"):
+        self.arrays, self.scales = arrays, scales or [None] * len(arrays)
+        self.device = torch.device(device)
+        self.starts = np.cumsum([0, *(len(array) for array in arrays)])
+        self.shape = (int(self.starts[-1]), arrays[0].shape[1])
 
     def __len__(self):
         return self.shape[0]
@@ -26,109 +65,60 @@ class MappedRows:
     def __getitem__(self, rows: slice) -> "MappedRows":
         """The rows of a slice without a step, still on the disk."""
         start, stop, _ = rows.indices(len(self))
-        ends = [(max(0, start - first), max(0, stop - first)) for first in self.starts[:-1]]
-        parts = [part[first:last] for part, (first, last) in zip(self.parts, ends)]
-        return MappedRows(
-            parts, None if self.scale is None else self.scale[start:stop], self.device
-        )
+        parts = [slice(max(0, start - first), max(0, stop - first)) for first in self.starts[:-1]]
+        scales = [scale if scale is None else scale[p] for scale, p in zip(self.scales, parts)]
+        return MappedRows([a[p] for a, p in zip(self.arrays, parts)], scales, self.device)
 
     def to(self, device) -> "MappedRows":
-        return MappedRows(self.parts, self.scale, device)
+        return MappedRows(self.arrays, self.scales, device)
 
     def index_select(self, dim: int, take: torch.Tensor) -> torch.Tensor:
-        """(len(take), F) the rows `take`, read in the order in which they lie on the disk. dim: 0,
-        as torch has it.
-        """
+        """(len(take), F) the rows `take`. dim is 0, as for a tensor."""
         rows = take.cpu().numpy()
-        ahead = np.argsort(rows, kind="stable")
-        shard = np.searchsorted(self.starts, rows[ahead], side="right") - 1
-        found = np.empty((len(rows), self.shape[1]), self.parts[0].dtype)
-        for number in np.unique(shard):
-            mine = ahead[shard == number]
-            found[mine] = self.parts[number][rows[mine] - self.starts[number]]
-        tensor = torch.from_numpy(found)
-        if self.scale is not None:
-            tensor = tensor * self.scale.index_select(0, torch.from_numpy(rows))
-        return tensor.to(self.device)
+        if len(self.arrays) == 1:
+            return self._read(0, rows).to(self.device)
+        order = np.argsort(rows, kind="stable")  # array by array, and forward in each
+        number = np.searchsorted(self.starts, rows[order], side="right") - 1
+        scaled = any(scale is not None for scale in self.scales)
+        dtype = torch.float32 if scaled else getattr(torch, str(self.arrays[0].dtype))
+        read = torch.empty(len(rows), self.shape[1], dtype=dtype)
+        for i in np.unique(number):
+            positions = order[number == i]
+            read[positions] = self._read(i, rows[positions] - self.starts[i]).to(dtype)
+        return read.to(self.device)
+
+    def _read(self, i, rows):
+        """(n, F) rows of array i."""
+        scale = self.scales[i]
+        scales = None if scale is None else torch.from_numpy(np.take(np.asarray(scale), rows))
+        return _decoded(torch.from_numpy(np.take(np.asarray(self.arrays[i]), rows, axis=0)), scales)
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """Tokens (T, D) float16, or int8 with scales (T,) float32; offsets (g + 1,): item i owns rows
-    offsets[i] to offsets[i + 1].
-    """
+class RaggedRows:
+    """Items of any number of rows each: item i owns rows starts[i] to starts[i + 1]."""
 
-    tokens: torch.Tensor
-    offsets: torch.Tensor
-    scales: torch.Tensor | None = None
+    rows: MappedRows
+    starts: torch.Tensor  # (I + 1,)
 
     @classmethod
-    def of(
-        cls, tokens: torch.Tensor, counts: torch.Tensor, precision: str = "float16"
-    ) -> "Segment":
-        """A segment of tokens (T, D), of which the items own counts (g,), one after the other.
-
-        Example: int8 of the token (1.0, -0.5) is (127, -64) with scale 1 / 127, which reads back as
-        (1.0, -0.504).
-        """
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (g + 1,)
-        if precision == "float16":
-            return cls(tokens.to("cpu", torch.float16), offsets)
-        tokens = tokens.to("cpu", torch.float32)
-        scales = tokens.abs().amax(1).clamp(min=1e-12) / 127  # (T,)
-        return cls((tokens / scales[:, None]).round().to(torch.int8), offsets, scales)
-
-    def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """(N, D) the tokens of rows (N,): float16 or, from int8, float32."""
-        tokens = self.tokens.index_select(0, rows)
-        return (
-            tokens if self.scales is None else tokens * self.scales.index_select(0, rows)[:, None]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class LocalTokens:
-    """All segments of a gallery, in the order of its items."""
-
-    segments: tuple[Segment, ...]
-
-    @cached_property
-    def offsets(self) -> torch.Tensor:
-        """(G + 1,) item g owns rows offsets[g] to offsets[g + 1], counted over all segments."""
-        counts = torch.cat([segment.offsets.diff() for segment in self.segments])  # (G,)
-        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    def of(cls, rows: MappedRows, counts: torch.Tensor) -> "RaggedRows":
+        """Items that lie one after the other; counts (I,) says how many rows each has."""
+        return cls(rows, torch.cat([counts.new_zeros(1), counts.cumsum(0)]))
 
     @cached_property
     def longest(self) -> int:
-        """The most tokens that an item has."""
-        return int(self.offsets.diff().max())
-
-    @cached_property
-    def _starts(self):
-        """(S,) the first row of each segment."""
-        return torch.tensor([0] + [len(segment.tokens) for segment in self.segments[:-1]]).cumsum(0)
+        """The most rows that an item has."""
+        return int(self.starts.diff().max())
 
     def fetch(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The tokens of items ids (q, K), as (q, K, L, D), and which of them are real, (q, K, L);
-        None if all are.
-        """
-        first, counts = self.offsets[ids], self.offsets[ids + 1] - self.offsets[ids]  # (q, K)
-        place = torch.arange(int(counts.max()))  # (L,)
-        rows = first[..., None] + torch.minimum(
-            place, counts[..., None] - 1
-        )  # a pad repeats the item's last token
-        mask = (
-            None if bool((counts == len(place)).all()) else place < counts[..., None]
-        )  # (q, K, L)
-        return self._take(rows.flatten()).unflatten(0, rows.shape), mask  # (q, K, L, D)
+        """The rows of items ids (q, K), as (q, K, L, F), and which of them are real, (q, K, L).
 
-    def _take(self, rows):
-        """(N, D) the tokens of rows (N,), segment by segment."""
-        if len(self.segments) == 1:
-            return self.segments[0].take(rows)
-        which = torch.bucketize(rows, self._starts, right=True) - 1  # (N,)
-        found = torch.empty(len(rows), self.segments[0].tokens.shape[1])  # (N, D)
-        for i in which.unique().tolist():
-            mine = (which == i).nonzero()[:, 0]
-            found[mine] = self.segments[i].take(rows[mine] - self._starts[i]).float()
-        return found
+        The second is None if all are. An item with fewer rows than L repeats its last one.
+        """
+        first, counts = self.starts[ids], self.starts[ids + 1] - self.starts[ids]  # (q, K)
+        slots = torch.arange(int(counts.max()))  # (L,)
+        rows = first[..., None] + torch.minimum(slots, counts[..., None] - 1)  # (q, K, L)
+        mask = slots < counts[..., None]  # (q, K, L)
+        read = self.rows.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # (q, K, L, F)
+        return read, None if bool(mask.all()) else mask

@@ -1,157 +1,133 @@
-"""Where things lie: what the project ships, the cache, and files and folders that appear whole or
-not at all.
-"""
+"""Files and folders that appear whole or not at all, whoever stops the program."""
 
+import glob
 import json
 import math
 import os
-import re
 import shutil
 import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-MOMENT = 1.0  # seconds; between two renames a living process does not take so long
-ABANDONED = 600.0  # seconds without a change, after which nobody is writing there any more
+ABANDONED = 86_400.0  # seconds; nobody writes into one staging folder for a day
 
 
 @contextmanager
-def whole_folder(folder: Path, marker: str | None = None):
-    """Write into a new folder beside `folder`, which replaces `folder` only when everything has
-    been written.
+def whole_folder(folder: Path | str, marker: str | None = None):
+    """A new, empty folder to write into, which becomes `folder` when everything is written.
 
-    with whole_folder(path) as beside: write(beside / "a"); write(beside / "b") Whatever goes wrong,
-    `folder` holds the old files or the new ones, never a part; only where the process is killed
-    between two renames, it is not there until `put_back`, which whoever reads it calls. OSError (a
-    full disk, no permission) passes through. marker: a file that `folder`, if it holds anything,
-    must hold, else it is somebody else's and stays: ValueError. What killed processes left of this
-    folder is removed.
+        with whole_folder(path, marker="config.json") as staging:
+            write(staging / "config.json")
+
+    marker: a file that every folder of this kind holds. With it, an old folder is replaced. Without
+    it, a folder that is there by then, made by another process perhaps, stays as it is.
+    Raises ValueError for a folder of files without the marker: it is not ours to replace. OSError
+    (a full disk, no permission) passes through; then `folder` is as it was.
+
+    This is for folders whose files have fixed names, since users copy them (a model) or another
+    library opens them (a table of `datasets`). Two folders cannot change places in one step on
+    every system. So the old one is renamed, then the new one. A process that is killed between the
+    two leaves the old files in `.NAME.old`: readers find them there by `standing`, and the next
+    writer puts them back. A store with a manifest needs none of this, see `store.py`.
+    One writer at a time.
     """
     folder = Path(folder)
-    put_back(folder)
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; choose a folder")
+    _settle(folder)
     _sweep(folder)
     if marker and folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file():
         raise ValueError(
-            f"{folder} holds files but no {marker}: it is not ours to replace; choose another folder"
+            f"{folder} holds files but no {marker}: it is not ours to replace; choose another"
         )
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; choose a folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    beside.chmod(0o755)  # mkdtemp keeps its folders to their owner
+    staging = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=folder.parent)
+    staging = Path(staging)
+    staging.chmod(0o755)  # mkdtemp lets nobody else read its folders
     try:
-        yield beside
-        if folder.exists():
-            old = beside.with_name(beside.name + "-old")
-            folder.rename(old)
-            try:
-                beside.rename(folder)
-            except BaseException:  # Ctrl-C too
-                old.rename(folder)
+        yield staging
+        if marker and folder.exists():
+            folder.rename(_old(folder))
+        try:
+            staging.rename(folder)
+        except OSError:
+            if marker or not folder.is_dir():
                 raise
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            beside.rename(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _settle(folder)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def set_aside(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """Move what is called so in a folder into a new folder there, `earlier-1` or the next; None if
-    nothing was there.
+def standing(folder: Path | str) -> Path:
+    """The path where the files of a folder are: `folder`, or where a killed writer moved them."""
+    folder = Path(folder)
+    return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
-    set_aside(Path("runs/full"), ("model", "last")) -> runs/full/earlier-1, with model and last in
-    it
+
+def _old(folder):
+    return folder.parent / f".{folder.name}.old"
+
+
+def _settle(folder):
+    """Put moved files back if no new ones have taken their place, else remove them."""
+    old = _old(folder)
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+    elif old.is_symlink():  # the folder was a link: its files are the user's
+        old.unlink()
+    else:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sweep(folder):
+    """Remove the staging folders of processes that were killed."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
+        with suppress(OSError):  # another process removes it too
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def set_aside(folder: Path | str, names: tuple[str, ...]) -> Path | None:
+    """A new folder `earlier-1`, or the next, with what a folder held under `names`; else None.
+
+    set_aside("runs/full", ("model", "last")) -> runs/full/earlier-1, with model and last in it
     """
-    there = [path for name in names if (path := Path(folder) / name).exists()]
-    if not there:
+    paths = [path for name in names if (path := Path(folder) / name).exists()]
+    if not paths:
         return None
     number = 1
     while (aside := Path(folder) / f"earlier-{number}").exists():
         number += 1
     aside.mkdir()
-    for path in there:
+    for path in paths:
         path.rename(aside / path.name)
     return aside
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place, then rename it there. Text is UTF-8. OSError passes
-    through.
-    """
+def write_whole(path: Path | str, content: str | bytes) -> None:
+    """Write a file under another name, then give it its own. Text is UTF-8. OSError passes."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    staging = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        beside.replace(path)
+        staging.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        staging.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
-def write_report(path: Path, report: dict) -> None:
-    """Write figures as JSON, whole or not at all. What is not finite, as the median rank of misses,
-    is null: JSON has no word for it.
+def write_report(path: Path | str, report: dict) -> None:
+    """Write figures as JSON, whole or not at all.
+
+    What is not finite, such as the median rank of misses, becomes null: JSON has no word for it.
     """
-
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [plain(each) for each in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    write_whole(path, json.dumps(plain(report), indent=1, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(_plain(report), indent=1, allow_nan=False) + "\n")
 
 
-def put_back(folder: Path) -> None:
-    """Give a folder its old files back, if a process was killed after it had moved them aside; else
-    do nothing.
-    """
-    folder = Path(folder)
-    if folder.exists() or not any(_moved_aside(folder)):
-        return
-    time.sleep(MOMENT)  # another process may be about to put the new ones there
-    for old in _moved_aside(folder):
-        with suppress(OSError):  # another process was first
-            if not folder.exists():
-                old.rename(folder)
-                shutil.rmtree(old.with_name(old.name.removesuffix("-old")), ignore_errors=True)
-
-
-def _moved_aside(folder):
-    """Old files whose new ones, whole, still lie beside them: without these, the new ones have
-    taken their place.
-    """
-    return [
-        path
-        for path in _siblings(folder)
-        if path.name.endswith("-old") and path.with_name(path.name.removesuffix("-old")).is_dir()
-    ]
-
-
-def _sweep(folder):
-    """Remove what processes that were killed left beside a folder, as soon as nothing in it has
-    changed for long.
-    """
-    for left in _siblings(folder):
-        with suppress(OSError):  # somebody is at work there
-            stats = [path.stat() for path in (left, *left.rglob("*"))]
-            newest = max(
-                max(stat.st_mtime, stat.st_ctime) for stat in stats
-            )  # ctime: when it was moved aside
-            if time.time() - newest > ABANDONED:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _siblings(folder):
-    """The folders that `whole_folder` makes for this one, and for no other, whoever made them."""
-    name = re.compile(
-        rf"\.{re.escape(folder.name)}-[a-z0-9_]{{8}}(-old)?"
-    )  # eight letters of mkdtemp
-    with suppress(OSError):  # there is no parent yet
-        return [
-            path for path in folder.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()
-        ]
-    return []
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,18 +1,14 @@
-"""Token features on disk: computed once by an encoder, read a batch at a time by training.
+"""Token features on disk: an encoder makes them once, training reads a batch of them at a time.
 
-A features folder holds the tokens of many items (pictures or captions) end to end, in shards that
-are written whole or not at all, so that a run that was killed goes on after its last shard. A key
-in manifest.json names the encoder, its
-preprocessing and the data: a folder with another key is never read. Arrays are memory-mapped: a
-data set may be larger than the memory. Detectors' features, such as the paper's, go into the same
-folders.
+A features folder holds the tokens of many items (pictures or captions) as a store, `files/store.py`
+tells how, with features as its rows. Its manifest grows shard by shard, so that a run that was
+killed goes on after its last shard. The manifest holds a key, which stands for the encoder, its
+preprocessing and the data: features of another key are never read, nor added to.
 
-It knows neither models nor data sets: a function makes the arrays of some items, another reads rows
-back.
+Nothing here knows models or data sets: a function makes the arrays of some items. A detector's
+features, such as the paper's, go into the same folders.
 """
 
-import json
-import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,23 +16,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgdt_mini.files.rows import MappedRows
-from tgdt_mini.files.whole import whole_folder, write_whole
+from tgdt_mini.files import store
+from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.rows import PRECISIONS, encode_rows
 from tgdt_mini.text_tokens import TextTokens
 
-FORMAT = "tgdt_mini features 1"
-PRECISIONS = ("float16", "int8")
-SHARD = 500  # items
-# of a shard's files, noted as they are written: what is damaged later is never signed anew
-SUMS = "sums.json"
+NAME, FORMAT, SHARD = "manifest.json", "tgdt_mini features 2", 500  # items
+CURE = "delete its folder and extract again"
+MANIFEST = {"format": FORMAT, "key": str, "precision": PRECISIONS, "shard": int, "items": int}
+MANIFEST |= {"names": int, "metadata": dict, "shards": dict}
 
 
 def write_features(
-    folder: Path,
+    folder: Path | str,
     key: str,
     items: list[str],
     make,
-    about: dict | None = None,
+    metadata: dict | None = None,
     precision: str = "float16",
     shard: int = SHARD,
     progress: bool = True,
@@ -44,10 +40,8 @@ def write_features(
     """Fill a features folder; what an earlier run with the same key has done is kept.
 
     items: a name each. make(rows: range) -> {"features": (N, F) float, "counts": (len(rows),) rows
-    of each item, and any other arrays with N rows or one row an item}. about: JSON values to keep
-    in the manifest.
-    precision: of the features; "int8" keeps a scale for each row, 127 steps up to its largest size
-    either way, so a number is off by 1 / 254 of that at most.
+    of each item, and any other arrays with N rows or one row an item}. metadata: JSON values to
+    keep. precision: "float16" or "int8", see `files/rows.py`. shard: items a shard.
     Raises ValueError for a folder that holds other features, or an array that does not fit.
     """
     from tqdm import tqdm
@@ -56,99 +50,61 @@ def write_features(
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
     if not len(items):
         raise ValueError("items is empty; there is nothing to extract")
-    folder, files = Path(folder), {}
-    plan = {
-        "format": FORMAT,
-        "key": key,
-        "precision": precision,
-        "shard": shard,
-        "items": list(items),
-    }
-    _begin(folder, plan)
+    folder, items = Path(folder), list(items)
+    plan = {"format": FORMAT, "key": key, "precision": precision, "shard": shard}
+    plan |= {"items": len(items), "names": zlib.crc32("\n".join(items).encode("utf-8"))}
+    shards = _begun(folder, plan)
+
+    def note():
+        content = {"metadata": metadata or {}, "shards": dict(sorted(shards.items()))}
+        store.write_manifest(folder, NAME, plan | content)
+
+    note()
     with tqdm(total=len(items), desc=folder.name, unit=" items", disable=not progress) as bar:
         for number, first in enumerate(range(0, len(items), shard)):
-            rows, place = (
-                range(first, min(first + shard, len(items))),
-                folder / f"shard-{number:05d}",
-            )
-            sums = _sums(place)
-            if sums is None:
-                arrays = _packed(
-                    {name: np.asarray(array) for name, array in make(rows).items()},
-                    len(rows),
-                    precision,
-                )
-                with whole_folder(place) as beside:
-                    for name, array in arrays.items():
-                        np.save(beside / f"{name}.npy", array)
-                    sums = {
-                        path.name: [path.stat().st_size, _crc32(path)]
-                        for path in sorted(beside.iterdir())
-                    }
-                    write_whole(beside / SUMS, json.dumps(sums))
-            files |= {f"{place.name}/{name}": sum_ for name, sum_ in sums.items()}
+            rows, name = range(first, min(first + shard, len(items))), f"shard-{number:05d}"
+            if name not in shards or not store.is_complete(folder / name, shards[name]):
+                arrays = {part: np.asarray(array) for part, array in make(rows).items()}
+                arrays = _encoded(arrays, len(rows), precision)
+                shards[name] = store.write_shard(folder / name, items[first : rows.stop], arrays)
+                note()
             bar.update(len(rows))
-    write_whole(folder / "manifest.json", json.dumps(plan | {"about": about or {}, "files": files}))
-    for left in folder.glob(".shard-*"):  # of runs that were killed while they wrote
-        shutil.rmtree(left, ignore_errors=True)
 
 
-def _begin(folder, plan):
-    """Leave the same plan as it is, and write a new one; ValueError if the folder holds something
-    else.
-    """
-    path = folder / "plan.json"
-    if path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            changed = [name for name in plan if found.get(name) != plan[name]]
-        except (OSError, ValueError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is damaged ({error}); delete {folder} and extract again"
-            ) from None
-        if changed:
-            raise ValueError(
-                f"{folder} was begun with another {changed[0]}, so its features are stale; delete it, or choose another"
-            )
-    elif folder.exists() and any(not each.name.startswith(".plan") for each in folder.iterdir()):
+def _begun(folder, plan):
+    """The shards that are done, as the manifest names them; ValueError if it has another plan."""
+    store.check_ours(folder, NAME)
+    if not (folder / NAME).is_file():
+        return {}
+    cure = f"delete {folder}, extract again"
+    keys = dict.fromkeys(plan, object) | {"shards": dict}
+    known = read_json(folder / NAME, keys, "manifest of features", cure)
+    changed = [name for name in plan if known[name] != plan[name]]
+    if changed:
         raise ValueError(
-            f"{folder} holds files but no plan.json: it is not ours to fill; choose another folder"
+            f"{folder} was begun with another {changed[0]}, so its features are stale; "
+            "delete it, or choose another"
         )
-    else:
-        write_whole(path, json.dumps(plan))
+    return known["shards"]
 
 
-def _sums(place):
-    """{file: [size, CRC-32]} of a shard as it was written; None if it is not there, or a file has
-    another size.
-    """
-    try:
-        sums = json.loads((place / SUMS).read_text(encoding="utf-8"))
-        whole = all((place / name).stat().st_size == size for name, (size, _) in sums.items())
-    except (OSError, ValueError):
-        return None
-    return sums if whole else None
-
-
-def _packed(arrays, count, precision):
+def _encoded(arrays, count, precision):
+    """The arrays as they are stored. ValueError for what does not fit together or has no size."""
     features, counts = arrays["features"], arrays["counts"]
     if counts.shape != (count,) or int(counts.sum()) != len(features) or (counts < 1).any():
         raise ValueError(
-            f"counts are {counts.tolist()[:5]}...; {count} numbers must add up to {len(features)} rows"
+            f"counts are {counts.tolist()[:5]}...; {count} numbers must add up to {len(features)} "
+            "rows"
         )
     for name, array in arrays.items():
         if len(array) not in (count, len(features)):
             raise ValueError(
                 f"{name} has {len(array)} rows; {count} items have {len(features)} rows of features"
             )
-    if precision == "int8":
-        scale = np.abs(features).max(axis=1, keepdims=True).astype(np.float32) / 127  # (N, 1)
-        arrays["scale"] = np.maximum(scale, 1e-12)
-        if np.isfinite(scale).all():
-            arrays["features"] = np.rint(features / arrays["scale"]).astype(np.int8)
-    else:
-        with np.errstate(over="ignore"):  # found below
-            arrays["features"] = features.astype(np.float16)
+    numbers, scales = encode_rows(torch.from_numpy(np.ascontiguousarray(features)), precision)
+    arrays = arrays | {"features": numbers.numpy()}
+    if scales is not None:
+        arrays["scales"] = scales.numpy()
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(
@@ -157,73 +113,60 @@ def _packed(arrays, count, precision):
     return arrays
 
 
-class Features:
-    """A finished features folder, opened: what is small in memory, the features themselves mapped.
+def read_manifest(folder: Path | str) -> dict:
+    """What a finished features folder says of itself. ValueError if it is not finished."""
+    path = Path(folder) / NAME
+    manifest = read_json(path, MANIFEST, "manifest of features", "run extract again")
+    if len(manifest["shards"]) * manifest["shard"] < manifest["items"]:
+        raise ValueError(
+            f"{folder} holds no finished features; its extraction was stopped: "
+            "run extract again to go on"
+        )
+    return manifest
 
-    key, items and about as they were written; starts (I + 1,): item i owns rows starts[i] to
-    starts[i + 1].
-    expect_key: another one is a ValueError, as is a file that is not what was written. check_all:
-    read the features through, too, and compare their checksums; otherwise only their sizes are.
+
+class Features:
+    """A finished features folder, opened; the features themselves stay on the disk.
+
+    items, key and metadata are as they were written; item i owns rows starts[i] to starts[i + 1] of
+    `rows`. expect_key: another one is a ValueError, as is a file that is not what was written.
+    check_all: compare the checksums of the features too, and not only their sizes.
     """
 
     def __init__(self, folder: Path | str, expect_key: str | None = None, check_all: bool = False):
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        self.folder, self.key, self.items = folder, manifest["key"], manifest["items"]
-        self.about = manifest["about"]
+        self.folder, manifest = Path(folder), read_manifest(folder)
+        self.key, self.metadata = manifest["key"], manifest["metadata"]
         if expect_key is not None and expect_key != self.key:
             raise ValueError(
                 f"{folder} holds features {self.key}, not {expect_key}: stale; extract them again"
             )
-        for name, (size, crc) in manifest["files"].items():
-            path = folder / name
-            found = path.stat().st_size if path.is_file() else None
-            small = path.name != "features.npy"  # and read in any case
-            if found != size or ((small or check_all) and _crc32(path) != crc):
-                raise ValueError(
-                    f"{path} is missing or damaged; delete its folder and extract again"
-                )
-        count = -(-len(self.items) // manifest["shard"])
-        self.shards = [folder / f"shard-{number:05d}" for number in range(count)]
-        counts = self.array("counts")
-        self.starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])  # (I + 1,)
-        parts = [np.load(shard / "features.npy", mmap_mode="r") for shard in self.shards]
-        if len(widths := {part.shape[1] for part in parts}) > 1:
-            raise ValueError(
-                f"{folder} holds features of {sorted(widths)} numbers; extract all of one width"
-            )
-        self.rows = MappedRows(
-            parts, self.array("scale") if manifest["precision"] == "int8" else None
+        most = float("inf") if check_all else None
+        self.stored = store.read_store(
+            self.folder / NAME, manifest["shards"], "features", CURE, most
         )
+        self.items, self.shards = self.stored.items, self.stored.shards
+        self.rows, self.starts = self.stored.ragged.rows, self.stored.ragged.starts  # (I + 1,)
 
     def __len__(self):
         return len(self.items)
 
     def array(self, name: str) -> torch.Tensor:
-        """One of the smaller arrays, all shards together, in memory. ValueError if there is none of
-        that name.
-        """
-        if not (self.shards[0] / f"{name}.npy").is_file():
-            raise ValueError(
-                f"{self.folder} holds no {name}; it is of another kind, or of another version"
-            )
-        return torch.from_numpy(
-            np.concatenate([np.load(shard / f"{name}.npy") for shard in self.shards])
-        )
+        """One of the other arrays, in memory. ValueError if there is none of that name."""
+        return torch.from_numpy(np.concatenate(self.stored.arrays(name)))
 
 
 @dataclass(frozen=True)
 class StoredText(TextTokens):
-    """Tokenized captions whose features stay on disk: (all real tokens, F), read for the captions
-    that are asked for.
+    """Tokenized captions whose features stay on the disk until some captions are asked for.
 
-    starts (C,): the row of each caption's first token; the others follow it.
+    features: (all real tokens, F), see `MappedRows`. starts (C,): the row of each caption's first
+    token; the others follow it.
     """
 
     starts: torch.Tensor | None = None
 
     @classmethod
-    def open(cls, stored: "Features") -> "StoredText":
+    def open(cls, stored: Features) -> "StoredText":
         """The captions of a features folder that has the arrays ids and words."""
         counts = stored.starts.diff()
         mask = torch.arange(int(counts.max())) < counts[:, None]  # (C, T)
@@ -232,50 +175,18 @@ class StoredText(TextTokens):
         return cls(ids, mask, words, stored.rows, stored.starts[:-1])
 
     def take(self, rows, longest: int | None = None) -> TextTokens:
-        some = TextTokens(self.ids, self.mask, self.words).take(rows, longest)
+        text = TextTokens(self.ids, self.mask, self.words).take(rows, longest)
         first = self.starts[rows][:, None]  # (c, 1)
-        places = torch.where(
-            some.mask, first + torch.arange(some.mask.shape[1], device=first.device), first
-        )  # (c, T)
-        features = self.features.index_select(0, places.flatten()).unflatten(
-            0, places.shape
-        )  # (c, T, F)
-        return TextTokens(some.ids, some.mask, some.words, features * some.mask[..., None])
+        slots = torch.arange(text.mask.shape[1], device=first.device)  # (T,)
+        places = torch.where(text.mask, first + slots, first)  # (c, T)
+        features = self.features.index_select(0, places.flatten())
+        features = features.unflatten(0, places.shape)  # (c, T, F)
+        return TextTokens(text.ids, text.mask, text.words, features * text.mask[..., None])
 
     def part(self, rows) -> "StoredText":
-        some = TextTokens(self.ids, self.mask, self.words)[rows]
-        return StoredText(some.ids, some.mask, some.words, self.features, self.starts[rows])
+        text = TextTokens(self.ids, self.mask, self.words)[rows]
+        return StoredText(text.ids, text.mask, text.words, self.features, self.starts[rows])
 
     def to(self, device) -> "StoredText":
-        moved = (
-            part.to(device)
-            for part in (self.ids, self.mask, self.words, self.features, self.starts)
-        )
-        return StoredText(*moved)
-
-
-def read_manifest(folder: Path) -> dict:
-    """What a finished features folder says of itself. ValueError if it is not finished, or
-    damaged.
-    """
-    path = folder / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise KeyError(f"format {manifest['format']!r}")
-        return manifest | {"files": dict(manifest["files"]), "items": list(manifest["items"])}
-    except FileNotFoundError:
-        begun = (
-            "its extraction was stopped; run extract again to go on"
-            if (folder / "plan.json").is_file()
-            else ""
-        )
-        raise ValueError(
-            f"{folder} holds no finished features; {begun or 'make them with extract'}"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); extract again") from None
-
-
-def _crc32(path):
-    return zlib.crc32(np.memmap(path, np.uint8, "r"))
+        parts = (self.ids, self.mask, self.words, self.features, self.starts)
+        return StoredText(*(part.to(device) for part in parts))

@@ -6,13 +6,13 @@ difference within the spread over seeds means nothing. Only what was trained ali
 a folder with a report of other settings or other data is refused.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
+from tgdt_mini.files.manifest import read_json
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.files.whole import put_back, write_report
+from tgdt_mini.files.whole import standing, write_report
 from tgdt_mini.photos.feature_folder import identity
 from tgdt_mini.reports import markdown
 from tgdt_mini.runs.photos import PHOTO_DEFAULTS, assess_on_photos, train_on_photos
@@ -119,8 +119,7 @@ def run(
         if progress:
             print(f"{number} of {len(runs)}: {name}, seed {seed}", flush=True)
         folder = Path(out) / "runs" / path.stem
-        put_back(folder / "last")
-        begun = (folder / "last" / "state.json").is_file()
+        begun = (standing(folder / "last") / "state.json").is_file()
         if features:
             model = train_on_photos(features, config, folder, device, begun, progress, share=share)
             report = assess_on_photos(model, features, share=share)
@@ -198,12 +197,7 @@ def _stored(folder, name):
 
 
 def _read(path):
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); delete it, and ablate trains it again"
-        ) from None
+    return read_json(path, {"rows": dict}, "report", "delete it, and ablate trains it again")
 
 
 COLUMNS = {  # heading: (part of a report that it needs, how it is read)

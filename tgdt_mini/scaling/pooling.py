@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
-from tgdt_mini.files.rows import Segment
+from tgdt_mini.files.rows import as_stored
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.scaling.capacity import BITS
 from tgdt_mini.similarity import INFINITY, at_least_float32
@@ -65,8 +65,7 @@ def rounded(images: Embedding, kind: str) -> Embedding:
         raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(BITS)}")
     if kind in ("float16", "int8"):
         flat = local.flatten(0, 1)  # (B * L, D)
-        segment = Segment.of(flat, torch.tensor([len(flat)]), kind)
-        local = segment.take(torch.arange(len(flat))).to(local).view_as(local)
+        local = as_stored(flat, kind).to(local).view_as(local)
     elif kind == "1 bit":
         local = normalize(torch.where(local >= 0, 1.0, -1.0).to(local.dtype), dim=-1)
     return Embedding(images.global_token, local, images.mask)

@@ -1,1 +1,1 @@
-"""Galleries on disk, and indexes of other libraries for the first stage. The formulas are in the book's `retrieval.py`."""
+"""Galleries on disk, and indexes of other libraries; the formulas are in `retrieval.py`."""

@@ -1,24 +1,18 @@
-"""The first stage of a search: the K items of a gallery whose global tokens score highest, and what
-that loses.
+"""An index of the library faiss, which finds a shortlist without scoring every item.
 
-Exact by default: one product with every item, which is enough below a million. `faiss_index` makes
-an index of the library faiss (optional, `pip install faiss-cpu`): flat is exact too; "ivf" and
-"hnsw" look at a part of the gallery only, and miss some of the K. What a shortlist loses against
-scoring everything is told by `missed`.
-
-Q queries, G gallery items, K shortlist, D width.
+Without one, a search takes a product with all G items, which is enough below a million. faiss is
+optional (`pip install faiss-cpu`). What a shortlist misses is told by `reports/choice.py`.
 """
 
 import torch
 
 
 def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
-    """A faiss index by dot product over global tokens (G, D): to be passed on to `Gallery.search`,
-    or kept by faiss.
+    """A faiss index by dot product over global tokens (G, D), for `Gallery.search`.
 
-    kind: "flat", exact; "ivf", which looks at 16 of about 4 x sqrt(G) clusters; "hnsw", which walks
-    a graph of 32 neighbours an item, looking at 128 at a time. They are made for 100,000 items and
-    more; measure their recall.
+    kind: "flat" is exact; "ivf" makes about 4 x sqrt(G) clusters and looks at 16 of them; "hnsw"
+    walks a graph of 32 neighbours an item, and looks at 128 at a time. The last two miss some of
+    the K, and are for 100,000 items or more: measure their recall.
     Raises ValueError without faiss, or for another kind.
     """
     try:
@@ -31,12 +25,10 @@ def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
     if kind == "flat":
         index = faiss.IndexFlatIP(width)
     elif kind == "ivf":
-        lists = max(
-            1, min(int(4 * size**0.5), size // 39)
-        )  # faiss wants 39 items a cluster to learn from
-        index = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT
-        )
+        # faiss wants 39 items a cluster to learn from
+        lists = max(1, min(int(4 * size**0.5), size // 39))
+        coarse = faiss.IndexFlatIP(width)
+        index = faiss.IndexIVFFlat(coarse, width, lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = min(16, lists)
     elif kind == "hnsw":
         index = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
@@ -54,6 +46,7 @@ def check_index(index, size: int, width: int) -> None:
     """ValueError unless a faiss index has these sizes and scores by dot product."""
     if (index.ntotal, index.d) != (size, width) or index.metric_type != 0:
         raise ValueError(
-            f"index holds {index.ntotal} items of width {index.d}, metric {index.metric_type}; the gallery has {size} "
-            f"of width {width}, metric 0 (dot product): make one with faiss_index(gallery.global_tokens)"
+            f"index holds {index.ntotal} items of width {index.d}, metric {index.metric_type}; "
+            f"the gallery has {size} of width {width}, metric 0 (dot product): "
+            "make one with faiss_index(gallery.global_tokens)"
         )

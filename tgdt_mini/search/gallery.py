@@ -1,47 +1,62 @@
-"""A gallery: items encoded once, whose tokens lie on disk, and a search that reads the shortlist's
-tokens only.
+"""A gallery: items encoded once, whose tokens lie on disk, and a search that reads few of them.
+
+    gallery/  gallery.json      the kind of item, the model's fingerprint, the search's settings,
+                                and the shards: what `build` wrote, then what was appended
+              shard-00000/      items.json, counts.npy, global_tokens.npy (g, D) float32 or float16,
+                                local_tokens.npy (T, D) float16 or int8 with scales.npy
+
+How these are written, and why nobody sees a half-written gallery, is told by `files/store.py`.
+Items can be appended, not deleted. Q queries, G items, K shortlist, T local tokens, D width.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.rows import LocalTokens, Segment
-from tgdt_mini.retrieval import _by_query, _search, by_columns
-from tgdt_mini.search import files
+from tgdt_mini.files import store
+from tgdt_mini.files.manifest import read_json, read_whole
+from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
+from tgdt_mini.retrieval import by_columns, rerank_by_query, search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.similarity import check_real
+
+NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 2", "re-index"
+HOLDS = ("image", "caption")
+MANIFEST = {"format": FORMAT, "holds": HOLDS, "model": (str, None), "settings": (dict, None)}
+MANIFEST |= {"shards": dict}
+CHECKED = 2**28  # bytes that are compared with their checksums by `load`: a quarter of a second
+SETTINGS = {"shortlist": 100, "local_weight": 1.0}  # of a search, where validation chose none
 
 
 @dataclass(frozen=True)
 class Hits:
-    """The k best of each query, best first, and the seconds that each stage took for all queries
-    together.
-    """
+    """The k best items for each of Q queries, best first."""
 
     indices: torch.Tensor  # (Q, k) rows of the gallery
     scores: torch.Tensor  # (Q, k)
     items: list[list]  # Q lists of k items
-    seconds: dict[str, float]  # {"shortlist": ..., "rerank": ...}
+    seconds: dict[str, float]  # {"shortlist": ..., "rerank": ...}, for all queries together
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Gallery:
-    """Encoded items, to be searched by the other modality. On the CPU: it is the disk that a search
-    waits for.
+    """Encoded items, to be searched by the other modality, on the CPU.
 
-    global_tokens (G, D) float32 or float16, in memory; stored: the local tokens, on disk after
-    `load`; items: G JSON values that a hit returns; holds: "image" or "caption"; model: fingerprint
-    of the encoder, or None.
+    global_tokens (G, D) float32 or float16 are in memory; stored, the local tokens, are on disk
+    after `load`. items: G JSON values that a hit returns. holds: "image" or "caption". model: the
+    fingerprint of the encoder, or None. settings: what `search` uses unless it is told otherwise,
+    {"shortlist": K, "local_weight": weight}, or None.
     """
 
     global_tokens: torch.Tensor
-    stored: LocalTokens
+    stored: RaggedRows
     items: list
     holds: str
     model: str | None = None
+    settings: dict | None = None
 
     @classmethod
     def build(
@@ -52,33 +67,34 @@ class Gallery:
         model: str | None = None,
         local_precision: str = "float16",
         global_precision: str = "float32",
+        settings: dict | None = None,
     ) -> "Gallery":
-        """A gallery of an embedding's real tokens; items[i], say a file name, is what a hit on row
-        i returns.
+        """A gallery of an embedding's real tokens; items[i], such as a file name, is row i's.
 
-        local_precision: "float16" or "int8", half of the bytes; global_precision: "float32" or
-        "float16".
+        local_precision: "float16", or "int8" in half of the bytes; global_precision: "float32" or
+        "float16". settings: what validation chose, see `reports/choice.py`.
         """
-        if holds not in files.HELD:
-            raise ValueError(f'holds is {holds!r}; it must be "image" or "caption"')
         for name, value, known in (
-            ("local_precision", local_precision, ("float16", "int8")),
+            ("holds", holds, HOLDS),
+            ("local_precision", local_precision, PRECISIONS),
             ("global_precision", global_precision, ("float32", "float16")),
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be {' or '.join(known)}")
         if len(items) != len(embedding):
             raise ValueError(
-                f"{len(items)} items for {len(embedding)} embedded {holds}s; give one item for each"
+                f"{len(items)} items for {len(embedding)} embedded {holds}s; give one for each"
             )
-        counts = check_real(embedding, names=(holds,))[0]  # (G,)
+        _check_settings(settings)
+        counts = check_real(embedding, names=(holds,))[0].cpu()  # (G,)
         embedding = embedding.detach()
         tokens, real = embedding.local_tokens.flatten(0, 1), embedding.mask.flatten()
-        segment = Segment.of(tokens if bool(real.all()) else tokens[real], counts, local_precision)
-        global_tokens = by_columns(
-            embedding.global_token.to("cpu", getattr(torch, global_precision))
-        )
-        return cls(global_tokens, LocalTokens((segment,)), list(items), holds, model)
+        tokens = tokens if bool(real.all()) else tokens[real]  # (T, D)
+        numbers, scales = encode_rows(tokens, local_precision)
+        rows = MappedRows([numbers.numpy()], [None if scales is None else scales.numpy()])
+        global_tokens = embedding.global_token.to("cpu", getattr(torch, global_precision))
+        stored = RaggedRows.of(rows, counts)
+        return cls(by_columns(global_tokens), stored, list(items), holds, model, settings)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -86,33 +102,33 @@ class Gallery:
     @property
     def offsets(self) -> torch.Tensor:
         """(G + 1,) item g owns rows offsets[g] to offsets[g + 1] of the local tokens."""
-        return self.stored.offsets
+        return self.stored.starts
 
     @property
     def local_tokens(self) -> torch.Tensor:
-        """(T, D) all local tokens as they are stored. If items were appended, this is a copy in
-        memory.
-        """
-        tokens = [segment.tokens for segment in self.stored.segments]
-        return tokens[0] if len(tokens) == 1 else torch.cat(tokens)
+        """(T, D) all local tokens as they are stored; of several shards, a copy in memory."""
+        arrays = self.stored.rows.arrays
+        return torch.from_numpy(arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
 
     def search(
         self,
         query: Embedding,
         k: int = 10,
-        shortlist: int = 100,
-        local_weight: float = 1.0,
+        shortlist: int | None = None,
+        local_weight: float | None = None,
         expect_model: str | None = None,
         index=None,
     ) -> Hits:
-        """The k best items for each query (captions if the gallery holds images, and the other way
-        round).
+        """The k best items for each query, which is of the other modality.
 
-        The same scores as `two_stage` on the stored tokens. A k larger than the shortlist enlarges
-        the shortlist, one larger than the gallery returns the whole gallery. expect_model: see
-        `load`. index: makes the shortlist instead of scoring all items, see
-        `stage_one.faiss_index`. Raises ValueError if a score is NaN.
+        The scores are those of `two_stage` on the stored tokens. shortlist and local_weight: None
+        means what `settings` say, else 100 and 1.0. A k larger than the shortlist makes it longer;
+        one larger than the gallery returns the whole gallery. expect_model: as in `load`. index: a
+        `faiss_index` that makes the shortlist. Raises ValueError if a score is NaN.
         """
+        chosen = SETTINGS | (self.settings or {})
+        shortlist = chosen["shortlist"] if shortlist is None else shortlist
+        local_weight = chosen["local_weight"] if local_weight is None else local_weight
         if k < 1:
             raise ValueError(f"k is {k}; ask for at least 1 hit")
         self._check_model(expect_model)
@@ -120,16 +136,14 @@ class Gallery:
         check_real(query, names=(query_is,))
         if index is not None:
             check_index(index, *self.global_tokens.shape)
-        shortlist = (
-            max(shortlist, k) if shortlist >= 1 else shortlist
-        )  # below 1 is an error, raised in _search
+        shortlist = max(shortlist, k) if shortlist >= 1 else shortlist  # below 1: an error, later
         query = query.detach().to("cpu", torch.float32)
         indices, scores, seconds = [], [], {"shortlist": 0.0, "rerank": 0.0}
 
-        def rerank(some, ids):
-            return _by_query(some, ids, self.stored.fetch, self.stored.longest, query_is)
+        def rerank(queries, ids):
+            return rerank_by_query(queries, ids, self.stored.fetch, self.stored.longest, query_is)
 
-        for _, ids, mixed, took in _search(
+        for _, ids, mixed, took in search_in_blocks(
             query, self.global_tokens, rerank, shortlist, local_weight, index=index
         ):
             best = mixed.topk(min(k, len(self)))  # (q, k)
@@ -141,71 +155,99 @@ class Gallery:
         return Hits(indices, torch.cat(scores), items, seconds)
 
     def save(self, folder: str | Path) -> None:
-        """Write the gallery to a folder, see `search/files.py`.
+        """Write the gallery to a folder, in place of the one that is there.
 
-        Whatever goes wrong, the folder holds the old gallery or the new one, never a part. A folder
-        that holds
-        something else is not touched: ValueError.
+        Whatever goes wrong, the folder holds the old gallery or the new one, never a part.
+        Raises ValueError for a folder that holds something else.
         """
-        files.write(Path(folder), self._arrays(), {"holds": self.holds, "model": self.model})
+        folder = Path(folder)
+        store.check_ours(folder, NAME)
+        store.replace_shards(folder, NAME, self._manifest(), self._shards(), keep={})
 
     def append(self, folder: str | Path) -> None:
-        """Add this gallery's items to the one in a folder, whose files stay as they are.
+        """Add this gallery's items to the one in a folder, whose shards stay as they are.
 
-        Whatever goes wrong, the folder holds what it held, or all of it and these. ValueError if
-        there is no gallery, or one of another model, width, kind of item or precision of global
-        tokens.
+        Whatever goes wrong, the folder holds what it held, or all of it and these items.
+        Raises ValueError if there is no gallery, or one of another model, width, kind of item,
+        precision of global tokens or settings; settings of None are any.
         """
-        files.append(Path(folder), self._arrays(), {"holds": self.holds, "model": self.model})
+        folder, new = Path(folder), self._manifest()
+        known = read_json(folder / NAME, MANIFEST, "gallery", "build and save one first")
+        if new["settings"] is None:
+            new["settings"] = known["settings"]
+        for name, value in new.items():
+            if known.get(name) != value:
+                raise ValueError(
+                    f"{folder} has another {name} ({known.get(name)}, not {value}); "
+                    "append what was built alike"
+                )
+        store.replace_shards(folder, NAME, new, self._shards(), keep=known["shards"])
 
-    def _arrays(self):
-        start, found = 0, []
-        for segment in self.stored.segments:
-            end = start + len(segment.offsets) - 1
+    def _manifest(self):
+        names = {"holds": self.holds, "model": self.model, "width": self.global_tokens.shape[1]}
+        names["global_precision"] = str(self.global_tokens.dtype).removeprefix("torch.")
+        return {"format": FORMAT} | names | {"settings": self.settings}
+
+    def _shards(self):
+        """[(items, arrays)] as they are stored: one shard for each array of local tokens."""
+        rows, found, start = self.stored.rows, [], 0
+        for array, scales, end in zip(rows.arrays, rows.scales, rows.starts[1:]):
+            stop = int(torch.searchsorted(self.offsets, int(end)))  # each item owns a row or more
             arrays = {
-                "global_tokens": self.global_tokens[start:end],
-                "local_tokens": segment.tokens,
-                "offsets": segment.offsets,
-                "scales": segment.scales,
+                "counts": self.offsets[start : stop + 1].diff().numpy(),
+                "global_tokens": self.global_tokens[start:stop].numpy(),
+                "local_tokens": array,
+                "scales": scales,
             }
-            arrays = {name: array.numpy() for name, array in arrays.items() if array is not None}
-            found.append({"items": self.items[start:end], **arrays})
-            start = end
+            found.append((self.items[start:stop], arrays))
+            start = stop
         return found
 
     @classmethod
     def load(
         cls, folder: str | Path, expect_model: str | None = None, check_all: bool = False
     ) -> "Gallery":
-        """Open a saved gallery; the local tokens stay on disk until a search reads them.
+        """The gallery of a folder; its local tokens stay on disk until a search reads them.
 
-        expect_model: the fingerprint of the model that will encode the queries; another one is a
-        ValueError.
-        check_all: compare all checksums, not only those of the first 256 MB (sizes are always
-        compared).
+        expect_model: the fingerprint of the model that encodes the queries; ValueError if another
+        one made the gallery. check_all: compare all checksums, not only those of the first 256 MB.
         Raises ValueError that names the file for whatever is missing, truncated or damaged.
         """
-        about, stored = files.read(Path(folder), check_all)
-        segments, items, parts = [], [], []
-        for each in stored:
-            tensors = {name: torch.from_numpy(each[name]) for name in each if name != "items"}
-            segments.append(
-                Segment(tensors["local_tokens"], tensors["offsets"], tensors.get("scales"))
-            )
-            parts.append(tensors["global_tokens"])
-            items += each["items"]
-        global_tokens = torch.empty(
-            parts[0].shape[1], len(items), dtype=parts[0].dtype
-        ).T  # (G, D), see by_columns
-        torch.cat(parts, out=global_tokens)
-        gallery = cls(
-            global_tokens, LocalTokens(tuple(segments)), items, about["holds"], about["model"]
-        )
+
+        def read(folder):
+            known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
+            _check_settings(known["settings"], f"{folder / NAME} is damaged: ")
+            most = float("inf") if check_all else CHECKED
+            found = store.read_store(folder / NAME, known["shards"], "local_tokens", CURE, most)
+            parts = [torch.from_numpy(part) for part in found.arrays("global_tokens")]
+            shape = parts[0].shape[1], len(found.items)
+            global_tokens = torch.empty(shape, dtype=parts[0].dtype).T  # (G, D), as by_columns does
+            torch.cat(parts, out=global_tokens)
+            fields = {name: known[name] for name in ("holds", "model", "settings")}
+            return cls(global_tokens, found.ragged, found.items, **fields)
+
+        gallery = read_whole(folder, NAME, read)
         gallery._check_model(expect_model)
         return gallery
 
     def _check_model(self, expect_model):
         if expect_model is not None and expect_model != self.model:
             raise ValueError(
-                f"the gallery was built by another model ({self.model}, not {expect_model}); re-index"
+                f"the gallery was built by another model ({self.model}, not {expect_model}); "
+                "re-index"
             )
+
+
+def _check_settings(settings, where=""):
+    """ValueError unless settings are None, or values for some of SETTINGS."""
+    kinds = {"shortlist": int, "local_weight": (int, float)}
+    fits = (
+        settings is None
+        or isinstance(settings, dict)
+        and all(isinstance(value, kinds.get(name, ())) for name, value in settings.items())
+    )
+    if not fits:
+        raise ValueError(
+            f"{where}settings are {settings!r}; they must be None, or hold a shortlist (a whole "
+            "number), a local_weight (a number), or both"
+        )

@@ -1,0 +1,69 @@
+"""JSON that may be wrong in any way is one kind of error; a folder is read all old or all new."""
+
+import json
+
+import pytest
+
+from tgdt_mini.files.manifest import read_json, read_whole
+from tgdt_mini.files.whole import whole_folder
+
+KEYS = {"format": "one", "items": list, "model": (str, None)}
+GOOD = {"format": "one", "items": [1], "model": None, "more": True}
+WRONG = {
+    "missing": (None, "is missing"),
+    "no folder": ("no folder", "is missing"),
+    "empty": (b"", "is damaged"),
+    "not UTF-8": (b'{"format": "\xff"}', "is damaged .*utf-8"),
+    "not JSON": (b'{"format": ', "is damaged .*line 1"),
+    "no end": (b"[" * 100_000, "is damaged"),
+    "a list": ([1, 2], "a list instead of an object"),
+    "a number": (3, "a int instead of an object"),
+    "no key": ({"format": "one", "items": []}, "no model"),
+    "another type": (GOOD | {"items": "ab"}, "items is 'ab' instead of list"),
+    "neither type": (GOOD | {"model": 3}, "model is 3 instead of str or None"),
+    "another value": (GOOD | {"format": "two"}, "format is 'two' instead of 'one'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_whatever_is_wrong_is_a_value_error_with_the_file_and_the_cure(tmp_path, what):
+    content, message = WRONG[what]
+    path = tmp_path / "list.json"
+    if content == "no folder":
+        path.write_text("a file", encoding="utf-8")
+        path = path / "list.json"
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(ValueError, match=f"list.json.*{message}.*; make another"):
+        read_json(path, KEYS, "list", "make another")
+
+
+def test_what_is_good_is_returned_with_all_that_it_holds(tmp_path):
+    (tmp_path / "list.json").write_text(json.dumps(GOOD), encoding="utf-8")
+    assert read_json(tmp_path / "list.json", KEYS, "list", "make another") == GOOD
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_reader_whose_folder_is_replaced_meanwhile_sees_the_new_files_only(tmp_path, fails):
+    folder = tmp_path / "folder"
+
+    def write(text):
+        with whole_folder(folder, marker="list.json") as staging:
+            for name in ("list.json", "a", "b"):
+                (staging / name).write_text(text, encoding="utf-8")
+
+    def read(path):
+        first = (path / "a").read_text(encoding="utf-8")
+        if first == "old":
+            write("new")
+            if fails:
+                raise ValueError("the checksum of b is not that of list.json")
+        return first, (path / "b").read_text(encoding="utf-8")
+
+    write("old")
+    assert read_whole(folder, "list.json", read) == ("new", "new")
+
+
+def test_an_error_passes_when_nothing_was_replaced(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_whole(tmp_path, "list.json", lambda path: (path / "a").read_text(encoding="utf-8"))

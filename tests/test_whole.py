@@ -1,0 +1,140 @@
+"""Files and folders are whole or absent, wherever a writer fails or is killed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tgdt_mini.files import whole
+from tgdt_mini.files.whole import standing, whole_folder, write_report, write_whole
+
+ROOT = Path(whole.__file__).parents[2]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_whole(tmp_path / "new" / "file.txt", "caf\N{LATIN SMALL LETTER E WITH ACUTE}\n")
+    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
+
+    def full(path, content):
+        path.open("wb").write(content[:1])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError):
+        write_whole(tmp_path / "new" / "file.txt", "another")
+    assert (tmp_path / "new" / "file.txt").read_bytes() == b"caf\xc3\xa9\n"
+    assert len(list((tmp_path / "new").iterdir())) == 1
+
+
+def test_a_report_is_json_for_every_reader_whatever_its_figures(tmp_path):
+    report = {
+        "rows": {"global": {"median": float("inf"), "t2i": {1: 2.5}}},
+        "history": [{"loss": float("nan")}, (3,)],
+    }
+    write_report(tmp_path / "report.json", report)
+
+    def never(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert json.loads(text, parse_constant=never) == {
+        "rows": {"global": {"median": None, "t2i": {"1": 2.5}}},
+        "history": [{"loss": None}, [3]],
+    }
+    assert text.endswith("}\n") and report["rows"]["global"]["median"] == float("inf")
+
+
+def write(folder, text, marker="a"):
+    with whole_folder(folder, marker) as staging:
+        (staging / "a").write_text(text, encoding="utf-8")
+
+
+def text_of(folder):
+    return (standing(folder) / "a").read_text(encoding="utf-8")
+
+
+def test_a_folder_that_fails_while_it_is_written_leaves_the_old_one(tmp_path):
+    folder = tmp_path / "folder"
+    write(folder, "old")
+    (folder / "b").write_text("old too", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder, "a") as staging:
+        (staging / "a").write_text("new", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert text_of(folder) == "old" and list(tmp_path.iterdir()) == [folder]
+    write(folder, "new")
+    assert [path.name for path in folder.iterdir()] == ["a"] and text_of(folder) == "new"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_without_a_marker_a_folder_that_is_there_stays(tmp_path):
+    with whole_folder(tmp_path / "cache") as staging:
+        (staging / "a").write_text("mine", encoding="utf-8")
+        write(tmp_path / "cache", "of a process that was faster", marker=None)
+    assert text_of(tmp_path / "cache") == "of a process that was faster"
+    assert list(tmp_path.iterdir()) == [tmp_path / "cache"]
+
+
+def test_what_is_not_ours_is_not_replaced(tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years", encoding="utf-8")
+    for folder in (tmp_path, tmp_path / "thesis.txt"):
+        with pytest.raises(ValueError, match="not ours|is a file"):
+            write(folder, "new")
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "three years"
+
+
+KILLED = """
+import os
+from pathlib import Path
+from tgdt_mini.files import whole
+
+def die(*_, **__):
+    os._exit(9)
+
+def rename_then_die(path, target, rename=Path.rename):
+    rename(path, target)
+    os._exit(9)
+
+with whole.whole_folder(Path("folder"), "a") as staging:
+    (staging / "a").write_text("new", encoding="utf-8")
+    {point}
+"""
+POINTS = {  # where a process is killed that writes "new" in place of "old", and what stands then
+    "writing": ("die()", "old"),
+    "between the renames": ("Path.rename = rename_then_die", "old"),
+    "tidying": ("whole.shutil.rmtree = die", "new"),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, point, monkeypatch):
+    folder = tmp_path / "folder"
+    write(folder, "old")
+    line, stands = POINTS[point]
+    script, environment = KILLED.format(point=line), os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+    assert done.returncode == 9 and len(list(tmp_path.iterdir())) == 2
+    assert text_of(folder) == stands
+    other = tmp_path / ".folders.abcd1234.new"
+    other.mkdir()
+    with pytest.raises(KeyboardInterrupt), whole_folder(folder, "a"):
+        raise KeyboardInterrupt  # a writer that fails has tidied up none the less
+    assert text_of(folder) == stands and folder.is_dir()
+    monkeypatch.setattr(whole, "ABANDONED", -1)  # a living process may have been at work until now
+    write(folder, "newest")
+    assert text_of(folder) == "newest" and sorted(tmp_path.iterdir()) == [other, folder]
+
+
+def test_old_files_do_not_come_back_when_somebody_deletes_the_folder(tmp_path):
+    write(tmp_path / "folder", "old")
+    write(tmp_path / "folder", "new")
+    whole.shutil.rmtree(tmp_path / "folder")
+    assert not standing(tmp_path / "folder").exists()
+
+
+def test_a_folder_may_be_named_from_within(tmp_path, monkeypatch):
+    write(tmp_path / "folder", "old")
+    monkeypatch.chdir(tmp_path / "folder")
+    assert text_of(".") == "old"

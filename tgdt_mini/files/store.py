@@ -1,0 +1,174 @@
+"""A store of many items on disk: their rows and other arrays, in shards that one manifest names.
+
+    folder/  manifest        JSON: what the items are, and "shards": {folder: {file: [bytes, crc]}}
+             shard-00000/    items.json: the items, any JSON values
+                             counts.npy (I,): item after item, how many rows it owns
+                             ROWS.npy (N, F) float16 or int8, and scales.npy (N,) with int8
+                             more arrays, of I or N rows
+             shard-00001/    ...
+
+A shard is never changed. To change a store is to write new shards under new names, then to replace
+the manifest in one step, then to remove the shards that it names no more. So whoever kills the
+program leaves the old store or the new one. One writer at a time. No pickle.
+"""
+
+import json
+import shutil
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.rows import MappedRows, RaggedRows, map_array
+from tgdt_mini.files.whole import write_whole
+
+ITEMS, COUNTS, SCALES = "items.json", "counts.npy", "scales.npy"
+SHARDS = "shard-" + 5 * "[0-9]"  # a pattern of `glob`
+
+
+@dataclass(frozen=True)
+class StoredItems:
+    """What `read_store` opens: the items, their rows, which stay on the disk, and the shards."""
+
+    items: list
+    ragged: RaggedRows
+    shards: list[Path]
+
+    def arrays(self, name: str) -> list[np.ndarray]:
+        """One of the other arrays, mapped, shard by shard. ValueError if there is none."""
+        for shard in self.shards:
+            if not (shard / f"{name}.npy").is_file():
+                raise ValueError(f"{shard} holds no {name}; it is of another kind or version")
+        return [map_array(shard / f"{name}.npy") for shard in self.shards]
+
+
+def check_ours(folder: Path, name: str) -> None:
+    """ValueError unless a folder is new, empty or a store whose manifest has this name."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; choose a folder")
+    if folder.is_dir() and not (folder / name).is_file():
+        # shards, and files that begin with a dot, are of a writer that was killed
+        if any(not path.match(SHARDS) and path.name[0] != "." for path in folder.iterdir()):
+            raise ValueError(
+                f"{folder} holds files but no {name}: it is not ours to fill; choose another folder"
+            )
+
+
+def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray | None]) -> dict:
+    """Write a shard that no manifest names yet; returns its files, as the manifest names them."""
+    try:
+        text = json.dumps({"items": items})
+    except TypeError as error:
+        raise ValueError(f"items must be JSON values, such as file names: {error}") from None
+    shutil.rmtree(shard, ignore_errors=True)  # of a writer that was killed
+    shard.mkdir(parents=True)
+    (shard / ITEMS).write_text(text, encoding="utf-8")
+    for name, array in arrays.items():
+        if array is not None:
+            np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    return {path.name: [_size(path), _crc32(path)] for path in sorted(shard.iterdir())}
+
+
+def is_complete(shard: Path, files: dict) -> bool:
+    """Whether all files of a shard are there, with their sizes."""
+    try:
+        return all(_size(shard / name) == size for name, (size, _) in files.items())
+    except (TypeError, ValueError, AttributeError):  # the manifest is damaged
+        return False
+
+
+def write_manifest(folder: Path, name: str, manifest: dict) -> None:
+    """Replace the manifest: from here on the store holds the shards that this one names."""
+    write_whole(folder / name, json.dumps(manifest, indent=1) + "\n")
+
+
+def replace_shards(folder: Path, name: str, manifest: dict, shards: list, keep: dict) -> None:
+    """Write new shards, (items, arrays) each, after those of `keep`, and remove all others.
+
+    If that fails the store is as it was. manifest: all that it says besides the shards.
+    """
+    named, number = dict(keep), 0
+    try:
+        for items, arrays in shards:
+            while (shard := folder / f"shard-{number:05d}").exists():
+                number += 1
+            named[shard.name] = write_shard(shard, items, arrays)
+        write_manifest(folder, name, manifest | {"shards": named})
+    finally:
+        _remove_unnamed(folder, name)
+
+
+def _remove_unnamed(folder, name):
+    """Remove the shards that the manifest does not name, and the folder if it is empty then."""
+    try:
+        named = read_json(folder / name, {"shards": dict}, "store", "")["shards"]
+    except ValueError:  # it is not there yet, or nobody can read it
+        named = {}
+    for path in folder.glob(SHARDS):
+        if path.name not in named:
+            shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def read_store(
+    manifest: Path, shards: dict, rows: str, cure: str, most: float | None = None
+) -> StoredItems:
+    """The items of the shards of a manifest. ValueError, by name, for a damaged file.
+
+    Sizes are always compared. Of checksums, those of the first `most` bytes are, the rows being the
+    last; None: those of all files but the rows. cure: what the reader of an error can do.
+    """
+    folder, large = manifest.parent, (f"{rows}.npy", SCALES)
+    _check_files(manifest, shards, large, cure, most)
+    shards = [folder / name for name in shards]
+    lists = [read_json(shard / ITEMS, {"items": list}, "list of items", cure) for shard in shards]
+    items = [item for content in lists for item in content["items"]]
+    try:
+        counts = torch.from_numpy(np.concatenate([np.load(shard / COUNTS) for shard in shards]))
+        arrays = [map_array(shard / large[0]) for shard in shards]
+        scales = [map_array(s / SCALES) if (s / SCALES).is_file() else None for s in shards]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); {cure}") from None
+    if len(widths := {array.shape[1] for array in arrays}) > 1:
+        raise ValueError(f"{folder} holds {rows} of {sorted(widths)} numbers; {cure}")
+    ragged = RaggedRows.of(MappedRows(arrays, scales), counts)
+    if not len(items) == len(counts) or ragged.starts[-1] != len(ragged.rows):
+        raise ValueError(f"{folder} is damaged: its items, counts and rows do not fit; {cure}")
+    return StoredItems(items, ragged, shards)
+
+
+def _check_files(manifest, shards, large, cure, most):
+    """ValueError for a file of the shards that is not what the manifest says, see `read_store`."""
+    try:
+        files = [
+            (manifest.parent / shard / name, int(size), int(crc32))
+            for shard in shards
+            for name, (size, crc32) in shards[shard].items()
+        ]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{manifest} is damaged ({error}); {cure}") from None
+    if not files:
+        raise ValueError(f"{manifest} names no items; {cure}")
+    files.sort(key=lambda file: file[0].name in large)
+    if most is None:
+        most = sum(size for path, size, _ in files if path.name not in large)
+    for path, size, crc32 in files:
+        intact = _size(path) == size
+        if intact and size <= most:
+            most -= size
+            intact = _crc32(path) == crc32
+        if not intact:
+            raise ValueError(f"{path} is missing or damaged; {cure}")
+
+
+def _size(path):
+    return path.stat().st_size if path.is_file() else None
+
+
+def _crc32(path):
+    return zlib.crc32(np.memmap(path, np.uint8, "r"))

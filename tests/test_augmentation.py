@@ -53,7 +53,7 @@ def test_half_of_the_pictures_are_mirrored_box_by_box():
     assert (
         same is texts
         and torch.equal(found.features, images.features)
-        and torch.equal(found.whole, images.whole)
+        and torch.equal(found.pooled, images.pooled)
     )
     turned = (found.boxes != images.boxes).flatten(1).any(dim=1)
     assert 160 < int(turned.sum()) < 240
@@ -73,7 +73,7 @@ def test_each_picture_keeps_so_many_of_its_regions_in_their_order_and_never_none
     counts = [8, 5, 1, 8]
     images = pictures(counts)
     found, _ = augmented(images, captions([3] * 4), hide_regions=share)
-    assert found.features.shape == (4, kept, 3) and torch.equal(found.whole, images.whole)
+    assert found.features.shape == (4, kept, 3) and torch.equal(found.pooled, images.pooled)
     for row, count in enumerate(counts):
         real = found.mask[row]
         assert int(real.sum()) == min(kept, count) and real[: int(real.sum())].all()
@@ -99,19 +99,21 @@ def test_words_are_hidden_from_everybody_and_the_special_tokens_stay():
     texts = captions([12] * 500)
     _, found = augmented(pictures([2] * 500), texts, hide_words=0.3)
     assert torch.equal(found.ids, texts.ids) and torch.equal(found.features, texts.features)
-    assert not (found.words & ~texts.words).any()
-    assert torch.equal(found.mask & ~texts.words, texts.mask & ~texts.words)  # start and end
+    assert not (found.word_mask & ~texts.word_mask).any()
     assert torch.equal(
-        found.mask & texts.words, found.words
+        found.mask & ~texts.word_mask, texts.mask & ~texts.word_mask
+    )  # start and end
+    assert torch.equal(
+        found.mask & texts.word_mask, found.word_mask
     )  # a hidden word is no token for attention either
-    assert 0.26 < 1 - int(found.words.sum()) / int(texts.words.sum()) < 0.34
+    assert 0.26 < 1 - int(found.word_mask.sum()) / int(texts.word_mask.sum()) < 0.34
 
 
 def test_a_caption_never_loses_all_of_its_words_and_padding_stays_padding():
     texts = captions([1, 2, 1, 7] * 100)
     _, found = augmented(pictures([2] * 400), texts, hide_words=0.95)
-    assert found.words.any(dim=1).all() and not (found.mask & ~texts.mask).any()
-    assert torch.equal(found.words[::4], texts.words[::4])  # of one word, it is kept
+    assert found.word_mask.any(dim=1).all() and not (found.mask & ~texts.mask).any()
+    assert torch.equal(found.word_mask[::4], texts.word_mask[::4])  # of one word, it is kept
 
 
 def test_the_same_random_state_gives_the_same_batch_and_another_another():

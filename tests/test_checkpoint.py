@@ -178,7 +178,7 @@ def test_no_folder_at_all_is_an_error(tmp_path):
 )
 def test_a_config_that_describes_no_model_is_an_error(saved, about, message):
     if isinstance(about, dict):
-        about = {"notes": {}} | about
+        about = {"notes": {}, "sha256": {}} | about
     (saved[1] / "config.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_model(saved[1])

@@ -196,7 +196,7 @@ def test_regions_captions_and_phrases_become_features_by_one_command(world, dete
                 batch.features[row, : len(features)], torch.from_numpy(features).half()
             )
             np.testing.assert_allclose(batch.boxes[row, : len(boxes)], boxes / SIDE, atol=1e-6)
-            np.testing.assert_allclose(batch.whole[row], features.mean(axis=0), atol=1e-3)
+            np.testing.assert_allclose(batch.pooled[row], features.mean(axis=0), atol=1e-3)
         assert records.column_names == ["image_id", "captions", "boxes", "phrases"]
         scenes = some_scenes(split, count)
         assert records["captions"][:] == scenes["captions"][:]

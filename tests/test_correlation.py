@@ -146,11 +146,11 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     assert model.training
     found = global_similarity(*encode(model, tokens))
 
-    whole = tokens.whole.sign() * tokens.whole.abs().sqrt()  # image_power of photos()
+    whole = tokens.pooled.sign() * tokens.pooled.abs().sqrt()  # image_power of photos()
     whole = torch.nn.functional.layer_norm(whole, (F,))
-    mean = (tokens.text.features * tokens.text.words[..., None]).sum(1) / tokens.text.words.sum(1)[
-        :, None
-    ]
+    mean = (tokens.text.features * tokens.text.word_mask[..., None]).sum(
+        1
+    ) / tokens.text.word_mask.sum(1)[:, None]
     mean = torch.nn.functional.layer_norm(mean, (E,))
     for_images, for_captions, wanted = canonical_maps(whole, mean, tokens.caption_image, 4)
     torch.testing.assert_close(correlations, wanted, atol=1e-5, rtol=1e-4)
@@ -175,7 +175,7 @@ def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_le
     images, captions = model(
         tokens.images(torch.arange(IMAGES)), tokens.text[torch.arange(0, IMAGES * EACH, EACH)]
     )
-    cmc_loss(images, captions, inter="info_nce").total.backward()
+    cmc_loss(images, captions, contrastive="info_nce").total.backward()
     for reader in (model.image_reader.features, model.text_reader.features):
         assert (reader.weight.grad.abs().sum(dim=1) > 0).all()
     assert torch.corrcoef(torch.stack([each.flatten() for each in scores]))[0, 1] > 0.9

@@ -23,7 +23,7 @@ def detected(sizes=SIZES, width=6, dtype=torch.float32):
 
 
 def parts(tokens):
-    return {name: getattr(tokens, name) for name in ("features", "boxes", "mask", "whole")}
+    return {name: getattr(tokens, name) for name in ("features", "boxes", "mask", "pooled")}
 
 
 def test_images_of_different_counts_are_padded_to_the_most_and_masked():
@@ -43,9 +43,9 @@ def test_images_of_different_counts_are_padded_to_the_most_and_masked():
 def test_without_a_whole_image_feature_the_mean_of_the_regions_stands_for_it():
     features, boxes = detected()
     tokens = ImageTokens.pad(features, boxes)
-    torch.testing.assert_close(tokens.whole, torch.stack([each.mean(dim=0) for each in features]))
+    torch.testing.assert_close(tokens.pooled, torch.stack([each.mean(dim=0) for each in features]))
     given = torch.rand(3, 6)
-    assert torch.equal(ImageTokens.pad(features, boxes, list(given)).whole, given)
+    assert torch.equal(ImageTokens.pad(features, boxes, list(given)).pooled, given)
 
 
 def test_precomputed_numpy_features_of_the_paper_go_in_and_through_a_model():
@@ -54,7 +54,7 @@ def test_precomputed_numpy_features_of_the_paper_go_in_and_through_a_model():
     features, boxes = detected((36, 12), width=2048)
     tokens = ImageTokens.pad([each.numpy() for each in features], [each.numpy() for each in boxes])
     assert tokens.features.shape == (2, 36, 2048)
-    embedding = tiny_model(image_features=2048, image_tokens="features").encode_images(tokens)
+    embedding = tiny_model(image_features=2048).encode_images(tokens)
     assert embedding.local_tokens.shape == (2, 36, 32) and embedding.mask.sum(dim=1).tolist() == [
         36,
         12,
@@ -90,11 +90,11 @@ def test_features_and_boxes_that_do_not_fit_are_errors_that_name_the_image(chang
 
 
 @pytest.mark.parametrize(
-    "whole", [torch.rand(3, 5), torch.rand(2, 6), [torch.rand(6), torch.rand(5), torch.rand(6)]]
+    "pooled", [torch.rand(3, 5), torch.rand(2, 6), [torch.rand(6), torch.rand(5), torch.rand(6)]]
 )
-def test_whole_image_features_of_another_size_are_an_error(whole):
-    with pytest.raises(ValueError, match="whole"):
-        ImageTokens.pad(*detected(), whole=list(whole))
+def test_whole_image_features_of_another_size_are_an_error(pooled):
+    with pytest.raises(ValueError, match="pooled"):
+        ImageTokens.pad(*detected(), pooled=list(pooled))
 
 
 def test_parts_of_different_shapes_make_no_batch():
@@ -102,7 +102,7 @@ def test_parts_of_different_shapes_make_no_batch():
     with pytest.raises(
         ValueError, match=r"mask has shape \(3, 3\); with features \(3, 4, 6\) it must be \(3, 4\)"
     ):
-        ImageTokens(tokens.features, tokens.boxes, tokens.mask[:, :3], tokens.whole)
+        ImageTokens(tokens.features, tokens.boxes, tokens.mask[:, :3], tokens.pooled)
 
 
 @pytest.mark.parametrize("kind", ["regions", "patches"])
@@ -115,7 +115,7 @@ def test_tokens_of_pictures_are_those_of_the_kind(kind):
         assert torch.equal(tokens.boxes[i, : len(boxes)], torch.tensor(boxes))
         assert int(tokens.mask[i].sum()) == len(features)
         assert torch.equal(
-            tokens.whole[i], torch.tensor(image_tokens.whole(picture, patches=kind == "patches"))
+            tokens.pooled[i], torch.tensor(image_tokens.whole(picture, patches=kind == "patches"))
         )
 
 
@@ -129,7 +129,7 @@ def test_rows_of_a_set_are_the_tokens_of_their_pictures():
     rows = torch.tensor([7, 0, 31, 7])
     batch, known = tokens.images(rows), ImageTokens.of([dataset[int(row)]["image"] for row in rows])
     real = known.mask[..., None]
-    assert torch.equal(batch.mask, known.mask) and torch.equal(batch.whole, known.whole)
+    assert torch.equal(batch.mask, known.mask) and torch.equal(batch.pooled, known.pooled)
     assert torch.equal(batch.features * real, known.features * real) and torch.equal(
         batch.boxes, known.boxes
     )
@@ -144,7 +144,9 @@ def test_a_set_knows_which_image_each_caption_belongs_to():
     assert tokens.caption_image.tolist() == [i for i in range(40) for _ in range(5)]
     assert tokens.captions == tuple(caption for own in dataset["captions"] for caption in own)
     known = tokenizer()(list(tokens.captions))
-    assert torch.equal(tokens.text.ids, known.ids) and torch.equal(tokens.text.words, known.words)
+    assert torch.equal(tokens.text.ids, known.ids) and torch.equal(
+        tokens.text.word_mask, known.word_mask
+    )
 
 
 def test_captions_may_be_more_or_fewer_for_each_image():

@@ -215,7 +215,7 @@ def test_a_captions_slot_0_may_be_the_mean_of_its_words_alone(saved):
         with torch.no_grad():
             found, other = model.encode_captions(tokens), model.encode_captions(start)
             alone = model.encode_captions(TextBackbone(saved["text"])(CAPTIONS[:1]))
-            mean = tokens.features[0, tokens.words[0]].mean(dim=0)
+            mean = tokens.features[0, tokens.word_mask[0]].mean(dim=0)
             by_hand = model.text_branch.project(
                 model.text_reader.features(model.text_reader.norm(mean))
             )
@@ -239,7 +239,7 @@ def test_features_of_any_scale_give_the_same(saved):
             (
                 model.encode_images,
                 images,
-                replace(images, features=50 * images.features, whole=50 * images.whole),
+                replace(images, features=50 * images.features, pooled=50 * images.pooled),
             ),
             (model.encode_captions, captions, replace(captions, features=50 * captions.features)),
         ):

@@ -25,7 +25,7 @@ def saved(tmp_path_factory):
 def test_features_are_those_of_the_model_for_the_ids_of_its_tokenizer(saved):
     backbone, tokens = TextBackbone(saved["text"]), tokenizer()(CAPTIONS)
     found = backbone(CAPTIONS)
-    for name in ("ids", "mask", "words"):
+    for name in ("ids", "mask", "word_mask"):
         assert torch.equal(getattr(found, name), getattr(tokens, name))
     with torch.no_grad():
         whole = text_encoder()(

@@ -26,7 +26,7 @@ def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
     found = backbone(photographs())
     with torch.no_grad():
         whole = vision_encoder()(pixel_values=backbone.pixels(photographs())).last_hidden_state
-    assert torch.equal(found.whole, whole[:, 0]) and torch.equal(found.features, whole[:, 1:])
+    assert torch.equal(found.pooled, whole[:, 0]) and torch.equal(found.features, whole[:, 1:])
     assert found.mask.all() and backbone.width == 16 and backbone.prefix == 1
     assert torch.equal(found.boxes, grid_boxes(16).expand(3, -1, -1))
 
@@ -78,7 +78,7 @@ def test_class_token_registers_or_neither(tmp_path, kind):
     assert backbone.prefix == TOWERS[kind] and found.features.shape == (3, 16, 16)
     assert torch.allclose(found.features, tokens[:, TOWERS[kind] :], atol=1e-6)
     assert torch.allclose(
-        found.whole, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6
+        found.pooled, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6
     )
     if TOWERS[kind] > 1:
         with pytest.raises(ValueError, match=f"{TOWERS[kind]} tokens before its cells.*use 0"):
@@ -90,7 +90,7 @@ def test_of_two_towers_the_one_that_sees(tmp_path, kind):
     model = vision_encoder(kind, vision_config=CLIP_SIGHT, text_config=CLIP_TEXT)
     backbone = VisionBackbone(save_encoder(model, tmp_path, pictures=PICTURES), trained_layers=1)
     found = backbone(photographs())
-    seen, first = torch.cat([found.whole[:, None], found.features], dim=1), backbone.top.first
+    seen, first = torch.cat([found.pooled[:, None], found.features], dim=1), backbone.top.first
     with torch.no_grad():
         tower = model.vision_model(pixel_values=backbone.pixels(photographs())).last_hidden_state
         top = backbone.top(seen[:, 1 - first :], torch.ones(3, 16 + first, dtype=torch.bool))
@@ -231,7 +231,7 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
     assert fine.about["key"] != coarse.about["key"]
     pictures = photographs()
     assert torch.equal(coarse(pictures).features, larger_cells(fine(pictures).features, 2)[0])
-    assert torch.equal(coarse(pictures).whole, fine(pictures).whole)
+    assert torch.equal(coarse(pictures).pooled, fine(pictures).pooled)
     with pytest.raises(ValueError, match="grid is 2 and trained_layers 1"):
         VisionBackbone(saved["vision"], 1, grid=2)
 
@@ -246,7 +246,7 @@ def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(s
     pictures = photographs()
     reflected = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
     one, other, found = plain(pictures), plain(reflected), mirrored(pictures)
-    torch.testing.assert_close(found.whole, (one.whole + other.whole) / 2, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.pooled, (one.pooled + other.pooled) / 2, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         found.features, (one.features + turned(other.features)) / 2, rtol=1e-4, atol=1e-4
     )
@@ -290,7 +290,7 @@ def test_efficientnet_lite0_from_its_wheel():
     assert torch.allclose(
         found.features[0], found.features[1], atol=1e-4
     )  # one colour is the same in any shape
-    assert torch.allclose(found.whole, found.features.mean(dim=1))
+    assert torch.allclose(found.pooled, found.features.mean(dim=1))
     half = Image.new("RGB", (224, 224), (0, 0, 0))
     half.paste((255, 255, 255), (0, 0, 112, 224))
     left, right = backbone([half]).features[0].unflatten(0, (7, 7))[:, [0, 6]].unbind(dim=1)

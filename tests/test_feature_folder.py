@@ -92,13 +92,13 @@ def test_features_on_disk_are_those_of_the_encoders(tmp_path, sources, trained):
     rows = torch.tensor([7, 2, 11])
     direct, stored = vision([scenes[row]["image"] for row in rows.tolist()]), tokens.images(rows)
     assert torch.equal(stored.features, direct.features.half())
-    assert torch.equal(stored.whole, direct.whole.half())
+    assert torch.equal(stored.pooled, direct.pooled.half())
     assert torch.equal(stored.boxes, direct.boxes) and torch.equal(stored.mask, direct.mask)
     rows = [31, 0, 59, 8]
     captions = [tokens.captions[row] for row in rows]
     assert captions == [scenes["captions"][row // 5][row % 5] for row in rows]
     direct, stored = text(captions), tokens.text[rows]
-    for name in ("ids", "mask", "words"):
+    for name in ("ids", "mask", "word_mask"):
         assert torch.equal(getattr(stored, name), getattr(direct, name))
     error = (stored.features - direct.features.half())[stored.mask].abs().max()
     assert error < 0.01  # a batch rounds in its own way

@@ -86,7 +86,7 @@ def test_captions_from_the_disk_are_those_in_memory_for_any_choice_of_them(tmp_p
     chosen = [slice(2, 5), [6, 0], torch.tensor([3, 3, 1]), marked, slice(0, 7)]
     for rows in chosen:
         one, other = stored[rows], memory[rows]
-        for name in ("ids", "mask", "words", "features"):
+        for name in ("ids", "mask", "word_mask", "features"):
             assert torch.equal(getattr(one, name), getattr(other, name)), (rows, name)
         part, again = stored.part(rows), range(len(one))
         assert part.features is stored.features and len(part) == len(one)  # nothing was read

@@ -66,7 +66,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 5, 11])
-@pytest.mark.parametrize("options", [{}, {"negatives": "mean"}, {"inter": "info_nce"}])
+@pytest.mark.parametrize("options", [{}, {"negatives": "mean"}, {"contrastive": "info_nce"}])
 def test_gradients_are_those_of_the_whole_batch(chunk, options):
     model = Encoder()
     whole, cached = (gradients(model, embed_with(model), size, **options) for size in (B, chunk))
@@ -126,7 +126,7 @@ def test_a_chunk_keeps_the_graph_of_a_chunk():
     assert first == [0] * 4 and len(second) == 4 and 0 < max(second) < whole / 2
 
 
-@pytest.mark.parametrize("inter", [{"inter": "info_nce"}, {"negatives": "hardest"}])
+@pytest.mark.parametrize("inter", [{"contrastive": "info_nce"}, {"negatives": "hardest"}])
 def test_gradients_accumulated_over_small_batches_are_those_of_another_loss(inter):
     model = Encoder()
     whole = gradients(model, embed_with(model), B, use_intra=False, **inter)

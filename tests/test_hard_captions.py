@@ -74,7 +74,7 @@ def test_a_set_with_hard_captions_keeps_them_beside_their_captions():
     rng = random.Random(3)
     for row, caption in enumerate(tokens.captions):
         made = hard_caption(caption, lexicon(), rng)
-        real = hard.hard.ids[row][hard.hard.words[row]]
+        real = hard.hard.ids[row][hard.hard.word_mask[row]]
         assert real.tolist() == (tokenizer([made]).ids[0][1:-1].tolist() if made else [])
     assert len(first_images(hard, 5).hard) == len(first_images(hard, 5).captions)
 

@@ -206,7 +206,7 @@ def test_cmc_is_the_sum_of_its_parts(inter):
         images,
         captions,
         SAME_IMAGE,
-        inter=inter,
+        contrastive=inter,
         margin=0.4,
         consistency_margin=0.1,
         temperature=0.2,
@@ -325,11 +325,14 @@ def test_float32_under_autocast():
         (lambda s: consistency_loss(s, s[:2]), r"\(2, 6\)"),
         (lambda s: cmc_loss(*batch(), image_ids=torch.arange(3)), r"image_ids has shape \(3,\)"),
         (lambda s: cmc_loss(batch()[0], batch()[1][:2]), "6 images and 2 captions"),
-        (lambda s: cmc_loss(*batch(), inter="clip"), "inter is 'clip'"),
-        (lambda s: cmc_loss(*batch(), inter="info_nce", reduction="sum"), "reduction is 'sum'"),
+        (lambda s: cmc_loss(*batch(), contrastive="clip"), "contrastive is 'clip'"),
+        (
+            lambda s: cmc_loss(*batch(), contrastive="info_nce", reduction="sum"),
+            "reduction is 'sum'",
+        ),
         (
             lambda s: cmc_loss(*batch(), use_global=False, use_local=False, use_intra=False),
-            "at least one",
+            "use_intra are all False",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def wider(tokens, extra):
         return TextTokens(
             torch.cat([tokens.ids, torch.full(more, 7)], 1),
             torch.cat([tokens.mask, torch.zeros(more, dtype=torch.bool)], 1),
-            torch.cat([tokens.words, torch.zeros(more, dtype=torch.bool)], 1),
+            torch.cat([tokens.word_mask, torch.zeros(more, dtype=torch.bool)], 1),
         )
     batch, width = len(tokens), tokens.features.shape[2]
     features = torch.cat(
@@ -59,7 +59,7 @@ def wider(tokens, extra):
     )
     boxes = torch.cat([tokens.boxes, torch.full((batch, extra, 4), 0.7)], 1)
     mask = torch.cat([tokens.mask, torch.zeros(batch, extra, dtype=torch.bool)], 1)
-    return ImageTokens(features, boxes, mask, tokens.whole)
+    return ImageTokens(features, boxes, mask, tokens.pooled)
 
 
 def same(one, other):
@@ -89,7 +89,7 @@ def test_both_branches_give_unit_global_and_local_tokens_and_a_mask(mode_of):
     images, captions = images_of([0, 3, 5]), captions_of([0, 1, 2, 3])
     for embedding, size, mask in (
         (model.encode_images(images), 3, images.mask),
-        (model.encode_captions(captions), 4, captions.words[:, 1:]),
+        (model.encode_captions(captions), 4, captions.word_mask[:, 1:]),
     ):
         assert isinstance(embedding, tgdt_mini.Embedding)
         assert embedding.global_token.shape == (size, 32) and embedding.local_tokens.shape == (
@@ -244,14 +244,14 @@ def test_the_words_of_a_caption_matter_in_their_order():
 @pytest.mark.parametrize("slot", ["whole", "zero"])
 def test_the_image_slot_reads_the_whole_image_or_nothing(slot):
     model, tokens = tiny_model(image_slot=slot).eval(), images_of([0, 1])
-    other = ImageTokens(tokens.features, tokens.boxes, tokens.mask, 255 - tokens.whole)
+    other = ImageTokens(tokens.features, tokens.boxes, tokens.mask, 255 - tokens.pooled)
     one, two = model.encode_images(tokens), model.encode_images(other)
     assert torch.equal(one.global_token, two.global_token) == (slot == "zero")
 
 
 def test_boxes_matter():
     model, tokens = tiny_model().eval(), images_of([0, 1])
-    other = ImageTokens(tokens.features, tokens.boxes.flip(-1), tokens.mask, tokens.whole)
+    other = ImageTokens(tokens.features, tokens.boxes.flip(-1), tokens.mask, tokens.pooled)
     assert not torch.allclose(
         model.encode_images(tokens).local_tokens, model.encode_images(other).local_tokens, atol=1e-3
     )
@@ -261,11 +261,11 @@ def test_encoding_changes_no_input():
     tokens = ImageTokens.pad(
         [torch.rand(2, 6), torch.rand(1, 6)], [torch.rand(2, 4).sort().values, torch.zeros(1, 4)]
     )
-    before = [part.clone() for part in (tokens.features, tokens.boxes, tokens.whole)]
+    before = [part.clone() for part in (tokens.features, tokens.boxes, tokens.pooled)]
     for slot in ("zero", "whole"):
         tiny_model(image_features=6, image_slot=slot).encode_images(tokens)
     assert all(
-        torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.whole))
+        torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.pooled))
     )
 
 
@@ -410,7 +410,7 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
 def test_a_power_of_image_features_is_taken_before_anything_reads_them():
     images = images_of([0, 1, 2])
     images = replace(
-        images, features=images.features.float() - 100, whole=images.whole.float() - 100
+        images, features=images.features.float() - 100, pooled=images.pooled.float() - 100
     )
 
     def signed_root(numbers):
@@ -418,7 +418,9 @@ def test_a_power_of_image_features_is_taken_before_anything_reads_them():
             numbers < 0, -(-numbers).clamp(min=0).sqrt(), numbers.clamp(min=0).sqrt()
         )
 
-    rooted = replace(images, features=signed_root(images.features), whole=signed_root(images.whole))
+    rooted = replace(
+        images, features=signed_root(images.features), pooled=signed_root(images.pooled)
+    )
     plain, power = (photo_model(images, image_power=power).eval() for power in (1.0, 0.5))
     torch.testing.assert_close(
         power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens

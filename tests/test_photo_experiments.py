@@ -10,7 +10,7 @@ import signal
 import pytest
 import torch
 from helpers import save_encoder, text_encoder, tokenizer, vision_encoder
-from test_photos import PICTURES, data, encoders, records, saved_sources
+from test_feature_folder import PICTURES, data, encoders, records, saved_sources
 
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.encoders.cutting import layers_of

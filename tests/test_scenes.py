@@ -124,7 +124,7 @@ def test_checksums_change_with_one_pixel_and_with_one_letter():
 def test_scenes_that_differ_from_the_published_ones_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     monkeypatch.setitem(scenes.SPLITS, "test", (1, 3))  # three other scenes
-    with pytest.raises(RuntimeError, match="test scenes drawn here differ from the published ones"):
+    with pytest.raises(RuntimeError, match="test scenes drawn here .* published"):
         scenes.load("test")
     assert not list(tmp_path.iterdir())
 
@@ -444,7 +444,7 @@ def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():
         "i2t": {1: 100.0, 5: 100.0},
         "t2i": {1: 100.0, 5: 100.0},
     }
-    with pytest.raises(ValueError, match="false of its own image"):
+    with pytest.raises(ValueError, match="true marks"):
         oracle(np.zeros((4, 20), bool), owner)
 
 

@@ -1,9 +1,10 @@
-"""Which pairs each batch of an epoch holds: every image at most once, with one of its captions.
+"""Which pairs each batch of an epoch holds, and who carries out a step with it.
 
-The batches depend on the data, the seed and the epoch alone. So a run can be stopped and resumed
-anywhere, and on any
-number of processes: each of them draws the same batches and takes its share of each (see
-`scaling/distributed.py`). An epoch's last, incomplete batch is left out; the next epoch has another order.
+Every image is in an epoch at most once, with one of its captions. The batches depend on the data,
+the seed and the epoch alone: so a run can be stopped and resumed anywhere. An epoch's last,
+incomplete batch is left out; the next epoch has another order.
+
+I images, C captions of a training set.
 """
 
 import torch
@@ -15,22 +16,20 @@ MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of ab
 
 
 class Batches:
-    """The batches of every epoch of a training set: `len` of them an epoch, each of `batch`
-    pairs.
-    """
+    """The batches of every epoch of a training set: `len` of them an epoch, of `batch` pairs."""
 
-    def __init__(self, tokens: TokenSet, batch: int, seed: int, mix_lengths: float = MIX_LENGTHS):
+    def __init__(self, tokens: TokenSet, batch: int, seed: int):
         if batch > tokens.image_count:
             raise ValueError(
-                f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller batch"
+                f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller one"
             )
-        self.batch, self.seed, self.mix_lengths = batch, seed, mix_lengths
+        self.batch, self.seed = batch, seed
         self.captions_of = _captions_of(tokens)  # (I, most captions), on the CPU
         self.regions = tokens.starts.diff().cpu()  # (I,)
         self.lengths = tokens.text.mask.sum(dim=1).cpu()  # (C,) tokens
         hard = tokens.hard or tokens.text[:0]
         self.hard_lengths = hard.mask.sum(dim=1).cpu()  # (C,) tokens, or (0,)
-        self.has_hard = hard.words.any(dim=1).cpu()
+        self.has_hard = hard.word_mask.any(dim=1).cpu()
 
     def __len__(self) -> int:
         return len(self.captions_of) // self.batch
@@ -39,53 +38,49 @@ class Batches:
         """An epoch's batches: (rows, captions) tensors on the CPU, `batch` int64 each."""
         draw = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
         rows = torch.randperm(len(self.captions_of), generator=draw)
-        count = (self.captions_of >= 0).sum(dim=1)
-        # captions of an image take turns over the epochs, from a random start, so that all are read
+        count = (self.captions_of >= 0).sum(dim=1)  # (I,)
+        # captions of an image take turns over the epochs, from a random start: all are read
         # equally often
-        start = torch.randint(
-            0, 10_000, count.shape, generator=torch.Generator().manual_seed(self.seed)
-        )
+        once = torch.Generator().manual_seed(self.seed)
+        start = torch.randint(0, 10_000, count.shape, generator=once)
         captions = self.captions_of[torch.arange(len(count)), (start + epoch) % count][rows]
-        cut = len(self) * self.batch
-        rows, captions = rows[:cut], captions[:cut]
+        kept = len(self) * self.batch
+        rows, captions = rows[:kept], captions[:kept]
         # captions of about one length share a batch, so that little of it is padding; the noise
         # keeps batches varied
-        length = self.lengths[captions] + self.mix_lengths * torch.rand(cut, generator=draw)
+        length = self.lengths[captions] + MIX_LENGTHS * torch.rand(kept, generator=draw)
         by_length = length.argsort(stable=True).split(self.batch)
         order = torch.randperm(len(self), generator=draw).tolist()
         return [(rows[by_length[i]], captions[by_length[i]]) for i in order]
 
-    def plan(self, epoch: int, hard_share: float = 0.0) -> list[tuple]:
-        """The same batches as (rows, captions, some, longest), with all that a step needs to know
-        about their sizes.
+    def epoch_batches(self, epoch: int, hard_share: float = 0.0) -> list[tuple]:
+        """The same as (rows, captions, hard_rows, longest): all that a step needs to know of sizes.
 
-        some: places in the batch, the first `hard_share` of those whose caption has a hard
-        negative.
-        longest: (regions, tokens, tokens of those hard negatives), the most that one item of the
-        batch has.
+        hard_rows: positions in the batch, the first `hard_share` of those whose caption has a hard
+        negative. longest: the most regions, tokens, and tokens of hard negatives of an item.
         """
-        plan = []
+        batches = []
         for rows, captions in self.of(epoch):
             count = round(hard_share * len(captions))
-            some = self.has_hard[captions].nonzero()[:count, 0] if count else captions[:0]
-            hard = int(self.hard_lengths[captions[some]].max()) if len(some) else 0
+            hard_rows = self.has_hard[captions].nonzero()[:count, 0] if count else captions[:0]
+            hard = int(self.hard_lengths[captions[hard_rows]].max()) if len(hard_rows) else 0
             longest = int(self.regions[rows].max()), int(self.lengths[captions].max()), hard
-            plan.append((rows, captions, some, longest))
-        return plan
+            batches.append((rows, captions, hard_rows, longest))
+        return batches
 
 
 def _captions_of(tokens):
     """(I, most) int64: the rows of each image's captions, -1 where there are no more."""
-    owner = tokens.caption_image.cpu()
-    count = torch.bincount(owner, minlength=tokens.image_count)
+    caption_image = tokens.caption_image.cpu()  # (C,)
+    count = torch.bincount(caption_image, minlength=tokens.image_count)  # (I,)
     if (count == 0).any():
-        raise ValueError(
-            f"image {tokens.image_ids[int((count == 0).nonzero()[0])]!r} has no caption to train on"
-        )
-    order = torch.argsort(owner, stable=True)
+        without = tokens.image_ids[int((count == 0).nonzero()[0])]
+        raise ValueError(f"image {without!r} has no caption to train on; leave it out")
+    order = torch.argsort(caption_image, stable=True)  # captions of one image side by side
+    image = caption_image[order]
+    column = torch.arange(len(order)) - (count.cumsum(0) - count)[image]
     table = torch.full((tokens.image_count, int(count.max())), -1)
-    place = torch.arange(len(owner)) - (count.cumsum(0) - count)[owner[order]]
-    table[owner[order], place] = order
+    table[image, column] = order
     return table
 
 

@@ -1,20 +1,23 @@
 """One type for what both branches return: a global token, local tokens and their mask.
 
-Images and captions use the same class, so every similarity, loss and index is written once.
-It computes nothing: normalising is the model's business, scoring that of `similarity.py`.
+Images and captions use the same class, so that every similarity, loss and index is written once.
+It computes nothing: the model normalises, `similarity.py` scores.
+
+B items in a batch, L local tokens of an item, D width of the common space.
 """
 
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
 class Embedding:
     """A batch of B embedded images or captions.
 
-    global_token: (B, D) float, L2-normalised, one vector an item.
-    local_tokens: (B, L, D) float, L2-normalised, one vector a region or word piece.
+    global_token: (B, D) float, L2-normalised, one vector for each item.
+    local_tokens: (B, L, D) float, L2-normalised, one vector for each region or word piece.
     mask: (B, L) bool, True is a real token. Special tokens and padding are False.
 
     Raises ValueError when the three do not fit together.
@@ -26,19 +29,16 @@ class Embedding:
 
     def __post_init__(self):
         items, width = self.global_token.shape
-        if (
-            self.local_tokens.dim() != 3
-            or self.local_tokens.shape[0] != items
-            or self.local_tokens.shape[2] != width
-        ):
+        shape = tuple(self.local_tokens.shape)
+        if len(shape) != 3 or (shape[0], shape[2]) != (items, width):
             raise ValueError(
-                f"local_tokens has shape {tuple(self.local_tokens.shape)}; with global_token {(items, width)} "
-                f"it must be ({items}, L, {width})"
+                f"local_tokens has shape {shape}; with global_token {(items, width)} it must be "
+                f"({items}, L, {width})"
             )
-        if self.mask.shape != self.local_tokens.shape[:2]:
+        if self.mask.shape != shape[:2]:
             raise ValueError(
-                f"mask has shape {tuple(self.mask.shape)}; it must be {tuple(self.local_tokens.shape[:2])}, "
-                "one bool for each local token"
+                f"mask has shape {tuple(self.mask.shape)}; it must be {shape[:2]}, one bool for "
+                "each local token"
             )
         if self.mask.dtype != torch.bool:
             raise ValueError(
@@ -49,36 +49,29 @@ class Embedding:
         return len(self.global_token)
 
     def __getitem__(self, rows) -> "Embedding":
-        """The items named by `rows`: a slice, a list of ints, or an int or bool tensor (never one
-        int).
-        """
-        if isinstance(rows, int):
-            rows = [rows]
+        """The items of `rows`: a slice, a list of ints, or an int or bool tensor; an int is one."""
+        rows = [rows] if isinstance(rows, int) else rows
         return Embedding(self.global_token[rows], self.local_tokens[rows], self.mask[rows])
 
     def to(self, *args, **kwargs) -> "Embedding":
         """The same embedding on another device or, for its floats, in another dtype."""
-        mask = self.mask.to(self.global_token.to(*args, **kwargs).device)
-        return Embedding(
-            self.global_token.to(*args, **kwargs), self.local_tokens.to(*args, **kwargs), mask
-        )
+        global_token = self.global_token.to(*args, **kwargs)
+        local_tokens = self.local_tokens.to(*args, **kwargs)
+        return Embedding(global_token, local_tokens, self.mask.to(global_token.device))
 
     def detach(self) -> "Embedding":
+        """The same numbers, cut off from the gradient."""
         return Embedding(self.global_token.detach(), self.local_tokens.detach(), self.mask)
 
     @staticmethod
     def cat(parts: list["Embedding"]) -> "Embedding":
-        """All items of `parts` in order, padded to the longest; shapes (sum of B, max of L, D)."""
+        """All items of `parts` in order, padded to the longest: (sum of B, max of L, D)."""
         longest = max(part.mask.shape[1] for part in parts)
-
-        def padded(tensor):
-            extra = longest - tensor.shape[1]
-            return torch.nn.functional.pad(
-                tensor, (0, 0, 0, extra) if tensor.dim() == 3 else (0, extra)
-            )
-
+        room = [longest - part.mask.shape[1] for part in parts]
+        local_tokens = [pad(part.local_tokens, (0, 0, 0, r)) for part, r in zip(parts, room)]
+        mask = [pad(part.mask, (0, r)) for part, r in zip(parts, room)]  # padding is False
         return Embedding(
             torch.cat([part.global_token for part in parts]),
-            torch.cat([padded(part.local_tokens) for part in parts]),
-            torch.cat([padded(part.mask) for part in parts]),
+            torch.cat(local_tokens),
+            torch.cat(mask),
         )

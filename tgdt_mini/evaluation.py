@@ -1,8 +1,8 @@
 """How good the ranking is: ranks, recall@K, rsum, the two directions and the folds of COCO 1K.
 
-R@K here is what papers on image-text retrieval call R@K: the share of queries with at least one
-right answer among the first K. For an image query, which has five right captions, that is a hit
-rate (success@K), not the recall of information retrieval, which would divide by five.
+R@K is what papers on image-text retrieval call R@K: the share of queries with at least one right
+answer among the first K. For an image query, which has five right captions, that is a hit rate
+(success@K), not the recall of information retrieval, which would divide by five.
 
 A miss is a miss: the released two-stage evaluation (evaluate_utils/evaluation.py, lines 300 and
 375) gives rank 0, the best there is, to a query whose match is not in the shortlist, so that its
@@ -14,46 +14,51 @@ captions.
 """
 
 from dataclasses import dataclass
-from math import floor
+from math import floor, isinf
 
 import torch
 
 KS = (1, 5, 10)
 COMPARISONS = 2**24  # score comparisons held at once by `ranks`, 1 byte each and 4 for the scores
+INFINITY = float("inf")
 
 
 def ranks(scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """(Q,) float: how many wrong candidates score at least as high as the query's best positive; 0
-    is best.
+    """(Q,) float: how many wrong candidates score at least as high as the best positive; 0 is best.
 
     scores (Q, G), -inf where a candidate was not scored; positives (Q, G) bool, the right answers.
-    Ties count against the model: if every score is equal, the rank is the worst possible, not a
-    lucky 0. A query with no scored positive has rank inf.
-    Raises ValueError for NaN, which compares as False and would pass for a perfect ranking.
+    Ties count against the model: with all scores equal the rank is the worst, not a lucky 0. A
+    query with no scored positive has rank inf. Raises ValueError for NaN, which compares as False
+    and would pass for a perfect ranking.
 
     Example: scores [[0.9, 0.4, 0.4]], positives [[False, True, False]] -> [2.0].
     """
-    if (
-        scores.dim() != 2
-        or not scores.shape[1]
-        or positives.shape != scores.shape
-        or positives.dtype != torch.bool
-    ):
+    shaped = scores.dim() == 2 and scores.shape[1] and positives.shape == scores.shape
+    if not shaped or positives.dtype != torch.bool:
         raise ValueError(
-            f"scores {tuple(scores.shape)} and positives {positives.dtype} {tuple(positives.shape)}: "
-            "both must be (Q, G) with G at least 1, and positives torch.bool"
+            f"scores {tuple(scores.shape)} and positives {positives.dtype} "
+            f"{tuple(positives.shape)}: both must be (Q, G), G at least 1, and positives torch.bool"
         )
-    step = max(1, COMPARISONS // scores.shape[1])
-    parts = [
-        _ranks(scores[i : i + step], positives[i : i + step], i)
-        for i in range(0, len(scores), step)
-    ]
+    step = max(1, COMPARISONS // scores.shape[1])  # queries at a time
+    starts = range(0, len(scores), step)
+    parts = [_ranks(scores[i : i + step], positives[i : i + step], i) for i in starts]
     return torch.cat(parts) if parts else scores.new_zeros(0, dtype=torch.float32)
 
 
+def _ranks(scores, positives, first_row):
+    if scores.isnan().any():
+        row, column = scores.isnan().nonzero()[0].tolist()
+        raise ValueError(
+            f"scores[{first_row + row}, {column}] is NaN; a rank among NaN means nothing, so find "
+            "where the model made it"
+        )
+    best = scores.masked_fill(~positives, -INFINITY).amax(1, keepdim=True)  # (Q, 1)
+    rank = ((scores >= best) & ~positives).sum(1).float()  # (Q,)
+    return rank.masked_fill(best[:, 0] == -INFINITY, INFINITY)  # a miss is a miss
+
+
 def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, float]:
-    """{K: percent of queries with a positive among the first K}. Hits, with five captions an image:
-    see the top.
+    """{K: percent of queries with a positive among the first K}.
 
     Example: ranks [0, 3, inf, 0] -> {1: 50.0, 5: 75.0, 10: 75.0}.
     """
@@ -64,15 +69,14 @@ def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, floa
 
 
 def median_rank(ranks: torch.Tensor) -> float:
-    """The median rank as papers print it: counted from 1, rounded down; inf if half of the queries
-    missed.
+    """The median rank as papers print it: from 1, rounded down; inf if half of the queries missed.
 
     Example: ranks [0, 3] -> floor(1.5) + 1 = 2.0.
     """
     _check_ranks(ranks)
     ordered = ranks.double().sort().values
     middle = float(ordered[(len(ranks) - 1) // 2] + ordered[len(ranks) // 2]) / 2
-    return middle if middle == float("inf") else float(floor(middle) + 1)
+    return middle if isinf(middle) else float(floor(middle) + 1)
 
 
 def rsum(i2t_ranks: torch.Tensor, t2i_ranks: torch.Tensor) -> float:
@@ -82,9 +86,7 @@ def rsum(i2t_ranks: torch.Tensor, t2i_ranks: torch.Tensor) -> float:
 
 @dataclass(frozen=True)
 class BothWays:
-    """Image-to-text and text-to-image figures: {K: percent}, median ranks (from 1) and the sum of
-    the six recalls.
-    """
+    """{K: percent} of both directions, their median ranks (from 1) and the sum of six recalls."""
 
     i2t: dict[int, float]
     t2i: dict[int, float]
@@ -101,17 +103,17 @@ class BothWays:
 
 
 def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
-    """(I, C) bool: image i is described by caption c. caption_image (C,) holds each caption's image
-    row.
-    """
+    """(I, C) bool: image i is described by caption c, whose image row is caption_image[c]."""
     if len(caption_image) == 0 or caption_image.is_floating_point():
         raise ValueError(
-            f"caption_image is {caption_image.dtype} of {len(caption_image)}; it must be integers (C,)"
+            f"caption_image is {caption_image.dtype} of {len(caption_image)}; it must be integers "
+            "(C,), C at least 1"
         )
-    if int(caption_image.min()) < 0 or int(caption_image.max()) >= images:
+    low, high = int(caption_image.min()), int(caption_image.max())
+    if low < 0 or high >= images:
         raise ValueError(
-            f"caption_image runs from {int(caption_image.min())} to {int(caption_image.max())}; "
-            f"with {images} images the rows are 0 to {images - 1}"
+            f"caption_image runs from {low} to {high}; with {images} images the rows are 0 to "
+            f"{images - 1}"
         )
     return torch.arange(images, device=caption_image.device)[:, None] == caption_image  # (I, C)
 
@@ -119,11 +121,9 @@ def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
 def both_ways(
     scores: torch.Tensor, caption_image: torch.Tensor, t2i_scores: torch.Tensor | None = None
 ) -> BothWays:
-    """Recalls and median ranks of both directions, from scores (I, C) and each caption's image row
-    (C,).
+    """Recalls and median ranks of both directions, of scores (I, C) and image rows (C,).
 
-    t2i_scores: (C, I), when captions were searched with a shortlist of their own; otherwise scores
-    transposed.
+    t2i_scores: (C, I), if captions were searched with a shortlist of their own; else scores.T.
     """
     if scores.dim() != 2 or caption_image.shape != scores.shape[1:]:
         raise ValueError(
@@ -133,9 +133,8 @@ def both_ways(
     t2i_scores = scores.T if t2i_scores is None else t2i_scores
     positives = matches(caption_image.to(scores.device), len(scores))  # (I, C)
     i2t, t2i = ranks(scores, positives), ranks(t2i_scores, positives.T)
-    return BothWays(
-        recall_at_k(i2t), recall_at_k(t2i), median_rank(i2t), median_rank(t2i), rsum(i2t, t2i)
-    )
+    medians = median_rank(i2t), median_rank(t2i)
+    return BothWays(recall_at_k(i2t), recall_at_k(t2i), *medians, rsum(i2t, t2i))
 
 
 def shortlist_recall(
@@ -143,40 +142,34 @@ def shortlist_recall(
     positives: torch.Tensor,
     shortlists: tuple[int, ...] = (10, 20, 50, 100),
 ) -> dict[int, float]:
-    """{K: percent of queries with a positive in the first K by global score}: no second stage can
-    do better.
+    """{K: percent of queries with a positive in the first K by global score}.
 
-    To be read beside every two-stage figure. A shortlist larger than the gallery misses nothing.
+    No second stage can do better: read it beside every two-stage figure. A shortlist larger than
+    the gallery misses nothing.
     """
     return recall_at_k(ranks(global_scores, positives), shortlists)
 
 
 def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int = 5) -> BothWays:
-    """The COCO 1K protocol: images split in order into folds, each ranked alone, the figures
-    averaged over the folds.
+    """The COCO 1K protocol: images in order are split into folds, each ranked alone, then the mean.
 
-    scores (I, C) must be full: a shortlist made from all images is not the one that a fold alone
-    would give. rsum is the mean of the folds' rsums, so at most 600 (the released code prints it
-    times 6).
+    scores (I, C) must be full: a shortlist made from all images is not that of a fold alone. rsum
+    is the mean of the folds' rsums, so at most 600 (the released code prints it times 6).
     """
-    return mean_of(
-        [
-            both_ways(scores[rows][:, mine.to(scores.device)], caption_image[mine] - rows.start)
-            for rows, mine in folds_of(caption_image, len(scores), folds)
-        ]
-    )
+    results = []
+    for rows, in_fold in folds_of(caption_image, len(scores), folds):
+        fold = scores[rows][:, in_fold.to(scores.device)]
+        results.append(both_ways(fold, caption_image[in_fold] - rows.start))
+    return mean_of(results)
 
 
 def folds_of(caption_image: torch.Tensor, images: int, folds: int = 5):
-    """[(slice of the images, (C,) bool of their captions)] of each fold; ValueError for more folds
-    than images.
-    """
+    """[(slice of the images, (C,) bool of their captions)]; ValueError for too many folds."""
     if not 1 <= folds <= images:
         raise ValueError(f"folds is {folds}; with {images} images it must be from 1 to {images}")
-    parts = [
-        slice(int(rows[0]), int(rows[-1]) + 1) for rows in torch.arange(images).tensor_split(folds)
-    ]
-    return [(rows, (caption_image >= rows.start) & (caption_image < rows.stop)) for rows in parts]
+    parts = torch.arange(images).tensor_split(folds)
+    slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in parts]
+    return [(s, (caption_image >= s.start) & (caption_image < s.stop)) for s in slices]
 
 
 def mean_of(results: list[BothWays]) -> BothWays:
@@ -194,19 +187,8 @@ def mean_of(results: list[BothWays]) -> BothWays:
     )
 
 
-def _ranks(scores, positives, first):
-    if scores.isnan().any():
-        row, column = scores.isnan().nonzero()[0].tolist()
-        raise ValueError(
-            f"scores[{first + row}, {column}] is NaN; a rank among NaN means nothing, so find where the model made it"
-        )
-    best = scores.masked_fill(~positives, float("-inf")).amax(1, keepdim=True)  # (Q, 1)
-    worse = ((scores >= best) & ~positives).sum(1).float()  # (Q,)
-    return worse.masked_fill(best[:, 0] == float("-inf"), float("inf"))
-
-
 def _check_ranks(ranks):
     if ranks.dim() != 1 or len(ranks) == 0 or ranks.isnan().any():
         raise ValueError(
-            f"ranks of shape {tuple(ranks.shape)}: it must be (Q,) with at least one query and no NaN"
+            f"ranks of shape {tuple(ranks.shape)}: it must be (Q,), Q at least 1, without NaN"
         )

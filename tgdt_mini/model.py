@@ -80,7 +80,7 @@ class RegionReader(nn.Module):
                 f"regions have {batch.features.shape[2]} features; "
                 f"this model was made for {self.config.image_features}"
             )
-        features = torch.cat([batch.whole[:, None], batch.features], dim=1)  # (B, 1 + R, F)
+        features = torch.cat([batch.pooled[:, None], batch.features], dim=1)  # (B, 1 + R, F)
         mask = torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)  # (B, 1 + R)
         features = self.prepare(features, batch.mask)
         # slot 0 is the whole picture, and its box all of it; or zeros, as in the released code
@@ -176,7 +176,7 @@ class TGDT(nn.Module):
     def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
         """Embedding of C captions: a local token for each word piece; special tokens are masked."""
         tokens = self.text_reader(batch)
-        return self.text_branch(tokens, batch.mask, batch.words, stop_gradient)
+        return self.text_branch(tokens, batch.mask, batch.word_mask, stop_gradient)
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""

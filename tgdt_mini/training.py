@@ -159,7 +159,7 @@ class Trainer:
     def _epoch_batches(self, epoch):
         """An epoch's batches on the device, with their sizes: a step asks it for nothing."""
         no_local = not self.config.use_local or self.config.stage_at(epoch) == "global"
-        batches = self.batches.plan(epoch, 0.0 if no_local else self.config.hard_captions)
+        batches = self.batches.epoch_batches(epoch, 0.0 if no_local else self.config.hard_captions)
         return [(*(part.to(self.device) for part in parts), size) for *parts, size in batches]
 
     def _end_epoch(self, bar):

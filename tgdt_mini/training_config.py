@@ -123,9 +123,9 @@ class TrainingConfig:
         """What `cmc_loss` is told in an epoch: which terms count, and against which negatives."""
         stage, negatives = self.stage_at(epoch), self.contrastive_at(epoch)
         if negatives == "info_nce":
-            kind = {"inter": "info_nce", "temperature": self.temperature}
+            kind = {"contrastive": "info_nce", "temperature": self.temperature}
         else:
-            kind = {"inter": "hinge", "negatives": negatives, "margin": self.margin}
+            kind = {"contrastive": "hinge", "negatives": negatives, "margin": self.margin}
         return kind | {
             "use_global": self.use_global and stage != "local",
             "use_local": self.use_local and stage != "global",

@@ -70,7 +70,7 @@ class TextBackbone:
             features = torch.cat(states[-self.states :], dim=2)  # (C, W, states * hidden)
         else:
             features = run_lower(self.model, self.trained_layers, **_inputs(tokens))
-        return TextTokens(tokens.ids, tokens.mask, tokens.words, features)
+        return TextTokens(tokens.ids, tokens.mask, tokens.word_mask, features)
 
     def _check_states(self):
         layers = len(layers_of(self.model))
@@ -91,7 +91,7 @@ class TextBackbone:
         tokenizer.most_tokens = max(32, tokenizer.most_tokens)  # else both may be cut to the same
         tokens = tokenizer(["a few words", "a few words about a photograph"]).to(self.device)
         # transformers makes up a tokenizer where files are missing
-        if len(tokens.ids[tokens.words].unique()) == 1:
+        if len(tokens.ids[tokens.word_mask].unique()) == 1:
             raise ValueError(
                 f"the tokenizer of {self.source} knows no words; put its files beside the weights"
             )

@@ -1,3 +1,1 @@
-"""Photographs:
-their records and captions, features of pretrained encoders, and how a model reads them.
-"""
+"""Photographs: their captions, features of pretrained encoders, and how a model reads them."""

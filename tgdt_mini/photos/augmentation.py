@@ -35,8 +35,9 @@ def augmented(
     if hide_regions:
         images = _fewer_regions(images, max(1, round((1 - hide_regions) * images.mask.shape[1])))
     if hide_words:
-        kept = _drop_words(captions.words, hide_words)
-        captions = replace(captions, mask=captions.mask & (kept | ~captions.words), words=kept)
+        words = _drop_words(captions.word_mask, hide_words)
+        mask = captions.mask & (words | ~captions.word_mask)  # special tokens stay
+        captions = replace(captions, mask=mask, word_mask=words)
     return images, captions
 
 

@@ -107,7 +107,7 @@ class Detections:
         return {
             "features": np.concatenate(features),
             "boxes": np.concatenate(boxes),
-            "whole": np.stack([rows.mean(axis=0) for rows in features]).astype(np.float16),
+            "pooled": np.stack([rows.mean(axis=0) for rows in features]).astype(np.float16),
             "counts": np.array([len(rows) for rows in features]),
         }
 

@@ -116,7 +116,7 @@ def open_features(folder: Path, split: str, check_all: bool = False):
         images.rows,
         images.array("boxes"),
         images.starts,
-        images.array("whole"),
+        images.array("pooled"),
         StoredText.open(captions),
         caption_image,
         flat,
@@ -246,7 +246,7 @@ def _cells(vision, records, rows):
     return {
         "features": torch.cat([b.features.flatten(0, 1) for b in batches]).float().cpu().numpy(),
         "boxes": torch.cat([b.boxes.flatten(0, 1) for b in batches]).float().cpu().numpy(),
-        "whole": torch.cat([b.whole for b in batches]).to(torch.float16).cpu().numpy(),
+        "pooled": torch.cat([b.pooled for b in batches]).to(torch.float16).cpu().numpy(),
         "counts": torch.cat([b.mask.sum(dim=1) for b in batches]).cpu().numpy(),
     }
 
@@ -260,7 +260,7 @@ def _words(text, captions, rows):
         tokens = text([captions[row] for row in batch]).to("cpu")
         for i, row in enumerate(batch):
             size = int(tokens.mask[i].sum())
-            columns = (tokens.features, tokens.ids, tokens.words)
+            columns = (tokens.features, tokens.ids, tokens.word_mask)
             parts[row] = [column[i, :size] for column in columns]
     columns = zip(*(parts[row] for row in rows))
     features, ids, words = (torch.cat(column).numpy() for column in columns)
@@ -310,7 +310,7 @@ def first_images(tokens: TokenSet, images: int) -> TokenSet:
         features=tokens.features[:end],
         boxes=tokens.boxes[:end],
         starts=tokens.starts[: images + 1],
-        whole=tokens.whole[:images],
+        pooled=tokens.pooled[:images],
         image_ids=tokens.image_ids[:images],
     )
     return _with_captions(cut, (tokens.caption_image < images).nonzero()[:, 0])

@@ -175,18 +175,18 @@ class StoredText(TextTokens):
         return cls(ids, mask, words, stored.rows, stored.starts[:-1])
 
     def take(self, rows, longest: int | None = None) -> TextTokens:
-        text = TextTokens(self.ids, self.mask, self.words).take(rows, longest)
+        text = TextTokens(self.ids, self.mask, self.word_mask).take(rows, longest)
         first = self.starts[rows][:, None]  # (c, 1)
         slots = torch.arange(text.mask.shape[1], device=first.device)  # (T,)
         places = torch.where(text.mask, first + slots, first)  # (c, T)
         features = self.features.index_select(0, places.flatten())
         features = features.unflatten(0, places.shape)  # (c, T, F)
-        return TextTokens(text.ids, text.mask, text.words, features * text.mask[..., None])
+        return TextTokens(text.ids, text.mask, text.word_mask, features * text.mask[..., None])
 
     def part(self, rows) -> "StoredText":
-        text = TextTokens(self.ids, self.mask, self.words)[rows]
-        return StoredText(text.ids, text.mask, text.words, self.features, self.starts[rows])
+        text = TextTokens(self.ids, self.mask, self.word_mask)[rows]
+        return StoredText(text.ids, text.mask, text.word_mask, self.features, self.starts[rows])
 
     def to(self, device) -> "StoredText":
-        parts = (self.ids, self.mask, self.words, self.features, self.starts)
+        parts = (self.ids, self.mask, self.word_mask, self.features, self.starts)
         return StoredText(*(part.to(device) for part in parts))

@@ -146,7 +146,7 @@ class WordFeatureReader(nn.Module):
         if self.top is not None:
             features = self.top(features, batch.mask)
         if self.settings.text_slot == "mean":
-            mean = _mean(features[:, 1:], batch.words[:, 1:])  # (C, 1, E)
+            mean = _mean(features[:, 1:], batch.word_mask[:, 1:])  # (C, 1, E)
             features = torch.cat([mean, features[:, 1:]], dim=1)
         return self.dropout(self.features(self.feature_dropout(self.norm(features))))
 

@@ -1,3 +1,1 @@
-"""Whole runs, put together from the rooms:
-on the drawn scenes, on photographs, and of all ablations.
-"""
+"""Whole runs, put together from the rooms: on drawn scenes, on photographs, all ablations."""

@@ -102,8 +102,7 @@ def first_part(share: float, records, tokens):
 def assess_on_photos(
     model: TGDT, features: Path, split: str = "test", folds: int = 0, share: float = 1.0
 ) -> dict:
-    """A report as on the scenes, without foils and oracle, with the pointing game where there are
-    phrases with boxes.
+    """A report as on the scenes, without foils and oracle; with pointing where phrases have boxes.
 
     folds: also the mean of so many parts, as in `assess`. share: as in `train_on_photos`.
     captions_each: {captions of an image: images with so many}.

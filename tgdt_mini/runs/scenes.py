@@ -1,7 +1,6 @@
-"""Whole runs on the embedded scenes: train, judge, and draw what a model finds. What the command
-line calls.
+"""Whole runs on the embedded scenes: train, judge, and draw what a model finds.
 
-Each function puts together what the other modules hold, and adds no formula of its own.
+Each function puts together what other modules hold, and adds no formula of its own.
 """
 
 from pathlib import Path

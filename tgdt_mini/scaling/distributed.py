@@ -298,6 +298,6 @@ def _told_to_end(*_):
 
 def _ended(why):
     return (
-        f"one of the {size()} processes has ended, and the run with it ({why}); go on from the last "
-        "epoch's end, if there was one, with --resume"
+        f"one of the {size()} processes has ended, and the run with it ({why}); go on from the "
+        "last epoch's end, if there was one, with --resume"
     )

@@ -1,5 +1,4 @@
-"""The embedded data set: 8,000 small pictures of coloured shapes with five captions each, drawn
-from integers.
+"""The embedded data set: 8,000 drawn pictures of coloured shapes, with five captions each.
 
 `load` gives the pictures and captions, and false captions in its column `foils`; `truth` says which
 scenes make a caption true, and `oracle` what knowing that, and guessing evenly, would score. How a
@@ -47,32 +46,27 @@ def id_of(split: str, place: int) -> str:
 
 
 def is_id(image_id) -> bool:
-    """Whether this is a scene's image_id: "test-0012" is, "test-12", "test-00012" and "test-9999"
-    are not.
-    """
+    """Whether this is a scene's image_id: "test-0012" is; "test-12" and "test-9999" are not."""
     split, _, number = str(image_id).rpartition("-")
     places = SPLITS[split][1] if split in SPLITS else 0
     return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
 
 
 def picture(image_id: str):
-    """The picture of one scene by its image_id, such as "test-0012", as a PIL image. ValueError for
-    an unknown id.
-    """
+    """The PIL picture of one scene by its image_id, such as "test-0012"; ValueError if unknown."""
     if not is_id(image_id):
         raise ValueError(
-            f"image_id is {image_id!r}; it must be a split, a dash and four digits, such as test-0012"
+            f"image_id is {image_id!r}; it must be a split, a dash and four digits: test-0012"
         )
     split, _, number = image_id.rpartition("-")
     return world.draw(world.scene(SPLITS[split][0] + int(number)))
 
 
 def load(split: str, progress: bool = False, first: int | None = None):
-    """A `datasets.Dataset` of a split, drawn on first use (train takes half a minute) and kept in
-    the cache.
+    """A `datasets.Dataset` of a split, drawn on first use and kept in the cache.
 
-    first: only so many scenes, from the split's beginning; if the split is not in the cache yet, no
-    others are drawn.
+    To draw train takes half a minute. first: only so many scenes, from the split's beginning; if
+    the split is not in the cache yet, no others are drawn.
 
     Columns: image (PIL, RGB, 112 x 112), image_id (str), captions (5 str), boxes (a list of x0, y0,
     x1, y1 as fractions, one an object), links (a list of {caption, start, end, objects}: these
@@ -93,30 +87,28 @@ def load(split: str, progress: bool = False, first: int | None = None):
         )
     if not folder.exists():
         columns = draw(split, progress)
-        found = checksums(columns)
-        if found != known:
+        drawn = checksums(columns)
+        if drawn != known:
             raise RuntimeError(
-                f"the {split} scenes drawn here differ from the published ones (found {found}): results would not be "
-                "comparable. Install the Pillow and numpy of constraints.txt, or report your versions"
+                f"the {split} scenes drawn here have checksums {drawn}, not the published ones: "
+                "results would not be comparable. Install the Pillow and numpy of constraints.txt, "
+                "or report your versions"
             )
-        drawn = datasets.Dataset.from_dict(columns, features=_features(datasets))
-        with whole_folder(folder) as beside, no_bars(datasets):
-            drawn.save_to_disk(str(beside))
+        table = datasets.Dataset.from_dict(columns, features=_features(datasets))
+        with whole_folder(folder) as staging, no_bars(datasets):
+            table.save_to_disk(str(staging))
     dataset = datasets.load_from_disk(str(folder))
     return dataset if first is None else dataset.select(range(first))
 
 
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
-    """The columns of a split (or of its first scenes), computed anew: what `load` keeps. Pictures
-    as PNG bytes.
-    """
+    """The columns of a split, or of its first scenes, drawn anew; pictures as PNG bytes."""
     from tqdm import tqdm
 
     scenes = scenes_of(split, first)
     columns = {name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")}
-    for i, scene in enumerate(
-        tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)
-    ):
+    bar = tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)
+    for i, scene in enumerate(bar):
         meanings = grammar.captions(scene, CAPTIONS)
         written = [grammar.write(meaning) for meaning in meanings]
         columns["image"].append({"bytes": _png(world.draw(scene)), "path": None})
@@ -140,10 +132,9 @@ def _check(split):
 
 
 def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
-    """R@K in percent on a split, or its first scenes, of guessing among what is true: {"i2t": {k:
-    %}, "t2i": {k: %}}.
+    """{"i2t": {k: percent}, "t2i": ...}: R@K on a split of guessing among what is true.
 
-    A yardstick, not an upper bound: see `truth.py`.
+    first: of the split's first scenes. A yardstick, not an upper bound: see `truth.py`.
     """
     import numpy as np
 
@@ -152,9 +143,7 @@ def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dic
 
 
 def truth(split: str, first: int | None = None):
-    """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i (of the
-    first scenes).
-    """
+    """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i."""
     scenes = scenes_of(split, first)
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
     return truths.truth(scenes, meanings)
@@ -167,9 +156,7 @@ def published(split: str) -> dict[str, str]:
 
 
 def checksums(columns) -> dict[str, str]:
-    """SHA-256 of all pixels (RGB bytes, in order) and of all text and ground truth (as JSON), of
-    drawn columns.
-    """
+    """SHA-256 of drawn columns: {"pixels": of RGB bytes, "text": of text and truth as JSON}."""
     from PIL import Image
 
     pixels, text = hashlib.sha256(), hashlib.sha256()

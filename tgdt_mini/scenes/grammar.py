@@ -1,5 +1,4 @@
-"""Captions as people might write them, each with its meaning and the objects that its words speak
-of.
+"""Captions as people might write them, with their meaning and the objects of their words.
 
 A caption says part of what is in a scene: one to three mentions ("a tiny scarlet star", "two
 hearts"), perhaps a relation between two of them, a place, the background. `describe` chooses the
@@ -31,8 +30,9 @@ APART = SIDE // 8  # pixels between centres before one thing is left of, or abov
 
 @dataclass(frozen=True)
 class Mention:
-    """One noun phrase. `things` are the objects meant; None attributes are not said. The words are
-    kept as chosen.
+    """One noun phrase, with the words that were chosen for it.
+
+    things: the objects that are meant. An attribute that is None is not said.
     """
 
     things: tuple[int, ...]
@@ -50,9 +50,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a caption claims: its mentions, a relation of the first two, the background, the number
-    of things.
-    """
+    """What a caption claims: its mentions, a relation of the first two, background, number."""
 
     mentions: tuple[Mention, ...]
     relation: str | None = None
@@ -83,9 +81,7 @@ def related(scene: Scene, first: int, relation: str, second: int) -> bool:
 
 
 def placed(thing, place: str) -> bool:
-    """Whether a thing is in a part of the picture: beyond the third's line, or in the middle of
-    both.
-    """
+    """Whether a thing is in a part of the picture: its outer three eighths, or the middle."""
     x, y, low, high = thing.x, thing.y, SIDE * 3 // 8, SIDE * 5 // 8
     middle = low < x < high and low < y < high
     return {
@@ -99,25 +95,24 @@ def placed(thing, place: str) -> bool:
 
 def captions(scene: Scene, count: int = 5) -> list[Meaning]:
     """`count` meanings, all true of the scene and all worded differently."""
-    rng, found = random.Random(scene.seed + 700_000_000), {}
-    while len(found) < count:
+    rng, meanings = random.Random(scene.seed + 700_000_000), {}
+    while len(meanings) < count:
         meaning = describe(scene, rng)
         if facts(meaning) >= LEAST_FACTS:
-            found.setdefault(write(meaning)[0], meaning)
-    return list(found.values())
+            meanings.setdefault(write(meaning)[0], meaning)
+    return list(meanings.values())
 
 
 def facts(meaning: Meaning) -> float:
-    """How much a caption says: 1 for a colour, shape, number, relation or background, 1/2 for a
-    size or a place.
+    """How much a caption says, in facts.
+
+    A colour, shape, number, relation or background is 1, a size or a place 1/2.
     """
-    said = sum(part is not None for part in (meaning.relation, meaning.background)) + bool(
-        meaning.total
-    )
+    said = sum(part is not None for part in (meaning.relation, meaning.background))
+    said += bool(meaning.total)
     for mention in meaning.mentions:
-        said += (
-            (mention.shape is not None) + (mention.colour is not None) + bool(mention.number_word)
-        )
+        said += (mention.shape is not None) + (mention.colour is not None)
+        said += bool(mention.number_word)
         said += 0.5 * ((mention.size is not None) + (mention.place is not None))
     return said
 
@@ -189,28 +184,26 @@ def _fits(scene, index, mention):
 
 
 def _group(scene, index, rng):
-    """A plural mention that the thing belongs to, such as "two blue stars" or "three hearts"; None
-    if it is alone.
-    """
+    """A plural mention of the thing's group, such as "two blue stars"; None if it is alone."""
     wide = _mention(scene, (index,), rng)
     options = [
         replace(wide, size=None, size_word=""),
         replace(wide, size=None, size_word="", colour=None, colour_word="", in_colour=False),
         replace(wide, size=None, size_word="", shape=None, noun=ANY_SHAPE[0]),
     ]
-    options = [each for each in options if each.shape or each.colour]
-    for each in options[int(rng.random() * len(options)) :]:
-        members = tuple(i for i in range(len(scene.things)) if _fits(scene, i, each))
+    options = [mention for mention in options if mention.shape or mention.colour]
+    for mention in options[int(rng.random() * len(options)) :]:
+        members = tuple(i for i in range(len(scene.things)) if _fits(scene, i, mention))
         if len(members) > 1:
-            return replace(each, things=members, number_word=pick(rng, NUMBER_WORDS[len(members)]))
+            number = pick(rng, NUMBER_WORDS[len(members)])
+            return replace(mention, things=members, number_word=number)
     return None
 
 
 def write(meaning: Meaning) -> tuple[str, list[tuple[int, int, tuple[int, ...]]]]:
-    """The caption of a meaning, and its links: (start, end, things) for each word that speaks of
-    things.
+    """(caption of a meaning, its links: (start, end, things) for each word that means things).
 
-    start and end count characters, end excluded. Articles, relations and the background speak of no
+    start and end count characters, end excluded. Articles, relations and the background mean no
     thing.
     """
     phrases = [_phrase(mention) for mention in meaning.mentions]
@@ -257,9 +250,7 @@ def _relation_form(one, relation, other, meaning):
 
 
 def _list_form(phrases, meaning):
-    """The phrases one after the other, in one of five sentence forms, after the number of things if
-    it is said.
-    """
+    """The phrases in a row, in one of five sentence forms, the number of things first."""
     *most, last = phrases
     joined = [part for phrase in most for part in (*phrase, ",")][:-1] + ["and"] if most else []
     if len(phrases) == 2 and meaning.form % 2:
@@ -274,30 +265,25 @@ def _list_form(phrases, meaning):
 
 
 def foil(meaning: Meaning) -> list[Meaning]:
-    """The meaning with two attributes swapped or its relation reversed: every such foil, true or
-    not.
+    """All foils of a meaning, true or not: two attributes swapped, or the relation reversed.
 
     Winoground (Thrush et al., CVPR 2022) and SugarCrepe (Hsieh et al., NeurIPS 2023) test models
     this way.
     """
-    found = []
-    if len(meaning.mentions) > 1 and not any(
-        mention.number_word for mention in meaning.mentions[:2]
-    ):
+    foils, pair = [], meaning.mentions[:2]
+    if len(pair) == 2 and not any(mention.number_word for mention in pair):
         one, other, *rest = meaning.mentions
         for kind, names in (("colour", ("colour", "colour_word")), ("shape", ("shape", "noun"))):
-            if None not in (getattr(one, kind), getattr(other, kind)) and getattr(
-                one, kind
-            ) != getattr(other, kind):
+            values = getattr(one, kind), getattr(other, kind)
+            if None not in values and values[0] != values[1]:
                 swapped = [
                     replace(here, **{name: getattr(there, name) for name in names})
                     for here, there in ((one, other), (other, one))
                 ]
-                found.append(replace(meaning, mentions=(*swapped, *rest)))
+                foils.append(replace(meaning, mentions=(*swapped, *rest)))
     if meaning.relation:
         opposite = OPPOSITE[meaning.relation]
         at = RELATION_WORDS[meaning.relation].index(meaning.relation_words)
-        found.append(
-            replace(meaning, relation=opposite, relation_words=RELATION_WORDS[opposite][at])
-        )
-    return found
+        words = RELATION_WORDS[opposite][at]
+        foils.append(replace(meaning, relation=opposite, relation_words=words))
+    return foils

@@ -1,5 +1,4 @@
-"""Hard negative captions: a caption's own words with two of them swapped, or its relation turned
-round.
+"""Hard negative captions: two words of a caption swapped, or its relation reversed.
 
 A model can rank well by the words alone, in any order; only a negative with the same words makes
 order and binding matter. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words by their part of
@@ -12,12 +11,15 @@ import random
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 
 @dataclass(frozen=True)
 class Lexicon:
-    """kinds: words of one kind, such as colours, in groups of synonyms. opposites: phrases that
-    deny each other.
+    """Which words can be swapped, and which phrases are opposites.
+
+    kinds: words of one kind, such as colours, in groups of synonyms. opposites: pairs of phrases of
+    which at most one is true.
     """
 
     kinds: tuple[tuple[tuple[str, ...], ...], ...]
@@ -44,47 +46,41 @@ class Lexicon:
 
 
 def hard_caption(caption: str, lexicon: Lexicon, rng: random.Random) -> str:
-    """A caption of nearly the same words that says something else; "" where the lexicon knows no
-    change.
+    """A caption of nearly the same words that says something else; "" if there is no such one.
 
     Example: "a red star above a blue ring" -> "a blue star above a red ring", or "... below ...".
     """
     words = caption.split(" ")
     bare = [word.strip(",.") for word in words]
     senses = [lexicon.sense.get(word) for word in bare]
-    found = lexicon.phrase.search(caption) if lexicon.opposites else None
-    places = [place for place, sense in enumerate(senses) if sense]
-    pairs = [
-        (one, other) for position, one in enumerate(places) for other in places[position + 1 :]
-    ]
+    relation = lexicon.phrase.search(caption) if lexicon.opposites else None
+    known = [position for position, sense in enumerate(senses) if sense]
     options = [
-        (one, other) for one, other in pairs if _changes(senses, one, other, found is not None)
+        (one, other)
+        for one, other in combinations(known, 2)
+        if _changes(senses, one, other, relation is not None)
     ]
-    if not options and not found:
+    if not options and not relation:
         return ""
-    if found and (not options or rng.random() < 0.5):
-        return caption[: found.start()] + lexicon.reverse[found.group()] + caption[found.end() :]
+    if relation and (not options or rng.random() < 0.5):
+        start, end = relation.span()
+        return caption[:start] + lexicon.reverse[relation.group()] + caption[end:]
     one, other = options[int(rng.random() * len(options))]
-    words[one], words[other] = (
-        words[one].replace(bare[one], bare[other]),
-        words[other].replace(bare[other], bare[one]),
-    )
-    for place in (one, other):
-        if place and words[place - 1] in ("a", "an"):
-            words[place - 1] = "an" if words[place][0] in "aeiou" else "a"
+    for here, there in ((one, other), (other, one)):  # commas stay where they are
+        words[here] = words[here].replace(bare[here], bare[there])
+    for position in (one, other):
+        if position and words[position - 1] in ("a", "an"):
+            words[position - 1] = "an" if words[position][0] in "aeiou" else "a"
     return " ".join(words)
 
 
 def _changes(senses, one, other, related):
-    """Whether swapping the words at two places says something else: same kind, other sense, other
-    neighbours.
-    """
+    """Whether swapping two words says something else: same kind, other sense and neighbours."""
     if senses[one][0] != senses[other][0] or senses[one] == senses[other]:
         return False
 
-    def company(place):
-        return [
-            senses[near] if 0 <= near < len(senses) else None for near in (place - 1, place + 1)
-        ]
+    def neighbours(position):
+        near = (position - 1, position + 1)
+        return [senses[i] if 0 <= i < len(senses) else None for i in near]
 
-    return related or company(one) != company(other)
+    return related or neighbours(one) != neighbours(other)

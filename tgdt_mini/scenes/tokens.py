@@ -1,4 +1,4 @@
-"""The drawn scenes as tokens, cached."""
+"""The drawn scenes as tokens: cut once, kept in the cache, with hard negatives where wanted."""
 
 import hashlib
 import random
@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgdt_mini import image_tokens
+from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import TokenSet
 from tgdt_mini.files.paths import cache
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
+
+ARRAYS = ("features", "boxes", "starts", "pooled")
 
 
 def scene_tokens(
@@ -21,82 +23,62 @@ def scene_tokens(
     tokenizer: TextTokenizer,
     kind: str = "regions",
     first: int | None = None,
-    progress=False,
+    progress: bool = False,
 ):
-    """(dataset, TokenSet) of a split of the embedded scenes, image tokens cached; `first` as in
-    `scenes.load`.
+    """(dataset, TokenSet) of a split of the scenes, or of its first ones; see `scenes.load`.
 
-    The cache's key holds the scenes' checksum and that of the code that cuts images, so a stale one
-    is never read.
+    Image tokens of a whole split are cached. The key holds the scenes' checksum and that of the
+    code that cuts images, so a stale cache is never read.
     """
-    from tgdt_mini import scenes
-
-    dataset = scenes.load(split, progress, first)
-    code = hashlib.sha256(Path(image_tokens.__file__).read_bytes()).hexdigest()[:8]
-    key = (
-        ""
-        if first is not None
-        else f"scenes-{split}-{scenes.published(split)['pixels'][:8]}-{code}"
-    )
+    dataset, key = scenes.load(split, progress, first), ""
+    if first is None:
+        code = hashlib.sha256(Path(image_tokens.__file__).read_bytes()).hexdigest()[:8]
+        key = f"scenes-{split}-{scenes.published(split)['pixels'][:8]}-{code}"
     return dataset, build_token_set(dataset, tokenizer, kind, key, progress)
-
-
-def _cut_all(dataset, kind, progress):
-    from tqdm import tqdm
-
-    cut, features, boxes, whole = getattr(image_tokens, kind), [], [], []
-    bar = tqdm(
-        (record["image"] for record in dataset),
-        f"finding {kind}",
-        len(dataset),
-        unit=" images",
-        disable=not progress,
-    )
-    for picture in bar:
-        found, where = cut(picture)
-        features.append(found)
-        boxes.append(where)
-        whole.append(image_tokens.whole(picture, patches=kind == "patches"))
-    starts = np.cumsum([0] + [len(each) for each in features])
-    return {
-        "features": np.concatenate(features),
-        "boxes": np.concatenate(boxes),
-        "starts": starts,
-        "whole": np.stack(whole),
-    }
 
 
 def build_token_set(
     dataset, tokenizer: TextTokenizer, kind: str = "regions", key: str = "", progress: bool = False
-):
+) -> TokenSet:
     """The TokenSet of a dataset with columns image, image_id and captions (see `scenes.load`).
 
-    With a `key` that names data and preprocessing, image tokens are kept in the cache under it and
-    read back.
+    key: what names data and preprocessing; under it, image tokens are kept in the cache.
     """
     folder = cache() / f"tokens-{key}-{kind}"
-    if not key or not folder.exists():
+    if key and folder.exists():
+        arrays = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
+    else:
         arrays = _cut_all(dataset, kind, progress)
         if key:
-            with whole_folder(folder) as beside:
+            with whole_folder(folder) as staging:
                 for name, array in arrays.items():
-                    np.save(beside / f"{name}.npy", array)
-    else:
-        arrays = {
-            name: np.load(folder / f"{name}.npy")
-            for name in ("features", "boxes", "starts", "whole")
-        }
-    captions = dataset["captions"]
-    owner = [row for row, own in enumerate(captions) for _ in own]
-    flat = [caption for own in captions for caption in own]
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+                    np.save(staging / f"{name}.npy", array)
+    groups = dataset["captions"]  # the captions of each image
+    captions = tuple(caption for group in groups for caption in group)
+    caption_image = [image for image, group in enumerate(groups) for _ in group]
     return TokenSet(
-        **tensors,
-        text=tokenizer(flat),
-        caption_image=torch.tensor(owner),
-        captions=tuple(flat),
+        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+        text=tokenizer(list(captions)),
+        caption_image=torch.tensor(caption_image),
+        captions=captions,
         image_ids=tuple(dataset["image_id"]),
     )
+
+
+def _cut_all(dataset, kind, progress):
+    """{name: array} for ARRAYS, of all pictures of a dataset."""
+    from tqdm import tqdm
+
+    cut, features, boxes, pooled = getattr(image_tokens, kind), [], [], []
+    bar = tqdm(dataset, f"finding {kind}", unit=" images", disable=not progress)
+    for record in bar:
+        regions, places = cut(record["image"])
+        features.append(regions)
+        boxes.append(places)
+        pooled.append(image_tokens.whole(record["image"], patches=kind == "patches"))
+    starts = np.cumsum([0] + [len(regions) for regions in features])
+    arrays = np.concatenate(features), np.concatenate(boxes), starts, np.stack(pooled)
+    return dict(zip(ARRAYS, arrays))
 
 
 def with_hard_captions(
@@ -105,6 +87,6 @@ def with_hard_captions(
     """The same set with a hard negative beside each caption that allows one."""
     rng = random.Random(seed)
     hard = [hard_caption(caption, lexicon, rng) for caption in tokens.captions]
-    read = tokenizer([text or caption for text, caption in zip(hard, tokens.captions)])
-    real = torch.tensor([bool(text) for text in hard])[:, None]
-    return replace(tokens, hard=replace(read, words=read.words & real))
+    text = tokenizer([wrong or caption for wrong, caption in zip(hard, tokens.captions)])
+    exists = torch.tensor([bool(wrong) for wrong in hard])[:, None]
+    return replace(tokens, hard=replace(text, word_mask=text.word_mask & exists))

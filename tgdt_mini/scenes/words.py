@@ -1,5 +1,4 @@
-"""The words of the captions: what each colour, shape, size, number, place, relation and background
-may be called.
+"""The words of the captions: for colours, shapes, sizes, numbers, places, relations, backgrounds.
 
 `grammar.py` makes captions of them. `true_of` says whether one word fits a thing, and `lexicon`
 which words are of one kind and which relations are opposites.
@@ -68,8 +67,7 @@ NUMBER_WORDS = {2: ("two", "a pair of"), 3: ("three", "a trio of"), 4: ("four",)
 
 
 def true_of(word: str, thing: Thing) -> bool:
-    """Whether a word, alone, is true of an object: its colour, its shape or its size. Other words
-    are true of nothing.
+    """Whether a word alone is true of an object: its colour, shape or size; else it is not.
 
     Example: "crimson" is true of a red star, and so is "starburst".
     """
@@ -78,8 +76,7 @@ def true_of(word: str, thing: Thing) -> bool:
 
 
 def lexicon() -> Lexicon:
-    """Which words of the captions are of one kind, and which relations are opposites: for hard
-    negative captions.
+    """Which words are of one kind, and which relations are opposites: for hard negatives.
 
     It is built from the words that captions are made of, and from no scene.
     """

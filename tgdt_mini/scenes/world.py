@@ -14,18 +14,7 @@ import numpy as np
 from PIL import Image
 
 SIDE = 112  # pixels, width and height of every scene
-SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "diamond",
-    "star",
-    "heart",
-    "cross",
-    "moon",
-    "ring",
-    "arrow",
-)
+SHAPES = tuple("circle square triangle diamond star heart cross moon ring arrow".split())
 COLOURS = {
     "red": (214, 48, 49),
     "orange": (240, 132, 32),
@@ -41,60 +30,27 @@ BACKGROUNDS = ("paper", "sky", "sand", "night", "grass", "stripes", "checks", "d
 MOST_HIDDEN = 0.35  # of an object's pixels, by the objects in front of it
 UNIT = 1024  # one radius, in the integers that shapes are written in
 _SUPER = 4  # samples a pixel, each way, for smooth edges
-_TURNS = {
-    -20: (962, -350),
-    -10: (1008, -178),
-    0: (1024, 0),
-    10: (1008, 178),
-    20: (962, 350),
-}  # UNIT * (cos, sin)
+# degrees: UNIT * (cos, sin)
+_TURNS = {-20: (962, -350), -10: (1008, -178), 0: (1024, 0), 10: (1008, 178), 20: (962, 350)}
 _POLYGONS = {  # corners in UNITs, y downwards
     "square": [(-840, -840), (840, -840), (840, 840), (-840, 840)],
     "triangle": [(0, -980), (960, 760), (-960, 760)],
     "diamond": [(0, -1024), (700, 0), (0, 1024), (-700, 0)],
-    "star": [
-        (0, -1024),
-        (246, -338),
-        (974, -316),
-        (397, 129),
-        (602, 828),
-        (0, 417),
-        (-602, 828),
-        (-397, 129),
-        (-974, -316),
-        (-246, -338),
-    ],
-    "cross": [
-        (-330, -960),
-        (330, -960),
-        (330, -330),
-        (960, -330),
-        (960, 330),
-        (330, 330),
-        (330, 960),
-        (-330, 960),
-        (-330, 330),
-        (-960, 330),
-        (-960, -330),
-        (-330, -330),
-    ],
-    "arrow": [
-        (-1000, -300),
-        (100, -300),
-        (100, -840),
-        (1020, 0),
-        (100, 840),
-        (100, 300),
-        (-1000, 300),
-    ],
+    "star": [(0, -1024), (246, -338), (974, -316), (397, 129), (602, 828),
+             (0, 417), (-602, 828), (-397, 129), (-974, -316), (-246, -338)],
+    "cross": [(-330, -960), (330, -960), (330, -330), (960, -330), (960, 330), (330, 330),
+              (330, 960), (-330, 960), (-330, 330), (-960, 330), (-960, -330), (-330, -330)],
+    "arrow": [(-1000, -300), (100, -300), (100, -840), (1020, 0), (100, 840), (100, 300),
+              (-1000, 300)],
     "heart": [(-905, 130), (0, -250), (905, 130), (0, 980)],
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene. x, y: centre in pixels; radius in pixels; turn in degrees; later
-    things are in front.
+    """One object of a scene; later things are in front.
+
+    x, y: centre in pixels; radius in pixels; turn in degrees.
     """
 
     shape: str
@@ -134,14 +90,12 @@ def between(rng: random.Random, low: int, high: int) -> int:
 def sprite(shape: str, radius: int, turn: int) -> Image.Image:
     """The mask of a shape: mode L, 2 * radius pixels square, 255 inside, smooth at the edge."""
     samples = 2 * radius * _SUPER
-    place = (2 * np.arange(samples, dtype=np.int64) + 1 - samples) * UNIT // samples
+    axis = (2 * np.arange(samples, dtype=np.int64) + 1 - samples) * UNIT // samples
     cos, sin = _TURNS[turn]
-    x = (place[None, :] * cos + place[:, None] * sin) // UNIT
-    y = (place[:, None] * cos - place[None, :] * sin) // UNIT
-    inside = _inside(shape, x, y)
-    mask = (
-        inside.reshape(2 * radius, _SUPER, 2 * radius, _SUPER).sum(axis=(1, 3)) * 255 // _SUPER**2
-    )
+    x = (axis[None, :] * cos + axis[:, None] * sin) // UNIT
+    y = (axis[:, None] * cos - axis[None, :] * sin) // UNIT
+    inside = _inside(shape, x, y).reshape(2 * radius, _SUPER, 2 * radius, _SUPER)
+    mask = inside.sum(axis=(1, 3)) * 255 // _SUPER**2  # the mean of each pixel's samples
     return Image.fromarray(mask.astype(np.uint8))
 
 
@@ -157,9 +111,8 @@ def _inside(shape, x, y):
         return disc(-60, 0, 960) & ~disc(440, -140, 760)
     inside = np.zeros(x.shape, bool)
     corners = _POLYGONS[shape]
-    for (x0, y0), (x1, y1) in zip(
-        corners, corners[1:] + corners[:1]
-    ):  # even-odd rule, without a division
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1]):
+        # even-odd rule, without a division
         spans = (y0 > y) != (y1 > y)
         side = (x - x0) * (y1 - y0) - (x1 - x0) * (y - y0)
         inside ^= spans & ((side < 0) if y1 > y0 else (side > 0))
@@ -200,9 +153,7 @@ def _draw_thing(rng, others):
 
 @lru_cache(maxsize=100)
 def footprint(thing: Thing) -> np.ndarray:
-    """(SIDE, SIDE) bool: the pixels that the thing would cover if nothing were in front of it. Not
-    to be written to.
-    """
+    """(SIDE, SIDE) bool: the pixels of a thing with nothing in front of it. Do not write to it."""
     canvas = np.zeros((SIDE, SIDE), bool)
     mask = np.asarray(sprite(thing.shape, thing.radius, thing.turn)) > 127
     top, left = thing.y - thing.radius, thing.x - thing.radius
@@ -272,9 +223,7 @@ def _background(name, rng):
 
 
 def _grain(seed, levels):
-    """(SIDE, SIDE) int noise from 0 to levels - 1: an integer hash of seed and place, the same
-    everywhere.
-    """
+    """(SIDE, SIDE) int noise from 0 to levels - 1: a hash of seed and pixel, everywhere alike."""
     start = seed * 0x9E3779B97F4A7C15 % 2**64
     mixed = np.arange(SIDE * SIDE, dtype=np.uint64) + np.uint64(start)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):

@@ -162,7 +162,7 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     assert torch.allclose(before, for_images[0], atol=1e-4)  # local tokens start in the same space
 
 
-def test_a_space_wider_than_the_features_scores_nearly_the_same_and_can_still_learn_in_all_directions():
+def test_a_space_wider_than_the_features_scores_nearly_the_same_and_learns_in_all_directions():
     tokens, scores = stored(), []
     for width in (4, 16):  # captions have 5 numbers
         torch.manual_seed(0)

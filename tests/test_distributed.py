@@ -199,7 +199,7 @@ def test_only_train_runs_on_several_processes(monkeypatch, tmp_path, capsys):
 
 
 TORCHRUN = """
-import datasets, torch._dynamo  # imported once, since the two processes below are forked from this one
+import datasets, torch._dynamo  # imported once: the two processes are forked from this one
 from tgdt_mini.runs import scenes as experiments
 from torch.distributed.run import main
 main()
@@ -285,7 +285,8 @@ def test_ctrl_c_stops_all_processes_at_one_step_and_says_so_once(tmp_path, capsy
     )  # a terminal's Ctrl-C reaches torchrun, which tells its processes
     _, err = run.communicate(timeout=300)
     assert [line for line in err.splitlines() if line.startswith("stopped")] == [
-        f"stopped; what was done is in {tmp_path / 'out'}/last, go on with the same command and --resume"
+        f"stopped; what was done is in {tmp_path / 'out'}/last, go on with the same command "
+        "and --resume"
     ], err
     out = go_on_alone(tmp_path, capsys, monkeypatch)
     assert any(f"going on after step {step} of 10" in out for step in (8, 9, 10))

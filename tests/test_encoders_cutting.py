@@ -51,7 +51,7 @@ def pixels(count=2):
 
 def from_a_checkpoint(top):
     """The same layers built anew from JSON and weights, as `load_model` does it."""
-    made = TopLayers.rebuild(json.loads(json.dumps(top.about)))
+    made = TopLayers.rebuild(json.loads(json.dumps(top.metadata)))
     made.load_state_dict(top.state_dict(), strict=True)
     return made.eval()
 
@@ -171,6 +171,6 @@ def test_what_describes_the_layers_is_json_and_does_not_tell_where_the_encoder_l
 
     text_encoder().save_pretrained(tmp_path)
     top = split_top(AutoModel.from_pretrained(tmp_path).eval(), 2, *captions())
-    text = json.dumps(top.about)
-    assert json.loads(text) == top.about and top.about["config"]["num_hidden_layers"] == 2
+    text = json.dumps(top.metadata)
+    assert json.loads(text) == top.metadata and top.metadata["config"]["num_hidden_layers"] == 2
     assert str(tmp_path) not in text and tmp_path.name not in text

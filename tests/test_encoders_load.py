@@ -89,10 +89,10 @@ def test_a_wheel_that_is_not_installed_is_named_with_its_cure(monkeypatch, made)
 
 def test_a_key_names_weights_cut_and_preprocessing_but_not_the_place(tmp_path, saved):
     def text(source=saved["text"], **settings):
-        return TextBackbone(source, **settings).about["key"]
+        return TextBackbone(source, **settings).metadata["key"]
 
     def vision(source=saved["vision"], **settings):
-        return VisionBackbone(source, **settings).about["key"]
+        return VisionBackbone(source, **settings).metadata["key"]
 
     other = {"image_mean": [0.4] * 3}
     shorter = TextTokenizer.learn(CAPTIONS, 60)
@@ -123,18 +123,18 @@ def test_a_pooler_that_a_checkpoint_lacks_changes_nothing(tmp_path, kind):
         from transformers import BertForMaskedLM
 
         source = save_encoder(BertForMaskedLM(text_encoder().config), tmp_path, tokenizer())
-        assert TextBackbone(source).about == TextBackbone(source).about
+        assert TextBackbone(source).metadata == TextBackbone(source).metadata
     else:
         source = save_encoder(
             vision_encoder(name="ForImageClassification"), tmp_path, pictures=PICTURES
         )
-        assert VisionBackbone(source).about == VisionBackbone(source).about
+        assert VisionBackbone(source).metadata == VisionBackbone(source).metadata
 
 
 def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(tmp_path):
     source = save_encoder(vision_encoder(), tmp_path, pictures=PICTURES)
-    about = json.loads(json.dumps(VisionBackbone(source, trained_layers=1).about))
-    assert rebuild(VisionBackbone, about).about == about
+    about = json.loads(json.dumps(VisionBackbone(source, trained_layers=1).metadata))
+    assert rebuild(VisionBackbone, about).metadata == about
     save_encoder(vision_encoder(seed=1), tmp_path, pictures=PICTURES)
     with pytest.raises(ValueError, match="is not the encoder it was"):
         rebuild(VisionBackbone, about)
@@ -152,13 +152,14 @@ def models(vision, text, config=tiny_photo_config):
     """A TGDT on features of encoders cut in two, the tops as pretrained, and its twin on those of
     whole encoders.
     """
-    about = dict(
-        image_features=16, text_features=16, image_source=vision.about, text_source=text.about
+    metadata = dict(
+        image_features=16, text_features=16, image_source=vision.metadata, text_source=text.metadata
     )
     torch.manual_seed(0)
-    tops = dict(image_top=vision.top and vision.top.about, text_top=text.top and text.top.about)
-    cut = TGDT(config(**about, **tops))
-    whole = TGDT(config(**about))
+    tops = {"image_top": vision.top, "text_top": text.top}
+    tops = {name: top and top.metadata for name, top in tops.items()}
+    cut = TGDT(config(**metadata, **tops))
+    whole = TGDT(config(**metadata))
     whole.load_state_dict(
         {name: value for name, value in cut.state_dict().items() if ".top." not in name}
     )
@@ -178,7 +179,7 @@ def test_with_an_encoder_cut_in_two_a_model_gives_what_it_gives_with_the_whole(
     else:
         vision = saved["vision"]
     ends = VisionBackbone(vision, trained), TextBackbone(saved["text"], trained)
-    photos = [lambda **about: photo_config(**SMALL, **about)] if preset == "photos" else []
+    photos = [lambda **metadata: photo_config(**SMALL, **metadata)] if preset == "photos" else []
     cut, whole = models(*ends, *photos)
     with torch.no_grad():
         for found, wanted in (
@@ -255,7 +256,10 @@ def test_attach_loads_the_encoders_that_a_model_reads(tmp_path, saved):
     )
     model, _ = models(vision, text)
     load_encoders(model)
-    assert model.image_reader.encoder.about == vision.about and model.tokenizer.about == text.about
+    assert (
+        model.image_reader.encoder.metadata == vision.metadata
+        and model.tokenizer.metadata == text.metadata
+    )
     with torch.no_grad():
         every = encode_texts(model, CAPTIONS)
         by_two = encode_texts(model, CAPTIONS, batch=2)

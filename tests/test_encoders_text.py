@@ -75,7 +75,7 @@ def test_states_of_several_layers_lie_side_by_side(saved):
     assert torch.equal(
         TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2)
     )
-    assert backbone.about["key"] != TextBackbone(saved["text"]).about["key"]
+    assert backbone.metadata["key"] != TextBackbone(saved["text"]).metadata["key"]
     with pytest.raises(ValueError, match="states is 4; .* has 3 layers, use 1 to 3"):
         TextBackbone(saved["text"], states=4)
     with pytest.raises(ValueError, match="states is 2 and trained_layers 1"):

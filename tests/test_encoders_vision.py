@@ -228,7 +228,7 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
     with pytest.raises(ValueError, match="grid is 8, but the encoder has 7 x 7 cells"):
         larger_cells(cells, 8)
     fine, coarse = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], grid=2)
-    assert fine.about["key"] != coarse.about["key"]
+    assert fine.metadata["key"] != coarse.metadata["key"]
     pictures = photographs()
     assert torch.equal(coarse(pictures).features, larger_cells(fine(pictures).features, 2)[0])
     assert torch.equal(coarse(pictures).pooled, fine(pictures).pooled)
@@ -253,7 +253,7 @@ def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(s
     torch.testing.assert_close(
         mirrored(reflected).features, turned(found.features), rtol=1e-4, atol=1e-4
     )
-    assert plain.about["key"] != mirrored.about["key"]
+    assert plain.metadata["key"] != mirrored.metadata["key"]
     with pytest.raises(ValueError, match="mirrored is True and trained_layers 1"):
         VisionBackbone(saved["vision"], 1, mirrored=True)
 
@@ -305,8 +305,10 @@ def test_efficientnet_lite0_from_its_wheel():
     larger = VisionBackbone(LITE, side=96)
     assert (
         larger([picture]).features.shape == (1, 9, 1280)
-        and larger.about["key"] != backbone.about["key"]
+        and larger.metadata["key"] != backbone.metadata["key"]
     )
-    assert VisionBackbone(LITE, side=224).about["key"] == backbone.about["key"]  # the same features
+    assert (
+        VisionBackbone(LITE, side=224).metadata["key"] == backbone.metadata["key"]
+    )  # the same features
     with pytest.raises(ValueError, match="side is 20; .* needs pictures of 32 pixels or more"):
         VisionBackbone(LITE, side=20)

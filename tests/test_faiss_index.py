@@ -6,8 +6,9 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini.retrieval import best_by_global, by_columns
+from tgdt_mini.retrieval import best_by_global
 from tgdt_mini.search.faiss_index import faiss_index
+from tgdt_mini.search.gallery import by_columns
 
 
 def tokens(seed, items):

@@ -58,7 +58,7 @@ def content(folder):
 def test_search_gives_the_best_of_two_stage(
     query_is, ragged, stored, floats, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(retrieval, "FLOATS", floats)
+    monkeypatch.setattr(retrieval, "GATHERED", floats)
     queries, embedding = sides(query_is, ragged)
     gallery = gallery_of(embedding, query_is)
     if stored:

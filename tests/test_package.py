@@ -20,11 +20,16 @@ from tgdt_mini.files import paths
 HOME = Path(tgdt_mini.__file__).parent
 ROOT = HOME.parent
 NAMES = (
-    "Embedding TGDTConfig TGDT global_similarity local_similarity mixed_similarity hinge_loss consistency_loss "
-    "cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model save_model"
+    "Embedding TGDTConfig TGDT global_similarity local_similarity mixed_similarity hinge_loss "
+    "consistency_loss cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model "
+    "save_model"
 ).split()
 WINGS = "files scenes search encoders photos reports scaling runs bench commands".split()
 BOOK_FLOOR = 0.5  # above files, below the scenes
+BOOK = (  # in the order of its chapters
+    "embedding text_tokens image_tokens data config layers model similarity losses training_config "
+    "batches training checkpoint encoding evaluation retrieval"
+).split()
 HEAVY = {"transformers", "datasets", "matplotlib", "seaborn", "tokenizers", "pandas"}
 
 
@@ -66,7 +71,7 @@ def test_the_rest_of_the_contract_is_there():
 
 
 def known_rooms(path):
-    """Dotted names of all that a module imports from the package, inside functions too: {"similarity", "files.whole"}."""
+    """Dotted names of all that a module imports from the package, inside functions too."""
     rooms = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tgdt_mini":
@@ -90,6 +95,27 @@ def test_imports_run_one_way():
         for name in known_rooms(path):
             other = name.split(".")[0]
             assert floor.get(other, BOOK_FLOOR) <= level, f"{'/'.join(home)} imports {name}"
+
+
+def test_the_book_lies_flat_and_small():
+    flat = {path.stem for path in HOME.glob("*.py")}
+    assert flat == {*BOOK, "__init__", "__main__", "cli"}
+    texts = {name: (HOME / f"{name}.py").read_text(encoding="utf-8") for name in BOOK}
+    lines = {name: len(text.splitlines()) for name, text in texts.items()}
+    assert max(lines.values()) <= 210 and sum(lines.values()) <= 3000, lines
+
+
+def test_each_wing_is_a_folder_of_its_own():
+    wings = {path.parent.name for path in HOME.glob("*/__init__.py")}
+    assert wings == set(WINGS)
+
+
+def test_the_first_line_of_a_docstring_is_a_whole_sentence():
+    for path in HOME.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)):
+                lines = (ast.get_docstring(node) or "").splitlines()
+                assert len(lines) < 2 or not lines[1], f"{path.name}: {lines[0]}"
 
 
 @pytest.mark.parametrize("command", [["check"], ["format", "--check"]])

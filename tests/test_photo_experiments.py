@@ -128,7 +128,7 @@ def test_only_what_is_above_the_cut_learns(features, sources, run):
             part.startswith(("layers.0.", "norm.")) for part in mine
         )
         assert (
-            end.about
+            end.metadata
             == json.loads((features / "encoders.json").read_text(encoding="utf-8"))[
                 "vision" if name == "image" else "text"
             ]

@@ -6,7 +6,7 @@ from helpers import random_embedding
 
 from tgdt_mini import retrieval
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.retrieval import two_stage
+from tgdt_mini.retrieval import two_stage, two_stage_plain
 from tgdt_mini.similarity import global_similarity, mixed_similarity
 
 REGIONS, WORDS = (3, 1, 5, 2, 4, 2, 3), (4, 1, 2, 6, 3, 5)
@@ -46,7 +46,7 @@ def test_a_shortlist_of_everything_is_full_scoring(query_is, ragged, extra):
 def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(
     query_is, floats, monkeypatch
 ):
-    monkeypatch.setattr(retrieval, "FLOATS", floats)  # the batching must not show
+    monkeypatch.setattr(retrieval, "SCORES", floats)  # the batching must not show
     queries, gallery = sides(query_is)
     scores = two_stage(queries, gallery, 3, 0.7, query_is)
     shortlist = torch.zeros_like(scores, dtype=torch.bool)
@@ -57,17 +57,14 @@ def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(
     assert (scores[~shortlist] == -float("inf")).all() and shortlist.sum() == 3 * len(queries)
 
 
-@pytest.mark.parametrize("meetings", [0, 10**9], ids=["pair by pair", "query by query"])
-@pytest.mark.parametrize("floats", [1, 2**22])
-def test_both_ways_of_going_through_a_shortlist_give_the_same(meetings, floats, monkeypatch):
-    monkeypatch.setattr(retrieval, "MEETINGS", meetings)
-    monkeypatch.setattr(retrieval, "FLOATS", floats)
-    queries, gallery = sides("caption")
-    scores = two_stage(queries, gallery, 3, 0.7, "caption")
-    scored = scores > -float("inf")
-    assert scored.sum() == 3 * len(queries)
+@BOTH
+@pytest.mark.parametrize("turn", [0, 10**9], ids=["by tokens", "by turns"])
+def test_two_stages_are_the_method_as_it_is_told(query_is, turn, monkeypatch):
+    monkeypatch.setattr(retrieval, "TURN", turn)
+    queries, gallery = sides(query_is)
     torch.testing.assert_close(
-        scores[scored], full_scores(queries, gallery, "caption", 0.7)[scored]
+        two_stage(queries, gallery, 3, 0.7, query_is),
+        two_stage_plain(queries, gallery, 3, 0.7, query_is),
     )
 
 

@@ -10,18 +10,27 @@ import torch
 from helpers import random_embedding
 from torch.nn.functional import pad
 
-from tgdt_mini import similarity
+from tgdt_mini import retrieval, similarity
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.retrieval import paired_similarity
 from tgdt_mini.similarity import (
     global_similarity,
     local_similarity,
+    local_similarity_plain,
     mixed_similarity,
-    paired_similarity,
     shortlist_similarity,
 )
 
 REGIONS, WORDS = (3, 1, 5, 2), (4, 1, 2, 6, 3)
-CHUNKS = (1, 7, 40, similarity.CHUNK)
+PRODUCTS = (1, 7, 40, similarity.PRODUCTS["cpu"])
+
+
+@pytest.fixture(params=PRODUCTS)
+def products(request, monkeypatch):
+    """How many products are held at once; captions are taken two at a time where they are few."""
+    monkeypatch.setitem(similarity.PRODUCTS, "cpu", request.param)
+    monkeypatch.setattr(similarity, "CAPTIONS", 2 if request.param < 100 else 64)
+    return request.param
 
 
 def pair(width=8, **options):
@@ -74,24 +83,20 @@ def test_global_is_the_dot_product():
     )
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("width", [2, 64], ids=["more words than width", "fewer words than width"])
-def test_local_equals_the_triple_loop(width, chunk):
+def test_local_equals_the_formula_and_the_triple_loop(width, products):
     images, captions = pair(width)
-    torch.testing.assert_close(
-        local_similarity(images, captions, chunk), local_by_loops(images, captions)
-    )
+    scores = local_similarity(images, captions)
+    torch.testing.assert_close(scores, local_similarity_plain(images, captions))
+    torch.testing.assert_close(scores, local_by_loops(images, captions))
 
 
 @pytest.mark.parametrize(
     "regions, words", [(3, WORDS), (REGIONS, 4), (3, 4)], ids=["regions", "words", "both"]
 )
-@pytest.mark.parametrize("chunk", CHUNKS)
-def test_local_equals_the_triple_loop_when_nothing_is_padded(regions, words, chunk):
+def test_local_equals_the_triple_loop_when_nothing_is_padded(regions, words, products):
     images, captions = random_embedding(2, 4, regions), random_embedding(3, 5, words)
-    torch.testing.assert_close(
-        local_similarity(images, captions, chunk), local_by_loops(images, captions)
-    )
+    torch.testing.assert_close(local_similarity(images, captions), local_by_loops(images, captions))
 
 
 def test_a_padded_region_never_beats_a_negative_cosine():
@@ -156,16 +161,13 @@ def test_order_and_neighbours_change_nothing():
     torch.testing.assert_close(local_similarity(images, more)[:, : len(captions)], whole)
 
 
-@pytest.mark.parametrize("chunk", [7, similarity.CHUNK])
 @pytest.mark.parametrize("width", [2, 64])
-def test_gradients(width, chunk):
+def test_gradients(width, products):
     images, captions = pair(width)
 
     def scores(regions, words):
         some_images = Embedding(images.global_token, regions, images.mask)
-        return local_similarity(
-            some_images, Embedding(captions.global_token, words, captions.mask), chunk
-        )
+        return local_similarity(some_images, Embedding(captions.global_token, words, captions.mask))
 
     leaves = (
         images.local_tokens.clone().requires_grad_(),
@@ -174,21 +176,21 @@ def test_gradients(width, chunk):
     assert torch.autograd.gradcheck(scores, leaves, fast_mode=True)
 
 
-def test_the_chunk_bounds_what_is_held(monkeypatch):
-    held = []
-    best_region = similarity._best_region
+@pytest.mark.parametrize("most", [5_000, 50_000, 2**20])
+def test_the_products_held_at_once_are_bounded(most, monkeypatch):
+    held, best_region = [], similarity._best_region
 
-    def watched(words, regions, pad):
-        held.append(len(words) * regions.shape[0] * regions.shape[1])
-        return best_region(words, regions, pad)
+    def watched(words, images):
+        held.append(len(words) * images.mask.numel())
+        return best_region(words, images)
 
     monkeypatch.setattr(similarity, "_best_region", watched)
+    monkeypatch.setitem(similarity.PRODUCTS, "cpu", most)
     images, captions = random_embedding(0, 50, 9), random_embedding(1, 60, 7)
-    for chunk in (100, 2000, similarity.CHUNK):
-        held.clear()
-        local_similarity(images, captions, chunk)
-        assert max(held) <= chunk and sum(held) == 50 * 9 * 60 * 7
-    assert len(held) == 1, "what fits into one chunk is one product"
+    local_similarity(images, captions)
+    assert max(held) <= most and sum(held) == 50 * 9 * 60 * 7
+    if most == 2**20:
+        assert len(held) == 1, "what fits is one product"
 
 
 @pytest.mark.parametrize("score", [global_similarity, local_similarity])
@@ -226,14 +228,14 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
     )
 
 
-@pytest.mark.parametrize("tokens", [1, 3, similarity.TOKENS])
+@pytest.mark.parametrize("tokens", [1, 3, retrieval.WORDS])
 @pytest.mark.parametrize("filler", [0.0, float("nan")])
 @pytest.mark.parametrize(
     "swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"]
 )
 def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
-    monkeypatch.setattr(similarity, "TOKENS", tokens)  # the blocks must not show
-    monkeypatch.setattr(similarity, "TURN", 0)
+    monkeypatch.setattr(retrieval, "WORDS", tokens)  # the blocks must not show
+    monkeypatch.setattr(retrieval, "TURN", 0)
     images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
     images, captions = padded(images, 1, filler), padded(captions, 2, filler)
@@ -279,7 +281,7 @@ def test_training_never_waits_for_a_gpu():
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         local_similarity(images, captions)  # outside of training masks are looked at
     images.local_tokens.requires_grad_()
-    scores = local_similarity(images, captions, chunk=100)
+    scores = local_similarity(images, captions)
     scores.sum().backward()
     assert scores.shape == (len(REGIONS), len(WORDS)) and images.local_tokens.grad.shape == (
         4,
@@ -293,15 +295,9 @@ def test_words_that_nobody_counted_give_the_same_scores(filler, monkeypatch):
     """What training on a GPU does, done on the CPU."""
     images, captions = pair()
     expected = local_similarity(images, captions)
-    pack = similarity._pack
-    monkeypatch.setattr(similarity, "_pack", lambda some, count: pack(some, None))
+    words = similarity._words
+    monkeypatch.setattr(similarity, "_words", lambda part, may_look: words(part, False))
     torch.testing.assert_close(local_similarity(images, padded(captions, 2, filler)), expected)
-
-
-def test_real_tokens_are_counted_however_many_and_however_they_lie():
-    mask = torch.rand(50, 33) < 0.5
-    for some in (mask, mask[:, ::3], mask.T, torch.ones(2, 40_000, dtype=torch.bool)):
-        assert torch.equal(similarity._count(some), some.sum(1))
 
 
 def test_bad_input_is_named():
@@ -314,8 +310,6 @@ def test_bad_input_is_named():
         local_similarity(images, random_embedding(1, 2, 2))
     with pytest.raises(ValueError, match="images are 8 wide, captions 4"):
         global_similarity(images, random_embedding(1, 2, 2, width=4))
-    with pytest.raises(ValueError, match="chunk is 0"):
-        local_similarity(images, captions, chunk=0)
     with pytest.raises(ValueError, match="empty"):
         local_similarity(images, captions[[]])
     with pytest.raises(ValueError, match="query_is is 'text'"):
@@ -325,7 +319,8 @@ def test_bad_input_is_named():
 def test_importing_the_core_stays_light():
     code = (
         "import sys, tgdt_mini.retrieval, tgdt_mini.evaluation, tgdt_mini.losses;"
-        "print([m for m in ('transformers', 'datasets', 'matplotlib', 'seaborn', 'pandas') if m in sys.modules])"
+        "heavy = ('transformers', 'datasets', 'matplotlib', 'seaborn', 'pandas'); "
+        "print([m for m in heavy if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

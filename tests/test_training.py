@@ -15,6 +15,7 @@ from helpers import some_scenes, tiny_model, token_set, tokenizer
 from tgdt_mini import training_config
 from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_model
+from tgdt_mini.config import pick_device
 from tgdt_mini.encoding import validate
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.runs.fit import augmentation, interrupt_later
@@ -22,7 +23,7 @@ from tgdt_mini.scaling.distributed import Processes
 from tgdt_mini.scenes.tokens import build_token_set, with_hard_captions
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer
-from tgdt_mini.training_config import LIMITS, TrainingConfig, pick_device, precision_of
+from tgdt_mini.training_config import LIMITS, TrainingConfig, precision_of
 
 
 def far_apart(model):

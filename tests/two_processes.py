@@ -1,5 +1,6 @@
-"""What two gloo processes do in the tests of `scaling/distributed.py`: `everything` runs in both and
-returns what each saw.
+"""What two gloo processes do in the tests of `scaling/distributed.py`.
+
+`everything` runs in both and returns what each saw.
 """
 
 import os

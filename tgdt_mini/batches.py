@@ -53,8 +53,10 @@ class Batches:
         order = torch.randperm(len(self), generator=draw).tolist()
         return [(rows[by_length[i]], captions[by_length[i]]) for i in order]
 
-    def epoch_batches(self, epoch: int, hard_share: float = 0.0) -> list[tuple]:
-        """The same as (rows, captions, hard_rows, longest): all that a step needs to know of sizes.
+    def epoch_batches(self, epoch: int, hard_share: float = 0.0, device="cpu") -> list[tuple]:
+        """The same as (rows, captions, hard_rows, longest), tensors on a device.
+
+        With the sizes known before, a step never asks a GPU for a number, and so never waits.
 
         hard_rows: positions in the batch, the first `hard_share` of those whose caption has a hard
         negative. longest: the most regions, tokens, and tokens of hard negatives of an item.
@@ -65,7 +67,8 @@ class Batches:
             hard_rows = self.has_hard[captions].nonzero()[:count, 0] if count else captions[:0]
             hard = int(self.hard_lengths[captions[hard_rows]].max()) if len(hard_rows) else 0
             longest = int(self.regions[rows].max()), int(self.lengths[captions].max()), hard
-            batches.append((rows, captions, hard_rows, longest))
+            tensors = (tensor.to(device) for tensor in (rows, captions, hard_rows))
+            batches.append((*tensors, longest))
         return batches
 
 

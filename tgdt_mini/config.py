@@ -1,10 +1,14 @@
-"""The sizes and choices of a model: with the weights, all that `load_model` needs.
+"""The sizes and choices of a model, and the device that it runs on.
 
-Two presets: `mini()` for the drawn scenes, and `paper()` with the sizes of the released code
-(LCFractal/TGDT). How a model is trained is no part of it: see `training_config.py`.
+With the weights, a `TGDTConfig` is all that `load_model` needs. Two presets: `mini()` for the drawn
+scenes, and `paper()` with the sizes of the released code (LCFractal/TGDT). How a model is trained
+is no part of it: see `training_config.py`.
 """
 
+import warnings
 from dataclasses import asdict, dataclass, fields
+
+import torch
 
 from tgdt_mini.image_tokens import REGION_WIDTH, SIDE
 
@@ -128,3 +132,25 @@ class TGDTConfig:
             raise ValueError(
                 f"global_residual is {self.global_residual}; it is a weight, 0 or more"
             )
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device of a name; auto is cuda where there is one, else cpu. ValueError if none is.
+
+    mps is taken only when asked for, with a warning: no result of this project was checked on it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"device is {name!r}, which this machine cannot use ({why}); try cpu"
+        ) from error
+    if torch.device(name).type == "mps":
+        warnings.warn(
+            "device mps: results were not verified there; compare with --device cpu before you "
+            "trust them"
+        )
+    return torch.device(name)

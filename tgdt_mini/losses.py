@@ -9,8 +9,7 @@ sum, so that learning rate and gradient clipping do not depend on the batch size
 image are never each other's negatives; and all negatives can be used instead of the hardest one,
 because the hardest alone can collapse a model that starts from scratch.
 
-B is the batch size, D the width of the tokens. Losses are in float32 even under autocast. Which one
-is used when is decided by `training_config.py`.
+B is the batch size, D the width of the tokens. Losses are in float32 even under autocast.
 """
 
 from dataclasses import dataclass
@@ -147,18 +146,15 @@ def cmc_loss(
     of margin. use_global, use_local, use_intra: a part that is switched off is not computed.
     """
     _check_choice("contrastive", contrastive, ("hinge", "info_nce"))
-    if contrastive == "info_nce" and reduction != "mean":
-        raise ValueError(f"reduction is {reduction!r}; InfoNCE is a mean, use reduction='mean'")
+    _check_choice("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))
     if not (use_global or use_local or use_intra):
         raise ValueError("use_global, use_local and use_intra are all False; switch one on")
     size = len(images)
     if size != len(captions):
         raise ValueError(f"{size} images and {len(captions)} captions; they must be pairs")
-    positives = None
-    if image_ids is not None:
-        if image_ids.shape != (size,):
-            raise ValueError(f"image_ids has shape {tuple(image_ids.shape)}; it must be ({size},)")
-        positives = image_ids[:, None] == image_ids[None, :]  # (B, B)
+    if image_ids is not None and image_ids.shape != (size,):
+        raise ValueError(f"image_ids has shape {tuple(image_ids.shape)}; it must be ({size},)")
+    positives = None if image_ids is None else image_ids[:, None] == image_ids  # (B, B)
 
     def inter(scores):
         if contrastive == "info_nce":

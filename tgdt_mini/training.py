@@ -96,41 +96,41 @@ class Trainer:
         end, began = min(end, self.total_steps), time.perf_counter() - self.seconds
         options = dict(desc="training", unit=" steps", disable=not self.progress)
         with tqdm(total=self.total_steps, initial=self.step, **options) as bar:
-            while self.step < end and not self._waited_enough() and not self._told_to_stop():
+            while self.step < end and not self._is_over():
                 self._step()
                 bar.update()
                 self.seconds = time.perf_counter() - began
                 if self.step % self.steps_an_epoch == 0:
                     self._end_epoch(bar)
             self.save()
-        self._told_to_stop()
+        self._is_over()  # `stop` may have been asked for in the last step
         return self.history
 
-    def _told_to_stop(self):
+    def _is_over(self):
         self.stopped = self.engine.any(bool(self.stop and self.stop()))
-        return self.stopped
-
-    def _waited_enough(self):
-        rsums, patience = [row["rsum_mixed"] for row in self.history], self.config.patience
-        return 0 < patience < len(rsums) and max(rsums[-patience:]) <= max(rsums[:-patience])
+        return self.stopped or self.config.has_waited_enough(self.history)
 
     def _step(self):
         """One batch: embed it, compare everything with everything, and move the weights."""
         epoch, number = divmod(self.step, self.steps_an_epoch)
         if epoch != self.planned_epoch:
-            self.epoch_batches, self.planned_epoch = self._epoch_batches(epoch), epoch
+            share = self.config.hard_share_at(epoch)
+            self.epoch_batches = self.batches.epoch_batches(epoch, share, self.device)
+            self.planned_epoch = epoch
         rows, captions, hard_rows, self.longest = self.epoch_batches[number]
         for group in self.optimizer.param_groups:
             group["lr"] = group["share"] * self.config.rate_at(self.step, self.total_steps)
+        # embed images and captions, and wrong captions made of the right ones' words
         self.model.train()
         batch = rows, captions, captions[hard_rows]
         (images, texts, hard), after_backward = self.engine.embed(self._embed, *batch)
-        loss = self.loss(images, texts, rows, epoch)
+        loss = self.loss(images, texts, rows, epoch)  # rows are image ids: no false negatives
         total, by_hard = loss.total, torch.zeros_like(loss.total)
         if len(hard_rows):
             pairs = images[hard_rows], texts[hard_rows], hard
             by_hard = hard_caption_loss(*pairs, self.config.temperature)
             total = total + by_hard
+        # backward, then one step of the optimizer
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         after_backward()
@@ -141,7 +141,7 @@ class Trainer:
         self.scaler.update()
         parts = (total, loss.inter_global, loss.inter_local, loss.intra, by_hard)
         self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
-        self.step += 1
+        self.step += 1  # nothing above asked the device for a number: a GPU runs ahead of us
 
     def _embed(self, rows, captions, hard):
         """Embeddings of images, of captions, and of hard negatives, of which there may be none."""
@@ -155,12 +155,6 @@ class Trainer:
                 return images, texts, texts[:0]
             hard = self.train_set.hard.take(hard, hard_tokens)
             return images, texts, self.model.encode_captions(hard)
-
-    def _epoch_batches(self, epoch):
-        """An epoch's batches on the device, with their sizes: a step asks it for nothing."""
-        no_local = not self.config.use_local or self.config.stage_at(epoch) == "global"
-        batches = self.batches.epoch_batches(epoch, 0.0 if no_local else self.config.hard_captions)
-        return [(*(part.to(self.device) for part in parts), size) for *parts, size in batches]
 
     def _end_epoch(self, bar):
         """Judge the model on validation data, keep it if it is the best, and write the progress."""

@@ -5,7 +5,6 @@ another one (Adam, 1e-5, the hardest negative from the first step), docs/method.
 """
 
 import math
-import warnings
 from dataclasses import dataclass, fields
 
 import torch
@@ -132,6 +131,17 @@ class TrainingConfig:
             "use_intra": self.use_intra and stage != "local",
         }
 
+    def hard_share_at(self, epoch: int) -> float:
+        """The share of an epoch's batches with hard captions: they need the local score."""
+        return self.hard_captions if self.terms_at(epoch)["use_local"] else 0.0
+
+    def has_waited_enough(self, history: list[dict]) -> bool:
+        """Whether `patience` epochs in a row were no better than those before."""
+        rsums = [row["rsum_mixed"] for row in history]
+        if not 0 < self.patience < len(rsums):
+            return False
+        return max(rsums[-self.patience :]) <= max(rsums[: -self.patience])
+
     def rate_at(self, step: int, steps: int) -> float:
         """The learning rate of a step of `steps`: linear warm-up, then a cosine to a hundredth."""
         warm = (step + 1) / max(1, WARMUP * steps)
@@ -174,28 +184,6 @@ class TrainingConfig:
                     "(--contrastive curriculum) or lower --learning-rate"
                 )
         return ""
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The device of a name; auto is cuda where there is one, else cpu. ValueError if none is.
-
-    mps is taken only when asked for, with a warning: no result of this project was checked on it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(
-            f"device is {name!r}, which this machine cannot use ({why}); try cpu"
-        ) from error
-    if torch.device(name).type == "mps":
-        warnings.warn(
-            "device mps: results were not verified there; compare with --device cpu before you "
-            "trust them"
-        )
-    return torch.device(name)
 
 
 def precision_of(name: str, device: torch.device) -> torch.dtype:

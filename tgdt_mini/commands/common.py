@@ -114,8 +114,8 @@ def checked_features(folder: Path | None, check_all: bool) -> Path | None:
 def load_model(folder: Path | None, device: str):
     """The model of a folder, the shipped one by default. ValueError if it cannot read captions."""
     from tgdt_mini.checkpoint import load_model
+    from tgdt_mini.config import pick_device
     from tgdt_mini.files.paths import shipped
-    from tgdt_mini.training_config import pick_device
 
     folder = folder or shipped() / "weights"
     model = load_model(folder, pick_device(device))

@@ -162,11 +162,11 @@ def run(args) -> None:
     out, precision, device = args.out, args.precision, args.device
     check_kind("detections" in source, cells | {"vision_layers": vision_layers}, regions)
 
+    from tgdt_mini.config import pick_device
     from tgdt_mini.encoders.text import TextBackbone
     from tgdt_mini.encoders.vision import VisionBackbone
     from tgdt_mini.photos import feature_folder
     from tgdt_mini.photos.entities import add_phrases
-    from tgdt_mini.training_config import pick_device
 
     device = pick_device(device)
     data = feature_folder.open_pictures(source)

@@ -26,17 +26,22 @@ NOT_KEPT = (  # of an encoder's settings: where it lay, and those of other layer
 
 
 class TopLayers(nn.Module):
-    """An encoder's last layers, trained as a part of TGDT; `about` (JSON values) describes them.
+    """An encoder's last layers, trained as a part of TGDT; `metadata` (JSON values) describes them.
 
     first: slots before the local tokens that these layers see, 1 for a class token, 0 for none.
-    about["trained"]: how many of them learn, all by default; those below stay as they were, and
+    metadata["trained"]: how many of them learn, all by default; those below stay as they were, and
     with 0 so does the norm.
     """
 
-    def __init__(self, layers, norm, about: dict, first: int):
+    def __init__(self, layers, norm, metadata: dict, first: int):
         super().__init__()
-        self.layers, self.norm, self.about, self.first = nn.ModuleList(layers), norm, about, first
-        trained = about.get("trained", len(self.layers))
+        self.layers, self.norm, self.metadata, self.first = (
+            nn.ModuleList(layers),
+            norm,
+            metadata,
+            first,
+        )
+        trained = metadata.get("trained", len(self.layers))
         fixed = self.layers[: len(self.layers) - trained] if trained else [self]
         for module in fixed:
             module.requires_grad_(False)
@@ -52,15 +57,15 @@ class TopLayers(nn.Module):
         return self.norm(tokens)
 
     @classmethod
-    def rebuild(cls, about: dict) -> "TopLayers":
-        """The layers that `about` describes, with random weights: a checkpoint fills them."""
+    def rebuild(cls, metadata: dict) -> "TopLayers":
+        """The layers that `metadata` describes, with random weights: a checkpoint fills them."""
         from transformers import AutoConfig, AutoModel
 
-        settings = dict(about["config"])
+        settings = dict(metadata["config"])
         config = AutoConfig.for_model(settings.pop("model_type"), **settings)
         model = AutoModel.from_config(config)
-        norm = getattr(model, about["norm"]) if about["norm"] else nn.Identity()
-        return cls(layers_of(model), norm, about, about["first"])
+        norm = getattr(model, metadata["norm"]) if metadata["norm"] else nn.Identity()
+        return cls(layers_of(model), norm, metadata, metadata["first"])
 
 
 def layers_of(model):

@@ -13,17 +13,17 @@ from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 
 
-def rebuild(kind, about: dict, device="cpu"):
-    """The backbone, of class `kind`, that `about` describes (its `about`, as JSON values).
+def rebuild(kind, metadata: dict, device="cpu"):
+    """The backbone, of class `kind`, that `metadata` describes (its `metadata`, as JSON values).
 
-    ValueError if other weights are loaded now than those that `about` was made of.
+    ValueError if other weights are loaded now than those that `metadata` was made of.
     """
-    settings = {name: value for name, value in about.items() if name != "key"}
+    settings = {name: value for name, value in metadata.items() if name != "key"}
     backbone = kind(**settings, device=device)
-    if backbone.about["key"] != about["key"]:
+    if backbone.metadata["key"] != metadata["key"]:
         raise ValueError(
-            f"{backbone.source} is not the encoder it was ({backbone.about['key']}, not "
-            f"{about['key']}); the model was trained on the other one's features"
+            f"{backbone.source} is not the encoder it was ({backbone.metadata['key']}, not "
+            f"{metadata['key']}); the model was trained on the other one's features"
         )
     return backbone
 

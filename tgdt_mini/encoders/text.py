@@ -23,7 +23,7 @@ class TextBackbone:
     states: a token's features are what its last so many layers made of it, side by side, the last
     layer's at the end.
     most_tokens: longer captions are cut, as `TextTokenizer` cuts them.
-    It stands in for a TextTokenizer wherever a model has features of words. `about` describes it,
+    It stands in for a TextTokenizer where a model has features of words. `metadata` describes it,
     with the key of its weights. ValueError if nothing can be loaded, or the model does not read
     captions both ways.
     """
@@ -59,7 +59,7 @@ class TextBackbone:
             trained_layers=trained_layers, layers=layers, states=states, most_tokens=most_tokens
         )
         key = key_of(self.model, settings, self.tokenizer.to_json())
-        self.about = {"source": self.source} | settings | {"key": key}
+        self.metadata = {"source": self.source} | settings | {"key": key}
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> TextTokens:

@@ -32,7 +32,7 @@ class VisionBackbone:
     side: pixels of the square that pictures are resized to, where the encoder does not fix it
     (LITE); 0 for its usual side.
     mirrored: the mean of what it sees in a picture and in its mirror image, turned back.
-    `about` describes it, with the key of its weights. ValueError for settings that do not go
+    `metadata` describes it, with the key of its weights. ValueError for settings that do not go
     together, and for an encoder without a square grid.
     """
 
@@ -56,7 +56,7 @@ class VisionBackbone:
         settings = dict(trained_layers=trained_layers, grid=grid, side=side, mirrored=mirrored)
         seen = [self.side, self.mean.tolist(), self.std.tolist(), *(["mirrored"] * mirrored)]
         key = key_of(self.model, trained_layers, grid, *seen)
-        self.about = {"source": self.source} | settings | {"key": key}
+        self.metadata = {"source": self.source} | settings | {"key": key}
 
     def _load_lite(self, side):
         if self.trained_layers:

@@ -33,9 +33,9 @@ class Detections:
     sizes: {image_id: (width, height)} in pixels, for boxes in pixels whose file has no size.
     size_of: a function from an image_id to its size or None, asked where `sizes` has none.
     names: {image_id: ID}, where a file is not called by the image id, its stem or its COCO number.
-    width: numbers a region. detector: the name of the detector; `about` describes it as a backbone
-    describes its encoder, and its key is made of name and width: features of two detectors need
-    two names.
+    width: numbers a region. detector: the name of the detector; `metadata` describes it as a
+    backbone describes its encoder. Its key is made of name and width: features of two detectors
+    need two names.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Detections:
                 raise ValueError(f"{name} is {path}, which is no folder; give that of the {name}")
         self.boxes, self.sizes, self.size_of = boxes and Path(boxes), sizes or {}, size_of
         self.folder, self.names, self.width = Path(folder), names or {}, width
-        about = {"source": detector, "regions": True, "width": width, "trained_layers": 0}
-        key = hashlib.sha256(json.dumps(about).encode("utf-8")).hexdigest()[:16]
-        self.about = about | {"key": key}
+        metadata = {"source": detector, "regions": True, "width": width, "trained_layers": 0}
+        key = hashlib.sha256(json.dumps(metadata).encode("utf-8")).hexdigest()[:16]
+        self.metadata = metadata | {"key": key}
         paths = sorted(path for path in self.folder.iterdir() if path.suffix in (".npz", ".npy"))
         self.files = {path.stem: path for path in paths if not path.stem.endswith(BOX)}
         if not self.files:

@@ -52,7 +52,7 @@ def extract(
     where the data came from, see `open_pictures`.
     Raises ValueError where `out` holds features of other encoders or other data.
     """
-    out, encoders = Path(out), {"vision": vision.about, "text": text.about}
+    out, encoders = Path(out), {"vision": vision.metadata, "text": text.metadata}
     _check_encoders(out, encoders)
     options = {"precision": precision, "progress": progress}
     for split, records in data.items():
@@ -61,12 +61,12 @@ def extract(
             marks, make = vision.marks(ids), partial(_regions, vision, ids)
         else:
             marks, make = _marks(records), partial(_cells, vision, records)
-        key = _key(vision.about["key"], marks)
-        write_features(folder / "images", key, ids, make, vision.about, **options)
+        key = _key(vision.metadata["key"], marks)
+        write_features(folder / "images", key, ids, make, vision.metadata, **options)
         captions = [caption for of_image in records["captions"] for caption in of_image]
-        key, names = _key(text.about["key"], captions), [str(i) for i in range(len(captions))]
+        key, names = _key(text.metadata["key"], captions), [str(i) for i in range(len(captions))]
         make, more = partial(_words, text, captions), options | {"shard": CAPTION_SHARD}
-        write_features(folder / "captions", key, names, make, text.about, **more)
+        write_features(folder / "captions", key, names, make, text.metadata, **more)
         if source:
             write_whole(folder / "source.json", json.dumps(source, indent=1) + "\n")
         _write_records(records, folder)

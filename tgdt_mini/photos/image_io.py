@@ -65,8 +65,7 @@ def open_image(source: Path | str | bytes, name: str | None = None) -> Image.Ima
 
 
 def pictures(records, rows=None):
-    """The pictures of records (columns image and image_id, see `records.py`), one in memory at a
-    time.
+    """The pictures of records (see `records.py`), one in memory at a time.
 
     rows: which, in this order; all by default. ValueError, by image id, for a picture that
     `open_image` refuses.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tgdt_mini.config import pick_device
 from tgdt_mini.encoders.load import rebuild
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
@@ -18,7 +19,7 @@ from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.runs.fit import fit
 from tgdt_mini.scaling import distributed
-from tgdt_mini.training_config import TrainingConfig, pick_device
+from tgdt_mini.training_config import TrainingConfig
 
 PHOTO_DEFAULTS = dict(  # of training on features; chosen on Flickr8k's dev split
     epochs=20,
@@ -88,7 +89,7 @@ def _top_to_train(top, trained, name):
             f"--{name}-layers is {wanted}, but the features leave {count} layers of the {name} "
             f"encoder to train: use 0 to {count}, or extract again with --{name}-layers {wanted}"
         )
-    return top and (top.about if wanted is None else top.about | {"trained": wanted})
+    return top and (top.metadata if wanted is None else top.metadata | {"trained": wanted})
 
 
 def first_part(share: float, records, tokens):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tgdt_mini import scenes
-from tgdt_mini.config import TGDTConfig
+from tgdt_mini.config import TGDTConfig, pick_device
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
@@ -22,7 +22,7 @@ from tgdt_mini.scaling import distributed
 from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
 from tgdt_mini.scenes.words import lexicon, true_of
 from tgdt_mini.text_tokens import TextTokenizer
-from tgdt_mini.training_config import TrainingConfig, pick_device
+from tgdt_mini.training_config import TrainingConfig
 
 
 def train_on_scenes(

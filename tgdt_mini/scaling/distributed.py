@@ -28,9 +28,9 @@ import torch
 import torch.distributed as dist
 
 from tgdt_mini.checkpoint import random_state
+from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.scaling.gradient_cache import embed_in_chunks
-from tgdt_mini.training_config import pick_device
 
 # how long a process waits for another, say for the first one to judge a large validation set
 PATIENCE = timedelta(hours=1)

@@ -19,7 +19,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.files import store
 from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
-from tgdt_mini.retrieval import by_columns, rerank_by_query, search_in_blocks
+from tgdt_mini.retrieval import rerank_by_query, search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.similarity import check_real
 
@@ -251,3 +251,11 @@ def _check_settings(settings, where=""):
             f"{where}settings are {settings!r}; they must be None, or hold a shortlist (a whole "
             "number), a local_weight (a number), or both"
         )
+
+
+def by_columns(global_tokens: torch.Tensor) -> torch.Tensor:
+    """The same (G, D) tokens with the first numbers of all items side by side, then the second ...
+
+    The product with one query is memory's speed then: 4.4 instead of 12.3 ms for 100,000 x 256.
+    """
+    return global_tokens.T.contiguous().T

@@ -8,7 +8,8 @@ from helpers import random_embedding
 
 from tgdt_mini import retrieval
 from tgdt_mini.reports.choice import missed
-from tgdt_mini.retrieval import best_by_global, by_columns
+from tgdt_mini.retrieval import best_by_global
+from tgdt_mini.search.gallery import by_columns
 
 
 def tokens(seed, items, width=8):

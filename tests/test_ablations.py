@@ -133,8 +133,8 @@ def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_pat
 
 def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
     begun = tmp_path / "runs" / "default-0"
-    (begun / ".last.old").mkdir(parents=True)
-    (begun / ".last.old" / "state.json").write_text("{}", encoding="utf-8")
+    (begun / ".last.tgdt-old").mkdir(parents=True)
+    (begun / ".last.tgdt-old" / "state.json").write_text("{}", encoding="utf-8")
     seen = []
     monkeypatch.setattr(
         ablations,

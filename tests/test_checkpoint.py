@@ -204,7 +204,7 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, err
         rename = Path.rename
 
         def second_fails(path, target):
-            if Path(target) == saved[1] and not path.name.endswith(".old"):
+            if Path(target) == saved[1] and not path.name.endswith(".tgdt-old"):
                 trouble()
             return rename(path, target)
 
@@ -222,7 +222,7 @@ def moved_aside(folder):
     """As a process leaves it that is killed when the old files are moved aside and the new ones are
     not in place.
     """
-    folder.rename(folder.with_name(f".{folder.name}.old"))
+    folder.rename(folder.with_name(f".{folder.name}.tgdt-old"))
 
 
 def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_renames(
@@ -234,7 +234,7 @@ def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_
     checkpoint.save_state(tmp_path / "last", saved[0], None, optimizer, scaler, {"step": 7})
     moved_aside(tmp_path / "last")
     assert checkpoint.load_state(tmp_path / "last", saved[0], optimizer, scaler) == {"step": 7}
-    assert {path.name for path in tmp_path.iterdir()} == {".model.old", ".last.old"}
+    assert {path.name for path in tmp_path.iterdir()} == {".model.tgdt-old", ".last.tgdt-old"}
 
 
 def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):

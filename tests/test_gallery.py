@@ -366,9 +366,13 @@ def test_a_save_that_fails_leaves_the_old_gallery(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         gallery_of(embedding).save(tmp_path / "new")
     assert content(tmp_path) == before and [*tmp_path.iterdir()] == [folder]
+    monkeypatch.setattr(store, "read_json", lambda *_: (_ for _ in ()).throw(ValueError))
+    with pytest.raises(OSError, match="No space"):
+        gallery_of(embedding).append(folder)  # and its manifest cannot be read at that moment
     monkeypatch.undo()
+    assert len(Gallery.load(folder)) == 4
     gallery_of(embedding).save(folder)
-    assert len(Gallery.load(folder)) == len(embedding)
+    assert len(Gallery.load(folder)) == len(embedding) and len(list(folder.iterdir())) == 2
 
 
 def test_save_spares_a_folder_that_is_not_a_gallery(tmp_path):

@@ -117,7 +117,7 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, point, m
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment)
     assert done.returncode == 9 and len(list(tmp_path.iterdir())) == 2
     assert text_of(folder) == stands
-    other = tmp_path / ".folders.abcd1234.new"
+    other = tmp_path / ".folders.abcd1234.tgdt-new"
     other.mkdir()
     with pytest.raises(KeyboardInterrupt), whole_folder(folder, "a"):
         raise KeyboardInterrupt  # a writer that fails has tidied up none the less
@@ -127,14 +127,23 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, point, m
     assert text_of(folder) == "newest" and sorted(tmp_path.iterdir()) == [other, folder]
 
 
-def test_old_files_do_not_come_back_when_somebody_deletes_the_folder(tmp_path):
+def test_old_files_do_not_come_back_when_somebody_deletes_the_folder(tmp_path, monkeypatch):
     write(tmp_path / "folder", "old")
-    write(tmp_path / "folder", "new")
+    with monkeypatch.context() as patch:
+        patch.setattr(whole.shutil, "rmtree", lambda *_, **__: None)  # killed before it tidied up
+        write(tmp_path / "folder", "new")
     whole.shutil.rmtree(tmp_path / "folder")
     assert not standing(tmp_path / "folder").exists()
 
 
-def test_a_folder_may_be_named_from_within(tmp_path, monkeypatch):
+def test_a_folder_may_be_named_from_within_or_by_a_link(tmp_path, monkeypatch):
     write(tmp_path / "folder", "old")
     monkeypatch.chdir(tmp_path / "folder")
     assert text_of(".") == "old"
+    try:
+        (tmp_path / "link").symlink_to(tmp_path / "folder")
+    except OSError:
+        pytest.skip("no links here")
+    write(tmp_path / "link", "new")
+    assert text_of(tmp_path / "folder") == "new" and (tmp_path / "link").is_symlink()
+    assert len(list(tmp_path.iterdir())) == 2

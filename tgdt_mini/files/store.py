@@ -105,9 +105,10 @@ def replace_shards(folder: Path, name: str, manifest: dict, shards: list, keep: 
 def _remove_unnamed(folder, name):
     """Remove the shards that the manifest does not name, and the folder if it is empty then."""
     try:
-        named = read_json(folder / name, {"shards": dict}, "store", "")["shards"]
-    except ValueError:  # it is not there yet, or nobody can read it
-        named = {}
+        known = (folder / name).exists()
+        named = read_json(folder / name, {"shards": dict}, "store", "")["shards"] if known else {}
+    except ValueError:  # nobody can read it, perhaps for a moment only: nothing is removed
+        return
     for path in folder.glob(SHARDS):
         if path.name not in named:
             shutil.rmtree(path, ignore_errors=True)
@@ -137,7 +138,7 @@ def read_store(
     if len(widths := {array.shape[1] for array in arrays}) > 1:
         raise ValueError(f"{folder} holds {rows} of {sorted(widths)} numbers; {cure}")
     ragged = RaggedRows.of(MappedRows(arrays, scales), counts)
-    if not len(items) == len(counts) or ragged.starts[-1] != len(ragged.rows):
+    if len(items) != len(counts) or ragged.starts[-1] != len(ragged.rows):
         raise ValueError(f"{folder} is damaged: its items, counts and rows do not fit; {cure}")
     return StoredItems(items, ragged, shards)
 

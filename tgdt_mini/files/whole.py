@@ -28,11 +28,11 @@ def whole_folder(folder: Path | str, marker: str | None = None):
     This is for folders whose files have fixed names, since users copy them (a model) or another
     library opens them (a table of `datasets`). Two folders cannot change places in one step on
     every system. So the old one is renamed, then the new one. A process that is killed between the
-    two leaves the old files in `.NAME.old`: readers find them there by `standing`, and the next
-    writer puts them back. A store with a manifest needs none of this, see `store.py`.
+    two leaves the old files in `.NAME.tgdt-old`: readers find them there by `standing`, and the
+    next writer puts them back. A store with a manifest needs none of this, see `store.py`.
     One writer at a time.
     """
-    folder = Path(folder)
+    folder = _target(folder)
     if folder.is_file():
         raise ValueError(f"{folder} is a file; choose a folder")
     _settle(folder)
@@ -42,8 +42,8 @@ def whole_folder(folder: Path | str, marker: str | None = None):
             f"{folder} holds files but no {marker}: it is not ours to replace; choose another"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".new", dir=folder.parent)
-    staging = Path(staging)
+    name = {"prefix": f".{folder.name}.", "suffix": ".tgdt-new"}
+    staging = Path(tempfile.mkdtemp(**name, dir=folder.parent))
     staging.chmod(0o755)  # mkdtemp lets nobody else read its folders
     try:
         yield staging
@@ -54,6 +54,8 @@ def whole_folder(folder: Path | str, marker: str | None = None):
         except OSError:
             if marker or not folder.is_dir():
                 raise
+        with suppress(OSError):
+            _old(folder).rename(staging)  # so that a killed tidying leaves nothing to put back
     finally:
         _settle(folder)
         shutil.rmtree(staging, ignore_errors=True)
@@ -61,12 +63,17 @@ def whole_folder(folder: Path | str, marker: str | None = None):
 
 def standing(folder: Path | str) -> Path:
     """The path where the files of a folder are: `folder`, or where a killed writer moved them."""
-    folder = Path(folder)
+    folder = _target(folder)
     return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
 
 
+def _target(folder):
+    folder = Path(folder)
+    return folder.resolve() if folder.is_symlink() else folder
+
+
 def _old(folder):
-    return folder.parent / f".{folder.name}.old"
+    return folder.parent / f".{folder.name}.tgdt-old"
 
 
 def _settle(folder):
@@ -74,15 +81,13 @@ def _settle(folder):
     old = _old(folder)
     if old.is_dir() and not folder.exists():
         old.rename(folder)
-    elif old.is_symlink():  # the folder was a link: its files are the user's
-        old.unlink()
     else:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _sweep(folder):
     """Remove the staging folders of processes that were killed."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.new"):
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tgdt-new"):
         with suppress(OSError):  # another process removes it too
             if time.time() - left.stat().st_mtime > ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)

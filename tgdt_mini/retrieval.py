@@ -81,8 +81,7 @@ def paired_similarity(
 ) -> torch.Tensor:
     """(P,) local scores of the pairs image[p], caption[p], which are row numbers.
 
-    Goes image by image or caption by caption, whichever has fewer tokens to gather. Every item must
-    have a real token. An evaluation of 1,000 x 5,000 scenes takes half of the time by it.
+    Goes the way that has fewer tokens to gather. Every item must have a real token.
     """
     words, regions = captions.mask.sum(1), images.mask.sum(1)
     by_image = words[caption].sum() + TURN * min(len(images), len(image))

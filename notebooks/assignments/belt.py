@@ -1,0 +1,93 @@
+"""A seat belt for a notebook that somebody else has written: what it may touch while it is graded.
+
+`confine.py` sends this file's text into the kernel before any cell of the submission. Python tells
+an audit hook, which cannot be taken away again, before it opens, changes or deletes a file, starts a
+program or makes a connection. It stops accidents and the usual curiosity. It is no wall: code that
+does not go through Python (ctypes, a library's own way to open a file) is not seen. Against intent
+only a container or a user account of its own helps.
+"""
+
+import os
+import sys
+
+CHANGES = {  # an event -> which of its arguments are paths that change
+    "os.chflags": [0],
+    "os.chmod": [0],
+    "os.chown": [0],
+    "os.link": [0, 1],
+    "os.mkdir": [0],
+    "os.remove": [0],
+    "os.removexattr": [0],
+    "os.rename": [0, 1],
+    "os.rmdir": [0],
+    "os.setxattr": [0],
+    "os.symlink": [1],
+    "os.truncate": [0],
+    "os.utime": [0],
+    "sqlite3.connect": [0],
+}
+READS = {"os.chdir": [0], "os.listdir": [0], "os.scandir": [0]}
+NEVER = {
+    "os.exec": "start another program",
+    "os.fork": "start another process",
+    "os.forkpty": "start another process",
+    "os.posix_spawn": "start another program",
+    "os.spawn": "start another program",
+    "os.startfile": "start another program",
+    "os.system": "start another program",
+    "os.killpg": "end other programs",
+    "subprocess.Popen": "start another program",
+    "socket.connect": "use the network",
+    "socket.getaddrinfo": "use the network",
+    "socket.sendto": "use the network",
+}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def fasten(folder, closed, opened, memory):
+    """From now on: changes in `folder` only; nothing is read in `closed` besides `opened`.
+
+    closed, opened: lists of folders. memory: bytes that this process may ask for, where the
+    operating system keeps to it.
+    """
+    real, kill, null = os.path.realpath, os.getpid(), os.path.realpath(os.devnull)
+    folder = real(folder)
+    closed, opened = [real(path) for path in closed], [folder, *(real(path) for path in opened)]
+
+    def within(path, places):
+        return any(path == place or path.startswith(place + os.sep) for place in places)
+
+    def refuse(deed):
+        raise PermissionError(f"refused while a submission is graded: to {deed}")
+
+    def look(path, changes):
+        if isinstance(path, int) or path is None:  # a file that is open already, or this folder
+            return
+        path = real(os.fsdecode(path))
+        if changes and path not in (null, ":memory:") and not within(path, [folder]):
+            refuse(f"change {path}, which lies outside the submission's folder")
+        if within(path, closed) and not within(path, opened):
+            refuse(f"read {path}")
+
+    def hook(event, arguments):
+        if event == "open":
+            path, mode, flags = arguments
+            look(path, any(letter in (mode or "") for letter in "wax+") or flags & WRITING)
+        elif event in CHANGES:
+            for place in CHANGES[event]:
+                look(arguments[place], True)
+        elif event in READS:
+            look(arguments[0], False)
+        elif event in NEVER or (event == "os.kill" and arguments[0] != kill):
+            refuse(NEVER.get(event, "end other programs"))
+
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        pass
+    else:
+        for kind, size in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_FSIZE, 2**30)):
+            hard = resource.getrlimit(kind)[1]
+            size = size if hard == resource.RLIM_INFINITY else min(size, hard)
+            resource.setrlimit(kind, (size, size))
+    sys.addaudithook(hook)

@@ -10,23 +10,24 @@ only a container or a user account of its own helps.
 import os
 import sys
 
-CHANGES = {  # an event -> which of its arguments are paths that change
-    "os.chflags": [0],
-    "os.chmod": [0],
-    "os.chown": [0],
-    "os.link": [0, 1],
-    "os.mkdir": [0],
-    "os.remove": [0],
-    "os.removexattr": [0],
-    "os.rename": [0, 1],
-    "os.rmdir": [0],
-    "os.setxattr": [0],
-    "os.symlink": [1],
-    "os.truncate": [0],
-    "os.utime": [0],
-    "sqlite3.connect": [0],
+CHANGES = {  # an event -> which of its arguments are paths that change; which are open folders
+    "os.chflags": ([0], []),
+    "os.chmod": ([0], [2]),
+    "os.chown": ([0], [3]),
+    "os.link": ([0, 1], [2, 3]),
+    "os.mkdir": ([0], [2]),
+    "os.remove": ([0], [1]),
+    "os.removexattr": ([0], []),
+    "os.rename": ([0, 1], [2, 3]),
+    "os.rmdir": ([0], [1]),
+    "os.setxattr": ([0], []),
+    "os.symlink": ([1], [2]),
+    "os.truncate": ([0], []),
+    "os.utime": ([0], [3]),
+    "shutil.rmtree": ([0], []),
+    "sqlite3.connect": ([0], []),
 }
-READS = {"os.chdir": [0], "os.listdir": [0], "os.scandir": [0]}
+READS = {"os.chdir", "os.listdir", "os.scandir"}
 NEVER = {
     "os.exec": "start another program",
     "os.fork": "start another process",
@@ -72,10 +73,17 @@ def fasten(folder, closed, opened, memory):
     def hook(event, arguments):
         if event == "open":
             path, mode, flags = arguments
-            look(path, any(letter in (mode or "") for letter in "wax+") or flags & WRITING)
+            writing = any(letter in (mode or "") for letter in "wax+") or flags & WRITING
+            # an open folder is a way round: names in it are not seen whole
+            look(path, writing or (not isinstance(path, int) and os.path.isdir(path)))
         elif event in CHANGES:
-            for place in CHANGES[event]:
+            paths, folders = CHANGES[event]
+            for place in paths:
                 look(arguments[place], True)
+            if any(arguments[place] != -1 for place in folders):
+                names = [os.fsdecode(arguments[place]) for place in paths]
+                if any(os.path.dirname(name) or name == ".." for name in names):
+                    refuse(f"change {names} by way of an open folder")
         elif event in READS:
             look(arguments[0], False)
         elif event in NEVER or (event == "os.kill" and arguments[0] != kill):

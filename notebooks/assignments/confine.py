@@ -20,7 +20,7 @@ from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import from_dict
 from nbformat.v4 import new_output
-from nbgrader.preprocessors import ClearHiddenTests, Execute
+from nbgrader.preprocessors import ClearHiddenTests, Execute, OverwriteCells
 from nbgrader.utils import is_grade
 from traitlets import Int
 
@@ -120,6 +120,25 @@ class ConfinedExecute(Execute):
             if said > MOST_TEXT:
                 return None
         return super().process_message(message, cell, cell_index)
+
+
+class PutBack(OverwriteCells):
+    """nbgrader's repair of tests that were changed, and of those that are gone: they come last.
+
+    Its own way looks for the cell before a test, and gives up the notebook if that is gone too.
+    """
+
+    def add_missing_grade_cells(self, nb, resources):
+        source = self.gradebook.find_notebook(self.notebook_id, self.assignment_id)
+        present = {cell.metadata.get("nbgrader", {}).get("grade_id") for cell in nb.cells}
+        written = {cell.name for cell in source.solution_cells}
+        points = {cell.name: cell.max_score for cell in source.grade_cells}
+        for cell in source.source_cells:
+            if cell.name in points and cell.name not in present:
+                most, own = points[cell.name], cell.name in written
+                back = self.missing_cell_transform(cell, most, is_solution=own)
+                nb.cells.append(back | {"id": cell.name.replace(" ", "-")[:64]})
+        return nb, resources
 
 
 class HideTests(ClearHiddenTests):

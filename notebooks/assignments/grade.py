@@ -10,6 +10,7 @@ if a submission could not be graded; the others are. Needs nbgrader: `pip instal
 """
 
 import argparse
+import re
 import shutil
 import sys
 import warnings
@@ -74,8 +75,7 @@ def grade(out: Path, found: dict[tuple[str, str], Path], seconds: int | None) ->
             if done["success"]:
                 done = api.generate_feedback(assignment, student, force=True)
             if not done["success"]:
-                reason = [line for line in (done["log"] or "").splitlines() if line.strip()][-4:]
-                failed.append(f"{assignment} {student}: not graded. " + " / ".join(reason))
+                failed.append(f"{assignment} {student}: not graded. {_reason(done)}")
                 continue
             book.db.expire_all()
             score = book.find_submission(assignment, student)
@@ -83,6 +83,13 @@ def grade(out: Path, found: dict[tuple[str, str], Path], seconds: int | None) ->
             print(f"{assignment} {student}: {score.score:g} of {score.max_score:g}{by_hand}")
         CsvExportPlugin(to=str(out / "grades.csv")).export(book)
     return failed
+
+
+def _reason(done):
+    """The error in nbgrader's log, in one line."""
+    text = (done["log"] or "") + (done["error"] or "")
+    errors = re.findall(r"^\s*([\w.]*Error\w*: .+)$", text, re.M)
+    return errors[-1] if errors else text.strip().rpartition("\n")[2] or "nbgrader gives no reason"
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from confine import ConfinedExecute, HideTests
+from confine import ConfinedExecute, HideTests, PutBack
 
 c = get_config()  # noqa: F821 - nbgrader provides it
 
@@ -22,9 +22,14 @@ c.ConfinedExecute.timeout = 60  # seconds for one cell; a loop that never ends g
 c.ConfinedExecute.notebook_seconds = 900  # for a whole notebook
 c.ConfinedExecute.memory = 6 * 2**30  # bytes, where the operating system keeps to it (Linux does)
 
-# A test that a student has deleted is put back; one that a student has changed always is.
-c.OverwriteCells.add_missing_cells = True
-
+c.PutBack.add_missing_cells = True  # a test that was deleted; one that was changed always is
+c.Autograde.sanitize_preprocessors = [
+    "nbgrader.preprocessors.ClearOutput",
+    "nbgrader.preprocessors.DeduplicateIds",
+    "nbgrader.preprocessors.OverwriteKernelspec",
+    PutBack,
+    "nbgrader.preprocessors.CheckCellMetadata",
+]
 c.Autograde.autograde_preprocessors = [
     ConfinedExecute,
     "nbgrader.preprocessors.IgnorePattern",

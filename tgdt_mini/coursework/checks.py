@@ -6,6 +6,7 @@ mistakes, and compares with both.
 
 import contextlib
 import copy
+from dataclasses import is_dataclass
 
 import numpy as np
 import torch
@@ -101,6 +102,8 @@ def _same(one, other):
         return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if is_dataclass(one):
+        return _same(vars(one), vars(other))
     if isinstance(one, float):
         return bool(np.isclose(one, other, rtol=1e-6, atol=1e-6, equal_nan=True))
     return bool(one == other)
@@ -122,8 +125,10 @@ def _told(value):
         return str(_rounded(value.tolist())) + ("" if value.numel() else f" {tuple(value.shape)}")
     if isinstance(value, tuple):
         return f"({', '.join(_told(part) for part in value)})"
+    if is_dataclass(value):
+        return f"{type(value).__name__}(...)"
     text = repr(sorted(value, key=str)) if isinstance(value, set) else repr(value)
-    return text if len(text) <= 80 else f"a {type(value).__name__} of {len(value)}"
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _rounded(values):

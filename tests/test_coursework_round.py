@@ -1,0 +1,250 @@
+"""A whole round with the real nbgrader: hand in, grade, feedback, grades. Nothing else is touched."""
+
+import csv
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from coursework import FOLDER, cell_of, grade_id, is_a
+from test_coursework import NAMES, answers_of, assignment
+
+pytest.importorskip("nbgrader")
+TOP = FOLDER.parents[1]
+CRASHES = {  # student -> {question: (its solution's cell, what the graded notebook says)}
+    "crashes": {
+        "word_pieces": (
+            "def word_pieces(*_, **__):\n    while True:\n        pass",
+            "CellTimeoutError",
+        ),
+        "pad": ("def pad(*_, **__):\n    return bytearray(20 * 2**30)", "MemoryError"),
+        "masked_mean": (
+            "import os, shutil\nshutil.rmtree({folder!r}, ignore_errors=True)\nos.remove({file!r})",
+            "refused while a submission is graded",
+        ),
+    },
+    "takes Python down": {
+        "box_geometry": ("import os\nos._exit(1)", "took Python down"),
+        "patches": (
+            "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass",
+            "took Python down",
+        ),
+    },
+}
+PEEK = """
+import os, sqlite3
+from pathlib import Path
+import tgdt_mini
+
+notebooks = Path(tgdt_mini.__file__).parents[1] / "notebooks" / "assignments"
+found = []
+for place in (Path.cwd(), Path.cwd().parent, notebooks, Path({course!r})):
+    for name in ("a1.ipynb", "source/a1/a1.ipynb", "autograded/peeks/a1/a1.ipynb", "gradebook.db"):
+        try:
+            found.append((place / name).read_bytes())
+        except OSError as error:
+            print(type(error).__name__)
+try:
+    sqlite3.connect(Path({course!r}) / "gradebook.db")
+except OSError as error:
+    print(type(error).__name__)
+print("found", len(found), os.listdir("."))
+"""
+
+
+def tree(*folders):
+    """{file: what it holds}, without what Python and pytest keep for themselves."""
+    paths = (path for folder in folders for path in Path(folder).rglob("*") if path.is_file())
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in paths
+        if not {"__pycache__", ".pytest_cache", ".ipynb_checkpoints"} & set(path.parts)
+    }
+
+
+def hand_in(folder, student, name, solutions, change=lambda book: None):
+    """Write a submission: the release with the cells of some questions replaced."""
+    book = assignment(name).read("release")
+    for cell in book.cells:
+        if is_a("solution", cell) and grade_id(cell) in solutions:
+            cell.source = solutions[grade_id(cell)]
+    change(book)
+    path = folder / student / name / f"{name}.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(book, path)
+
+
+def right(name):
+    return {question: cells[0].source for question, cells in assignment(name).questions.items()}
+
+
+def wrong(name):
+    answers = {}
+    for question, answer, _ in reversed(answers_of(name).wrongs):
+        answers[question] = cell_of(answer, question)
+    return answers
+
+
+def points(name, questions=None):
+    """The points of some questions of an assignment that tests grade, or of all of them."""
+    cells = assignment(name).questions
+    return sum(cells[question][1].metadata.nbgrader.points for question in questions or cells)
+
+
+def weaken(book):
+    """Tests that say nothing, or are gone: what a student may do to the notebook."""
+    graded = [cell for cell in book.cells if is_a("grade", cell)]
+    for cell in graded:
+        cell.source = "pass"
+    book.cells.remove(graded[0])
+    book.cells.remove(next(cell for cell in book.cells if is_a("solution", cell)))
+    graded[-1].cell_type = "raw"
+    del graded[-1]["outputs"], graded[-1]["execution_count"]
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """(the course folder after grading, what the command said)."""
+    top = tmp_path_factory.mktemp("instructor")
+    handed_in, out, victim = top / "submitted", top / "course", top / "marks of last year"
+    (victim / "a").mkdir(parents=True)
+    (victim / "a" / "file.txt").write_text("still here", encoding="utf-8")
+    for name in NAMES:
+        hand_in(handed_in, "right", name, right(name))
+        hand_in(handed_in, "wrong", name, wrong(name))
+        hand_in(handed_in, "empty", name, {})
+    cells = right("a1")
+    for student, crashes in CRASHES.items():
+        places = {"folder": str(victim), "file": str(victim / "a" / "file.txt")}
+        hand_in(
+            handed_in, student, "a1",
+            cells | {question: cell.format(**places) for question, (cell, _) in crashes.items()},
+        )  # fmt: skip
+    peek = PEEK.format(course=str(out))
+    hand_in(handed_in, "peeks", "a1", cells | {"pad": peek + cells["pad"]})
+    hand_in(handed_in, "weakens the tests", "a1", {}, weaken)
+    broken = handed_in / "broken" / "a1" / "a1.ipynb"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("no notebook", encoding="utf-8")
+    before = tree(FOLDER, TOP / "tgdt_mini", TOP / "data", top)
+    done = grade(handed_in, "--out", out, "--seconds", 20)
+    after = tree(FOLDER, TOP / "tgdt_mini", TOP / "data", top)
+    assert {path: after.get(path) for path in before} == before, "a submission changed a file"
+    assert all(out in path.parents for path in set(after) - set(before))
+    return out, done
+
+
+def grade(*arguments):
+    """The command as an instructor calls it."""
+    command = [sys.executable, str(FOLDER / "grade.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+
+
+def grades(out):
+    with open(out / "grades.csv", encoding="utf-8") as file:
+        return {
+            (row["assignment"], row["student_id"]): float(row["score"])
+            for row in csv.DictReader(file)
+        }
+
+
+def graded(out, student, name="a1"):
+    return nbformat.read(out / "autograded" / student / name / f"{name}.ipynb", as_version=4)
+
+
+def said(book, kind=None):
+    """What the outputs of a notebook say, or those of the cell of this id."""
+    texts = [
+        output.get("text", "") + output.get("ename", "") + output.get("evalue", "")
+        for cell in book.cells
+        if kind in (None, grade_id(cell))
+        for output in cell.get("outputs", [])
+    ]
+    return "\n".join(texts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_right_answers_get_all_points_wrong_and_missing_ones_none(course, name):
+    out, done = course
+    given = grades(out)
+    assert given[name, "right"] == points(name), done.stdout + done.stderr
+    assert given[name, "wrong"] == 0
+    assert given[name, "empty"] == 0
+
+
+@pytest.mark.parametrize("student", CRASHES)
+def test_a_crash_costs_its_own_question_only(course, student):
+    out, _ = course
+    assert grades(out)["a1", student] == points("a1") - points("a1", CRASHES[student])
+    for question, (_, message) in CRASHES[student].items():
+        told = said(graded(out, student), question) + said(graded(out, student), f"test_{question}")
+        assert message in told, question
+
+
+def test_a_submission_finds_neither_solutions_nor_hidden_tests(course):
+    out, _ = course
+    told = said(graded(out, "peeks"), "pad")
+    assert "found 0 ['.caches']" in told and told.count("PermissionError") == 9, told
+    assert grades(out)["a1", "peeks"] == points("a1")
+
+
+def test_tests_that_were_changed_or_deleted_are_put_back(course):
+    out, _ = course
+    assert grades(out)["a1", "weakens the tests"] == 0
+    tests = {
+        grade_id(cell): cell
+        for cell in graded(out, "weakens the tests").cells
+        if is_a("grade", cell)
+    }
+    for question in assignment("a1").questions:
+        assert "### BEGIN HIDDEN TESTS" in tests[f"test_{question}"].source
+
+
+def test_a_file_that_is_no_notebook_is_named_and_the_others_are_graded(course):
+    out, done = course
+    assert done.returncode == 1
+    assert done.stderr.startswith("a1 broken: not graded. ") and "JSON" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "a1 right: 100 of 100\n" in done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_feedback_names_the_mistakes_and_shows_no_hidden_test(course, name):
+    out, _ = course
+    page = (out / "feedback" / "wrong" / name / f"{name}.html").read_text(encoding="utf-8")
+    text = (
+        re.sub(r"<[^>]+>", "", page)
+        .replace("&#39;", "'")
+        .replace("&quot;", '"')
+        .replace("&lt;", "<")
+    )
+    firsts = {question: says for question, _, says in reversed(answers_of(name).wrongs)}
+    for says in firsts.values():
+        assert says in text
+    assert "HIDDEN TESTS" not in page
+    for _, test in assignment(name).questions.values():
+        hidden = test.source.split("### BEGIN HIDDEN TESTS")[1].split("### END HIDDEN TESTS")[0]
+        for hint in re.findall(r'hint="([^"]{20,})"', hidden):
+            assert hint not in text or hint in firsts.values()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_release_that_nbgrader_makes_in_the_course_folder_is_the_committed_one(course, name):
+    out, _ = course
+    assert (out / "release" / name / f"{name}.ipynb").read_bytes() == (
+        assignment(name).path("release").read_bytes()
+    )
+
+
+def test_the_course_folder_may_not_lie_beside_the_solutions(tmp_path):
+    hand_in(tmp_path, "right", "a1", {})
+    done = grade(tmp_path, "--out", FOLDER / "course")
+    assert done.returncode == 2 and "beside the solutions" in done.stderr
+    assert not (FOLDER / "course").exists()
+
+
+def test_a_folder_without_submissions_is_named(tmp_path):
+    done = grade(tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "holds no submission" in done.stderr

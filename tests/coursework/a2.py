@@ -421,7 +421,7 @@ def asks_the_package_for_local_scores(regions, region_mask, words, word_mask):
 
 @a2.wrong("local_scores", says="it may not run while your function is tested")
 def asks_for_paired_scores(regions, region_mask, words, word_mask):
-    from tgdt_mini.similarity import paired_similarity
+    from tgdt_mini.retrieval import paired_similarity
 
     images = Embedding(regions[:, 0], regions, region_mask)
     captions = Embedding(words[:, 0], words, word_mask)

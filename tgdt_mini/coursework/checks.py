@@ -23,7 +23,7 @@ def check(function, *arguments, gives=None, raises=None, hint: str, mistakes=Non
     gives: the right answer (tensors, numbers, strings, lists, or a tuple of such things); or
     raises: the exception that is right. hint: one sentence for a wrong answer of unknown cause;
     mistakes: {one sentence: the wrong answer that it explains}. A function that changes its inputs
-    is wrong, too. A NumPy array counts as a tensor.
+    is wrong, too. A NumPy array counts as a tensor; floats may come back wider than they went in.
     """
     mistakes = mistakes or {}
     if any(_same(wrong, gives) for wrong in mistakes.values()):
@@ -44,7 +44,7 @@ def check(function, *arguments, gives=None, raises=None, hint: str, mistakes=Non
         ) from error
     if not _same(before, (arguments, named)):
         raise AssertionError(
-            f"{function.__name__} changes what it is given; the caller still needs it: work on a copy"
+            f"{function.__name__} changes what it is given, which the caller still needs: copy it"
         )
     if raises is not None:
         raise AssertionError(f"{hint}. {call} gives {_told(answer)}, not a {raises.__name__}")
@@ -81,7 +81,9 @@ def _difference(answer, gives):
         answer = torch.as_tensor(answer)
         if answer.shape != gives.shape:
             return f"gives the shape {tuple(answer.shape)}, not {tuple(gives.shape)}"
-        if answer.dtype != gives.dtype:
+        wider = answer.is_floating_point() and gives.is_floating_point()
+        wider = wider and torch.promote_types(answer.dtype, gives.dtype) == answer.dtype
+        if answer.dtype != gives.dtype and not wider:
             return f"gives numbers of type {answer.dtype}, not {gives.dtype}"
     elif isinstance(gives, float) and isinstance(answer, float | np.number | torch.Tensor):
         answer = float(answer)

@@ -62,7 +62,9 @@ def test_the_points_are_stated_at_each_question_and_add_up(name):
         stated += [int(points) for points in STATED.findall(cell.source)]
         if is_a("grade", cell):
             given.append(cell.metadata.nbgrader.points)
-            assert len(stated) == len(given), f"{grade_id(cell)}: a heading such as ## 1 · ... (20 points)"
+            assert len(stated) == len(given), (
+                f"{grade_id(cell)}: a heading such as ## 1 · ... (20 points)"
+            )
     assert stated == given and sum(given) == 100
     for question, (_, test) in assignment(name).questions.items():
         assert f"| `{question}` | {test.metadata.nbgrader.points} |" in cells[0].source
@@ -79,16 +81,16 @@ def test_the_release_is_what_nbgrader_makes_of_the_source(name):
 
 @each
 def test_nothing_leaks_into_the_release(name):
-    release, text = assignment(name).read("release"), assignment(name).path("release").read_text("utf-8")
-    visible = {line.strip() for cell in release.cells for line in cell.source.splitlines()}
-    secret = [
-        line
-        for cell in assignment(name).source.cells
-        for part in re.findall(r"### BEGIN \w+(.*?)### END", cell.source.replace("HIDDEN TESTS", "H"), re.S)
-        for line in (line.strip() for line in part.splitlines())
-        if len(line) > 20
-    ]
-    assert len(secret) > 20 and not [line for line in secret if line in visible]
+    release = assignment(name).read("release")
+    text = assignment(name).path("release").read_text(encoding="utf-8")
+    secret, open_to_all = set(), set()
+    for cell in assignment(name).source.cells:
+        hidden = False
+        for line in map(str.strip, cell.source.splitlines()):
+            hidden = not line.startswith("### END") and (hidden or line.startswith("### BEGIN"))
+            (secret if hidden else open_to_all).add(line)
+    seen = {line.strip() for cell in release.cells for line in cell.source.splitlines()}
+    assert len(secret) > 50 and not {line for line in secret - open_to_all if line in seen}
     assert "SOLUTION" not in text and "HIDDEN" not in text and "BEGIN" not in text
     for cell in release.cells:
         assert set(cell.metadata) <= {"nbgrader", "deletable", "editable"}
@@ -100,7 +102,9 @@ def test_nothing_leaks_into_the_release(name):
 def test_the_release_fails_in_the_graded_cells_alone_and_says_what_to_do(name):
     book = assignment(name).read("release")
     where = {"metadata": {"path": str(assignment(name).path("release").parent)}}
-    NotebookClient(book, timeout=300, allow_errors=True, kernel_name="python3", resources=where).execute()
+    NotebookClient(
+        book, timeout=300, allow_errors=True, kernel_name="python3", resources=where
+    ).execute()
     errors = {
         grade_id(cell): output
         for cell in book.cells
@@ -110,7 +114,9 @@ def test_the_release_fails_in_the_graded_cells_alone_and_says_what_to_do(name):
     assert set(errors) == {f"test_{question}" for question in assignment(name).questions}
     for question in assignment(name).questions:
         error = errors[f"test_{question}"]
-        assert error.ename == "NotImplementedError" and error.evalue.startswith(f"{question} is to be")
+        assert error.ename == "NotImplementedError" and error.evalue.startswith(
+            f"{question} is to be"
+        )
 
 
 @each
@@ -154,8 +160,19 @@ def test_its_pictures_are_described_and_no_wider_than_the_page(name):
 
 
 def test_pytest_runs_the_sources_and_leaves_the_releases_alone():
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(FOLDER)]
-    done = subprocess.run(collect, capture_output=True, text=True, encoding="utf-8", cwd=FOLDER.parents[1])
+    collect = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        str(FOLDER),
+    ]
+    done = subprocess.run(
+        collect, capture_output=True, text=True, encoding="utf-8", cwd=FOLDER.parents[1]
+    )
     collected = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
     assert collected == {f"notebooks/assignments/source/{name}/{name}.ipynb" for name in NAMES}
 
@@ -170,4 +187,7 @@ def test_the_table_for_students_has_the_assignments_and_their_points():
 def test_notebooks_are_stored_as_jupyter_stores_them():
     for path in FOLDER.glob("*/*/*.ipynb"):
         text = path.read_text(encoding="utf-8")
-        assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        assert (
+            text
+            == json.dumps(json.loads(text), indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+        )

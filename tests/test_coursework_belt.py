@@ -88,7 +88,12 @@ def folders(tmp_path):
 def outcomes(deeds, top):
     """{deed: "done" or its error}, tried with the belt on in a Python of its own."""
     places = {name: str(top / name) for name in ("other", "closed")}
-    run = [sys.executable, "-B", "-c", TRY.format(belt=str(FOLDER / "belt.py"), deeds=deeds, **places)]
+    run = [
+        sys.executable,
+        "-B",
+        "-c",
+        TRY.format(belt=str(FOLDER / "belt.py"), deeds=deeds, **places),
+    ]
     done = subprocess.run(run, cwd=top / "home", capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)

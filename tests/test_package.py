@@ -24,7 +24,7 @@ NAMES = (
     "Embedding TGDTConfig TGDT global_similarity local_similarity mixed_similarity hinge_loss consistency_loss "
     "cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model save_model"
 ).split()
-WINGS = "files scenes search encoders photos reports scaling runs bench commands".split()
+WINGS = "files scenes search encoders photos reports scaling runs bench commands coursework".split()
 BOOK_FLOOR = 0.5  # above files, below the scenes
 HEAVY = {"transformers", "datasets", "matplotlib", "seaborn", "tokenizers", "pandas"}
 

@@ -1,10 +1,10 @@
 """A seat belt for a notebook that somebody else has written: what it may touch while it is graded.
 
-`confine.py` sends this file's text into the kernel before any cell of the submission. Python tells
-an audit hook, which cannot be taken away again, before it opens, changes or deletes a file, starts a
-program or makes a connection. It stops accidents and the usual curiosity. It is no wall: code that
+`confine.py` sends this file's text into the kernel before any cell of the submission. Python asks
+an audit hook, which cannot be taken away again, before it opens, changes or deletes a file, starts
+a program or makes a connection. That stops accidents and the usual curiosity. It is no wall: what
 does not go through Python (ctypes, a library's own way to open a file) is not seen. Against intent
-only a container or a user account of its own helps.
+only a container, or a user account that may read nothing else, helps.
 """
 
 import os

@@ -2,8 +2,8 @@
 
 nbgrader runs a submission in the folder where the notebook with the hidden tests lies, beside all
 others, and gives up the notebook when its kernel dies. Here it runs where nothing lies but what was
-handed in besides the notebook; `belt.py` keeps the kernel to that folder; and after a kernel's death
-the cells before it run again in a new one, so that one crash costs one question.
+handed in besides the notebook; `belt.py` keeps the kernel to that folder; and after the death of a
+kernel the cells before it run again in a new one, so that one crash costs one question.
 """
 
 import asyncio
@@ -56,7 +56,9 @@ class ConfinedExecute(Execute):
     def preprocess_cell(self, cell, resources, index):
         """Run a cell; if that takes the kernel down, note it there and go on with a new kernel."""
         if cell.cell_type == "code" and time.monotonic() > self.deadline:
-            cell.outputs = [_error(f"the notebook took longer than {self.notebook_seconds} seconds")]
+            cell.outputs = [
+                _error(f"the notebook took longer than {self.notebook_seconds} seconds")
+            ]
             return cell, resources
         try:
             return super().preprocess_cell(cell, resources, index)
@@ -95,7 +97,10 @@ class ConfinedExecute(Execute):
         settings = {name: str(caches / folder) for name, folder in names.items()}
         settings |= {"PWD": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         known = {key: value for key, value in os.environ.items() if key != "OLDPWD"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # Python's own, not cells'
+        quiet = {
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }  # Python's own, not cells'
         await super().async_start_new_kernel(env=known | settings, **quiet, **options)
 
     async def async_start_new_kernel_client(self):
@@ -137,7 +142,8 @@ class PutBack(OverwriteCells):
             if cell.name in points and cell.name not in present:
                 most, own = points[cell.name], cell.name in written
                 back = self.missing_cell_transform(cell, most, is_solution=own)
-                nb.cells.append(back | {"id": cell.name.replace(" ", "-")[:64]})
+                back["id"] = cell.name.replace(" ", "-")[:64]
+                nb.cells.append(back)
         return nb, resources
 
 

@@ -5,8 +5,9 @@ SUBMITTED/STUDENT.ipynb will do. FOLDER becomes a course folder of nbgrader outs
 grades.csv, feedback/STUDENT/a1/a1.html, and gradebook.db, in which written answers can be graded by
 hand (`nbgrader formgrader`). The same command again grades again, and keeps grades given by hand.
 
-What is handed in is another person's program, and runs on this machine: see confine.py. Exit code 1
-if a submission could not be graded; the others are. Needs nbgrader: `pip install -e ".[instructor]"`.
+What is handed in is another person's program, and runs on this machine: see confine.py and belt.py.
+Exit code 1 if a submission could not be graded; the others are. Needs nbgrader:
+`pip install -e ".[instructor]"`.
 """
 
 import argparse
@@ -56,7 +57,9 @@ def prepare(out: Path, found: dict[tuple[str, str], Path]) -> None:
 
 
 def grade(out: Path, found: dict[tuple[str, str], Path], seconds: int | None) -> list[str]:
-    """Grade, write feedback and grades.csv; one line for each submission that could not be graded."""
+    """Grade, and write feedback and grades.csv. Returns a line for each submission that could not
+    be graded.
+    """
     from nbgrader.api import Gradebook
     from nbgrader.plugins import CsvExportPlugin
     from sqlalchemy.exc import SAWarning

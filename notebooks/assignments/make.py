@@ -84,7 +84,9 @@ def main() -> int:
             target = RELEASE / path
             same = target.is_file() and target.read_bytes() == content
             stale += not same
-            print(f"{path.as_posix()}: {'the same' if same else 'stale' if args.check else 'changed'}")
+            print(
+                f"{path.as_posix()}: {'the same' if same else 'stale' if args.check else 'changed'}"
+            )
             if not same and not args.check:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)

@@ -10,8 +10,8 @@ Each assignment has a file here, such as a1.py, which holds an `Answers` of the 
     @a1.right("masked_mean")
     def loops(tokens, mask): ...
 
-The name says what the answer does; it is tried under the question's name, and knows what the student's
-notebook knows: the imports, and the functions of the other questions.
+The name says what the answer does. It is tried under the question's name, and knows what the
+student's notebook knows: the imports, and the functions of the other questions.
 """
 
 import ast

@@ -25,8 +25,8 @@ def check(
     gives: the right answer (tensors, numbers, strings, lists, or a tuple of such things); or
     raises: the exception that is right. hint: one sentence for a wrong answer of unknown cause;
     mistakes: {one sentence: the wrong answer that it explains}. A function that changes its inputs
-    is wrong, too. A NumPy array counts as a tensor. within: numbers may be so far off, in floats of
-    any type, for an answer in which luck or rounding has a part (default: a rounding error).
+    is wrong, too. A NumPy array counts as a tensor; floats may come back wider than they went in.
+    within: numbers may be so far off, where luck has a part (default: a rounding error).
     """
     mistakes = mistakes or {}
     if any(_same(wrong, gives, within) for wrong in mistakes.values()):
@@ -47,7 +47,7 @@ def check(
         ) from error
     if not _same(before, (arguments, named)):
         raise AssertionError(
-            f"{function.__name__} changes what it is given; the caller still needs it: work on a copy"
+            f"{function.__name__} changes what it is given, which the caller still needs: copy it"
         )
     if raises is not None:
         raise AssertionError(f"{hint}. {call} gives {_told(answer)}, not a {raises.__name__}")
@@ -84,8 +84,9 @@ def _difference(answer, gives, within=None):
         answer = torch.as_tensor(answer)
         if answer.shape != gives.shape:
             return f"gives the shape {tuple(answer.shape)}, not {tuple(gives.shape)}"
-        floats = within is not None and answer.is_floating_point() and gives.is_floating_point()
-        if answer.dtype != gives.dtype and not floats:
+        wider = answer.is_floating_point() and gives.is_floating_point()
+        wider = wider and torch.promote_types(answer.dtype, gives.dtype) == answer.dtype
+        if answer.dtype != gives.dtype and not wider:
             return f"gives numbers of type {answer.dtype}, not {gives.dtype}"
     elif isinstance(gives, float) and _is_number(answer) and not isinstance(answer, int):
         answer = float(answer)

@@ -7,8 +7,8 @@ executed again. So is starting another program, which could ask the package in o
 rest of the package stays usable.
 
 What this does not do: student and test share one process. Who sets out to deceive can switch the
-watcher off for a while, change the test's own helpers, or type the package's function in, in other
-words. The first is noticed in most cases; against the rest only a reader helps.
+watcher off for a while, change these helpers, look at the test that calls, or type the package's
+function in, in other words. The first is mostly noticed; against the rest only a reader helps.
 """
 
 import contextlib
@@ -20,7 +20,9 @@ import threading
 import warnings
 from types import CodeType, FunctionType
 
-LONG = 40  # instructions: a shorter function, typed into a cell, may be like the package's by chance
+LONG = (
+    40  # instructions: a shorter function, typed into a cell, may be like the package's by chance
+)
 ADVICE = "Write the steps yourself; the rest of the package may be used"
 PROGRAMS = {
     "os.exec",
@@ -42,10 +44,10 @@ class NotOwnCode(AssertionError):
 def only_own_code(*names: str, libraries: tuple[str, ...] = ()):
     """A context in which the functions `names` raise NotOwnCode, and copies of them too.
 
-    names: such as "tgdt_mini.image_tokens.geometry" or "tgdt_mini.text_tokens.TextTokenizer.pieces";
-    ValueError for one that does not exist. libraries: packages of which nothing may be called, such
-    as "tokenizers". A refusal that the student's code swallows is raised again at the end. Warnings
-    and what goes to stderr cannot cost points here: nbgrader takes either for an error.
+    names: such as "tgdt_mini.image_tokens.geometry" or "tgdt_mini.data.ImageTokens.pad"; ValueError
+    for one that does not exist. libraries: packages of which nothing may be called, such as
+    "tokenizers". A refusal that the student's code swallows is raised again at the end. Warnings
+    and what goes to stderr cost no points here, though nbgrader takes both for an error.
     """
     watch = _Watch(names, libraries)
     before, before_threads = sys.getprofile(), threading.getprofile()
@@ -128,11 +130,16 @@ def fingerprint(code: CodeType) -> tuple:
     steps = []
     for step in dis.get_instructions(code):
         value = step.argval
-        if isinstance(value, CodeType):
+        if step.opname in ("NOP", "PRECALL", "PUSH_NULL", "RESUME"):
+            continue
+        if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            value = None
+        elif isinstance(value, CodeType):
             value = fingerprint(value)
         elif "FAST" in step.opname or "DEREF" in step.opname or "CLOSURE" in step.opname:
             value = [numbers[name] for name in ((value,) if isinstance(value, str) else value)]
-        steps.append((step.opname, repr(value)))
+        # `torch.cat(x)` is compiled in two ways: does `import torch` stand in the same text?
+        steps.append((step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), repr(value)))
     return tuple(steps)
 
 

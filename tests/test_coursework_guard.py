@@ -11,6 +11,7 @@ import sys
 import threading
 import types
 
+import numpy as np
 import pytest
 import torch
 
@@ -257,6 +258,26 @@ def test_floats_are_compared_within_their_precision_and_nan_is_equal_to_nan():
     check(lambda: torch.tensor(0.5), gives=0.5, hint="")
     with pytest.raises(AssertionError):
         check(lambda: "0.5", gives=0.5, hint="")
+
+
+def test_within_lets_luck_pass_and_still_names_a_mistake():
+    def near(value):
+        return value
+
+    check(near, (70.3, np.float32(81.0)), gives=(70.0, 81.4), within=0.5, hint="")
+    check(
+        near,
+        torch.tensor([70.3, torch.inf]),
+        gives=torch.tensor([70.0, torch.inf]),
+        within=0.5,
+        hint="",
+    )
+    check(near, torch.tensor(50.0), gives=50.0, within=0, hint="")
+    for wrong in (70.6, torch.tensor([70.0, 70.0])):
+        with pytest.raises(AssertionError, match="near 70"):
+            check(near, wrong, gives=70.0, within=0.5, hint="near 70")
+    with pytest.raises(AssertionError, match="a share"):
+        check(near, torch.tensor(0.71), gives=70.0, within=0.5, hint="", mistakes={"a share": 0.7})
 
 
 def test_a_picture_of_what_is_unwritten_is_left_out_with_a_word(capsys):

@@ -1,4 +1,4 @@
-"""A whole round with the real nbgrader: hand in, grade, feedback, grades. Nothing else is touched."""
+"""A whole round with the real nbgrader: hand in, grade, feedback, grades; nothing else changes."""
 
 import csv
 import hashlib

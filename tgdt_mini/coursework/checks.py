@@ -62,8 +62,9 @@ def check(
 
 @contextlib.contextmanager
 def when_written():
-    """A context for a picture that needs a function of the student's: while it is unwritten, the
-    picture is left out, and one line says what is missing.
+    """A context for a picture that needs a function of the student's.
+
+    While that is unwritten, the picture is left out, and one line says what is missing.
     """
     try:
         yield

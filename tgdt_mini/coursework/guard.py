@@ -122,9 +122,7 @@ class _Watch:
 
 
 def fingerprint(code: CodeType) -> tuple:
-    """What a function does, instruction by instruction, without its name, docstring and variables'
-    names.
-    """
+    """What a function does, instruction by instruction, whatever its names and docstring are."""
     variables = code.co_varnames + code.co_cellvars + code.co_freevars
     numbers = {name: str(number) for number, name in enumerate(variables)}
     steps = []

@@ -50,7 +50,9 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
 
     Example: words (1, 0) and (0, 1) against regions (1, 0) and (0.6, 0.8) -> (1.0 + 0.8) / 2 = 0.9.
 
-    The memory that it takes beyond its result is bounded, see PRODUCTS and MOST_PRODUCTS.
+    Unlike the plain form it leaves padded words out and bounds the products held at once. CPU time
+    on 2 cores of an AMD EPYC, one thread, D = 128, 1 to 7 regions, 5 to 25 words: 0.66 instead of
+    1.64 s for 1,000 x 1,000, 8 instead of 16 ms for 64 x 64 in training.
     Source: late interaction as in ColBERT (arXiv 2004.12832).
     Raises ValueError for a caption without a real word or an image without a real region; in
     training on a GPU, where looking would keep it waiting at every step, their scores are not

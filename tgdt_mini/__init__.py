@@ -1,6 +1,6 @@
 """TGDT mini: token-guided dual transformers for image-text retrieval, small enough to read.
 
-`import tgdt_mini` loads torch and nothing heavier; the names below are found when first used.
+`import tgdt_mini` loads next to nothing: each name below is imported when it is first used.
 """
 
 from importlib import import_module

@@ -54,12 +54,13 @@ class Batches:
         return [(rows[by_length[i]], captions[by_length[i]]) for i in order]
 
     def epoch_batches(self, epoch: int, hard_share: float = 0.0, device="cpu") -> list[tuple]:
-        """The same as (rows, captions, hard_rows, longest), tensors on a device.
+        """The batches of `of` as (rows, captions, hard_rows, longest), tensors on a device.
 
         With the sizes known before, a step never asks a GPU for a number, and so never waits.
 
-        hard_rows: positions in the batch, the first `hard_share` of those whose caption has a hard
-        negative. longest: the most regions, tokens, and tokens of hard negatives of an item.
+        hard_rows: positions in the batch whose caption has a hard negative, the first ones, at most
+        hard_share of the batch. longest: the most regions of an image, the most tokens of a
+        caption, and those of a hard negative.
         """
         batches = []
         for rows, captions in self.of(epoch):
@@ -87,7 +88,7 @@ def _captions_of(tokens):
     return table
 
 
-class WholeBatch:
+class Engine:
     """Who carries out a step: here, one model that embeds the whole batch at once.
 
     `scaling/distributed.py` has another, with the same methods.
@@ -110,6 +111,9 @@ class WholeBatch:
 
     def any(self, flag: bool) -> bool:
         return flag
+
+    def wait(self):
+        """Called while files are written: nobody goes on before they are there."""
 
     def first(self, make):
         return make()

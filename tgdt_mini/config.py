@@ -64,7 +64,7 @@ class TGDTConfig:
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
-        """About one million parameters, for the embedded scenes.
+        """About 1.2 million parameters, for the drawn scenes.
 
         A local token stands for one region or one word, and is trained to keep to it: regions are
         not mixed before they are compared with words, and half of the captions of a batch leave

@@ -128,7 +128,7 @@ class TokenSet:
     def images(self, rows: torch.Tensor, longest: int | None = None) -> ImageTokens:
         """The images of `rows` (B,) int64, padded to `longest` regions (default: the most).
 
-        To ask a GPU for that number is to wait for the GPU; who knows it, gives it.
+        Pass `longest` if you know it: to find it makes a GPU wait.
         """
         first, counts = self.starts[rows], self.starts.diff()[rows]  # (B,)
         longest = int(counts.max()) if longest is None else longest

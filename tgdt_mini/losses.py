@@ -62,8 +62,8 @@ def consistency_loss(
 ) -> torch.Tensor:
     """Scalar intra-modal loss of global tokens (B, D): sum_j [max_i |t_i.t_j - v_i.v_j| - margin]+.
 
-    Two captions may be as similar as their two images, up to the margin; only the worst partner
-    counts. The gradient reaches both modalities. reduction "mean" divides the sum by B.
+    The similarity of two captions may differ from that of their images by at most the margin; only
+    the worst partner counts. The gradient reaches both. reduction "mean" divides the sum by B.
 
     Example: images (1, 0) and (0, 1), both captions (1, 0): |1 - 0| - 0.3 = 0.7 twice -> mean 0.7.
     """

@@ -4,9 +4,9 @@
     stage 2   late interaction with those K only: K / G of the work of scoring everything
 
 `two_stage_plain` is that, one query at a time; `two_stage` gives the same scores faster.
-`search_in_blocks` runs both stages for it, and for `search/gallery.py`, whose tokens are on a disk.
+`search_in_blocks` runs both stages for it and for `search/gallery.py`.
 
-Q queries, G gallery items, K shortlist, L local tokens of an item, W words, D width.
+Q queries (q at a time), G gallery items, K shortlist, P pairs, T their tokens, D width.
 """
 
 import time
@@ -26,7 +26,7 @@ from tgdt_mini.similarity import (
 
 SCORES = 2**22  # held at once: 16 MB of float32
 WORDS = 2**10  # gathered at a time for one image: with D = 256, 1 MB that stays in the cache
-TURN = 2**9  # what turning to one image or caption costs, in gathered tokens
+TURN = 2**9  # what one more image or caption to turn to costs, counted in tokens
 GATHERED = 2**20  # numbers of candidates' tokens gathered at once: 4 MB of float32
 BLOCK = 2**11  # half-precision items turned into float32 at once: 2 MB with D = 256
 
@@ -53,8 +53,8 @@ def two_stage(
     """(Q, G) scores: global + local_weight x local in each query's shortlist, -inf outside it.
 
     query_is "image" searches a gallery of captions, "caption" a gallery of images; both ways S_L is
-    the mean over the caption's words. shortlist: K, at most G is used. With K = G the scores are
-    those of `mixed_similarity`. Raises ValueError for a score that is NaN.
+    the mean over the caption's words. shortlist: K, at most G is used; with K = G everything is
+    scored. Raises ValueError for a score that is NaN.
     Source: evaluate_utils/evaluation.py of the released code, which takes one query at a time.
     """
     check_query_is(query_is)
@@ -68,8 +68,8 @@ def two_stage(
         return paired_similarity(gallery, queries, ids.flatten(), query).view(ids.shape)
 
     longest = max(gallery.mask.shape[1], queries.mask.shape[1])
-    empty, shape = at_least_float32(queries.global_token[:0]), (len(queries), len(gallery))
-    scores = empty.new_full(shape, -float("inf"))
+    empty = at_least_float32(queries.global_token[:0])
+    scores = empty.new_full((len(queries), len(gallery)), -float("inf"))
     options = (shortlist, local_weight, longest)
     for rows, ids, mixed, _ in search_in_blocks(queries, gallery.global_token, rerank, *options):
         scores[rows].scatter_(1, ids, mixed)
@@ -81,7 +81,7 @@ def paired_similarity(
 ) -> torch.Tensor:
     """(P,) local scores of the pairs image[p], caption[p], which are row numbers.
 
-    Goes the way that has fewer tokens to gather. Every item must have a real token.
+    Goes the cheaper way round. Every item must have a real token: the caller has checked that.
     """
     words, regions = captions.mask.sum(1), images.mask.sum(1)
     by_image = words[caption].sum() + TURN * min(len(images), len(image))
@@ -135,7 +135,7 @@ def _real(embedding):
 def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=1, index=None):
     """Yields (rows, ids (q, K), mixed scores (q, K), seconds) of both stages, some queries a turn.
 
-    rerank(queries, ids (q, K)) returns local scores (q, K) and holds `longest` numbers for each;
+    rerank(queries, ids (q, K)) returns local scores (q, K), with memory for `longest` numbers each;
     index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the turn.
     """
     if shortlist < 1:

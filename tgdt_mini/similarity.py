@@ -19,8 +19,9 @@ from tgdt_mini.embedding import Embedding
 
 INFINITY = float("inf")
 CAPTIONS = 64  # scored at a time
-PRODUCTS = {"cpu": 2**20}  # words x regions at a time: 4 MB of float32 stay in a CPU's caches
-MOST_PRODUCTS = 2**24  # on another device: large blocks, for each costs some kernel launches
+# words x regions at a time: 4 MB of float32, which stay in a CPU's caches
+PRODUCTS = {"cpu": 2**20}
+PRODUCTS_ELSEWHERE = 2**24  # on another device: fewer, larger blocks, as each must be launched
 
 
 def global_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
@@ -36,7 +37,7 @@ def global_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
 def local_similarity_plain(images: Embedding, captions: Embedding) -> torch.Tensor:
     """(I, C) local scores, the formula as it is written: what `local_similarity` must agree with.
 
-    It holds all C x W x I x R products at once: 2 GB for 1,000 images and 5,000 captions of scenes.
+    It holds all C x W x I x R products at once: 4 bytes each, and as many again for the mask.
     """
     products = torch.einsum("cwd,ird->cwir", captions.local_tokens, images.local_tokens)
     # a padded region scores -inf: left at 0 it would beat true negative cosines
@@ -64,7 +65,7 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
     may_look = device == "cpu" or not training
     if may_look:
         check_real(captions, images, names=("caption", "image"))
-    most = PRODUCTS.get(device, MOST_PRODUCTS)
+    most = PRODUCTS.get(device, PRODUCTS_ELSEWHERE)
     scores = []
     with autocast_off(images.local_tokens):
         for start in range(0, len(captions), CAPTIONS):
@@ -165,8 +166,8 @@ def _best_region(words, images):
     """(P, I) the product of each word with its best real region of each image."""
     regions, pad = at_least_float32(images.local_tokens), ~images.mask  # (I, R, D), (I, R)
     if words.requires_grad or regions.requires_grad:
-        # padding may hold NaN, and 0 x NaN is NaN in a gradient: set to 0, it starts from -inf.
-        # max hands its gradient to one region, amax would keep and read all products
+        # padding may hold NaN, also in a gradient (0 x NaN): its values become 0, and -inf is
+        # added to its scores. max remembers which region won; amax would keep all products
         regions = regions.masked_fill(pad[..., None], 0)
         start = words.new_zeros(pad.shape).masked_fill(pad, -INFINITY)  # (I, R)
         products = torch.addmm(start.flatten(), words, regions.flatten(0, 1).T)  # (P, I*R)

@@ -1,4 +1,4 @@
-"""One training loop: any device, curriculum of negatives, best model kept, stopped and resumed.
+"""One training loop for any device: it keeps the best model, and can be stopped and resumed.
 
 AdamW with warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The
 inter-modal terms begin with all negatives and move to the hardest one: hardest from the start can
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from tgdt_mini.batches import Batches, WholeBatch
+from tgdt_mini.batches import Batches, Engine
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import validate
@@ -32,7 +32,7 @@ class Trainer:
 
     out: folder for `last/` (everything needed to go on) and `best/` (the model with the best
     validation rsum). augment(images, captions) -> the same batch, made harder. stop() -> True ends
-    the run after the present step, and `stopped` says so. engine: as `batches.WholeBatch`.
+    the run after the present step, and `stopped` says so. engine: as `batches.Engine`.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Trainer:
         if config.schedule == "staged" and not model.config.global_layers:
             raise ValueError("schedule is 'staged', but global_layers is 0: nothing for stage two")
         if config.hard_captions and train.hard is None:
-            raise ValueError("hard_captions is above 0, but train holds none: with_hard_captions")
+            raise ValueError("hard_captions is above 0, but train has none: see with_hard_captions")
         self.device, self.config, self.out = torch.device(device), config, Path(out)
         self.model, self.tokenizer, self.progress = model.to(self.device), tokenizer, progress
-        self.engine, self.augment, self.stop = engine or WholeBatch(), augment, stop
+        self.engine, self.augment, self.stop = engine or Engine(), augment, stop
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)
         self.batches = Batches(train, config.batch, config.seed)
         self.steps_an_epoch = len(self.batches)
@@ -96,19 +96,21 @@ class Trainer:
         end, began = min(end, self.total_steps), time.perf_counter() - self.seconds
         options = dict(desc="training", unit=" steps", disable=not self.progress)
         with tqdm(total=self.total_steps, initial=self.step, **options) as bar:
-            while self.step < end and not self._is_over():
+            while self.step < end and not self._asked_to_stop():
+                if self.config.has_waited_enough(self.history):
+                    break
                 self._step()
                 bar.update()
                 self.seconds = time.perf_counter() - began
                 if self.step % self.steps_an_epoch == 0:
                     self._end_epoch(bar)
             self.save()
-        self._is_over()  # `stop` may have been asked for in the last step
+        self._asked_to_stop()  # perhaps in the last step
         return self.history
 
-    def _is_over(self):
+    def _asked_to_stop(self):
         self.stopped = self.engine.any(bool(self.stop and self.stop()))
-        return self.stopped or self.config.has_waited_enough(self.history)
+        return self.stopped
 
     def _step(self):
         """One batch: embed it, compare everything with everything, and move the weights."""
@@ -124,7 +126,7 @@ class Trainer:
         self.model.train()
         batch = rows, captions, captions[hard_rows]
         (images, texts, hard), after_backward = self.engine.embed(self._embed, *batch)
-        loss = self.loss(images, texts, rows, epoch)  # rows are image ids: no false negatives
+        loss = self.loss(images, texts, rows, epoch)  # rows tell images apart
         total, by_hard = loss.total, torch.zeros_like(loss.total)
         if len(hard_rows):
             pairs = images[hard_rows], texts[hard_rows], hard
@@ -141,7 +143,7 @@ class Trainer:
         self.scaler.update()
         parts = (total, loss.inter_global, loss.inter_local, loss.intra, by_hard)
         self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
-        self.step += 1  # nothing above asked the device for a number: a GPU runs ahead of us
+        self.step += 1  # but in float16 nothing asked a GPU for a number: it never waits
 
     def _embed(self, rows, captions, hard):
         """Embeddings of images, of captions, and of hard negatives, of which there may be none."""
@@ -160,8 +162,8 @@ class Trainer:
         """Judge the model on validation data, keep it if it is the best, and write the progress."""
         *sums, steps = self.sums.tolist()
         self.sums.zero_()
-        epoch, before = self.epoch - 1, self.history[-1] if self.history else None
-        row = {"epoch": self.epoch} | {name: part / steps for name, part in zip(PARTS, sums)}
+        epoch, before = self.epoch - 1, self.history[-1] if self.history else None  # from 0
+        row = {"epoch": epoch + 1} | {name: part / steps for name, part in zip(PARTS, sums)}
         stage, negatives = self.config.stage_at(epoch), self.config.contrastive_at(epoch)
         rate = self.config.rate_at(self.step - 1, self.total_steps)
         row |= {"stage": stage, "contrastive": negatives, "learning_rate": rate}
@@ -186,10 +188,10 @@ class Trainer:
         states, parts = self.engine.random_states(self.device), (self.optimizer, self.scaler)
         if self.engine.rank == 0:
             save_state(self.out / "last", self.model, self.tokenizer, *parts, progress, states)
-        self.engine.any(False)  # nobody goes on while it is being written
+        self.engine.wait()
 
     def resume(self) -> "Trainer":
-        """Take up the run in `out/last`. ValueError when other settings or data began it."""
+        """Take up the run in `out/last`. ValueError if other settings or data sizes began it."""
         self.engine.seed(self.config.seed)
         last, parts = self.out / "last", (self.model, self.optimizer, self.scaler)
         progress = load_state(last, *parts, self.engine.rank)

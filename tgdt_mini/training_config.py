@@ -45,7 +45,7 @@ class TrainingConfig:
     """
 
     epochs: int = 30
-    batch: int = 64  # pairs; one caption of each image, drawn anew each epoch
+    batch: int = 64  # pairs; the captions of an image take turns over the epochs
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 2.0  # largest gradient norm
@@ -113,8 +113,11 @@ class TrainingConfig:
         """Which of CONTRASTIVE an epoch learns from; each stage has a curriculum of its own."""
         if self.contrastive != "curriculum":
             return self.contrastive
-        turn = round(self.epochs * STAGED_SHARE) if self.schedule == "staged" else 0
-        first, length = (turn, self.epochs - turn) if epoch >= turn else (0, turn)
+        second_stage = round(self.epochs * STAGED_SHARE) if self.schedule == "staged" else 0
+        if epoch >= second_stage:
+            first, length = second_stage, self.epochs - second_stage
+        else:
+            first, length = 0, second_stage
         warm = round(length * self.warm_negatives)
         return "info_nce" if epoch - first < warm else "hardest"
 
@@ -132,7 +135,7 @@ class TrainingConfig:
         }
 
     def hard_share_at(self, epoch: int) -> float:
-        """The share of an epoch's batches with hard captions: they need the local score."""
+        """The share of an epoch's pairs with a hard caption: 0 where local scores do not learn."""
         return self.hard_captions if self.terms_at(epoch)["use_local"] else 0.0
 
     def has_waited_enough(self, history: list[dict]) -> bool:
@@ -143,7 +146,7 @@ class TrainingConfig:
         return max(rsums[-self.patience :]) <= max(rsums[: -self.patience])
 
     def rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step of `steps`: linear warm-up, then a cosine to a hundredth."""
+        """The learning rate of a step of `steps`: the lower of a warm-up and a cosine."""
         warm = (step + 1) / max(1, WARMUP * steps)
         return self.learning_rate * min(warm, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
 

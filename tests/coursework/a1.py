@@ -435,7 +435,7 @@ def asks_the_package_for_means(tokens, mask):
     from tgdt_mini import ImageTokens
 
     rows = [item[real] if real.any() else item[:1] * 0 for item, real in zip(tokens, mask)]
-    return ImageTokens.pad(rows, [torch.zeros(len(row), 4) for row in rows]).whole
+    return ImageTokens.pad(rows, [torch.zeros(len(row), 4) for row in rows]).pooled
 
 
 @a1.right("masked_mean")

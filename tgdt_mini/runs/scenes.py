@@ -1,4 +1,4 @@
-"""Whole runs on the embedded scenes: train, judge, and draw what a model finds.
+"""Whole runs on the drawn scenes: train, judge, and draw what a model finds.
 
 Each function puts together what other modules hold, and adds no formula of its own.
 """

@@ -95,7 +95,7 @@ def joined(device: str = "auto"):
 
 
 class Processes:
-    """The engine of a `Trainer` on all processes of the run; see `batches.WholeBatch`.
+    """The engine of a `Trainer` on all processes of the run; see `batches.Engine`.
 
     chunk: pairs that a process embeds at a time (gradient_cache.py); 0: its whole share of a batch.
     All processes build the same trainer and run it; its batch counts the pairs of all together.
@@ -103,7 +103,8 @@ class Processes:
 
     def __init__(self, chunk: int = 0):
         self.chunk, self.rank = chunk, rank()
-        self.any, self.first, self.average = any_of, from_first, average_gradients
+        self.any, self.first, self.wait = any_of, from_first, barrier
+        self.average = average_gradients
 
     def start(self, trainer):
         """Everybody begins with the first process's weights. ValueError for too small a batch."""

@@ -1,7 +1,8 @@
-"""A whole round with the real nbgrader: hand in, grade, feedback, grades. Nothing else is touched."""
+"""A whole round with the real nbgrader: hand in, grade, feedback, grades; nothing else changes."""
 
 import csv
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -41,8 +42,8 @@ import tgdt_mini
 
 notebooks = Path(tgdt_mini.__file__).parents[1] / "notebooks" / "assignments"
 found = []
-for place in (Path.cwd(), Path.cwd().parent, notebooks, Path({course!r})):
-    for name in ("a1.ipynb", "source/a1/a1.ipynb", "autograded/peeks/a1/a1.ipynb", "gradebook.db"):
+for place in (Path.cwd(), Path.cwd().parent, notebooks, Path({course!r}), Path({handed_in!r})):
+    for name in ("a1.ipynb", "source/a1/a1.ipynb", "right/a1/a1.ipynb", "gradebook.db"):
         try:
             found.append((place / name).read_bytes())
         except OSError as error:
@@ -51,7 +52,7 @@ try:
     sqlite3.connect(Path({course!r}) / "gradebook.db")
 except OSError as error:
     print(type(error).__name__)
-print("found", len(found), os.listdir("."))
+print("found", len(found), os.listdir("."), "SECRET" in os.environ)
 """
 
 
@@ -123,7 +124,7 @@ def course(tmp_path_factory):
             handed_in, student, "a1",
             cells | {question: cell.format(**places) for question, (cell, _) in crashes.items()},
         )  # fmt: skip
-    peek = PEEK.format(course=str(out))
+    peek = PEEK.format(course=str(out), handed_in=str(handed_in))
     hand_in(handed_in, "peeks", "a1", cells | {"pad": peek + cells["pad"]})
     hand_in(handed_in, "weakens the tests", "a1", {}, weaken)
     broken = handed_in / "broken" / "a1" / "a1.ipynb"
@@ -140,7 +141,8 @@ def course(tmp_path_factory):
 def grade(*arguments):
     """The command as an instructor calls it."""
     command = [sys.executable, str(FOLDER / "grade.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+    settings = os.environ | {"SECRET": "a password"}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, encoding="utf-8")
 
 
 def grades(out):
@@ -187,7 +189,7 @@ def test_a_crash_costs_its_own_question_only(course, student):
 def test_a_submission_finds_neither_solutions_nor_hidden_tests(course):
     out, _ = course
     told = said(graded(out, "peeks"), "pad")
-    assert "found 0 ['.caches']" in told and told.count("PermissionError") == 9, told
+    assert "found 0 ['.caches'] False" in told and told.count("PermissionError") == 13, told
     assert grades(out)["a1", "peeks"] == points("a1")
 
 

@@ -9,6 +9,7 @@ kernel the cells before it run again in a new one, so that one crash costs one q
 import asyncio
 import os
 import shutil
+import site
 import subprocess
 import sys
 import tempfile
@@ -22,23 +23,42 @@ from nbformat import from_dict
 from nbformat.v4 import new_output
 from nbgrader.preprocessors import ClearHiddenTests, Execute, OverwriteCells
 from nbgrader.utils import is_grade
-from traitlets import Int
+from traitlets import Int, List, Unicode
 
 BELT = Path(__file__).with_name("belt.py").read_text(encoding="utf-8")
 DOWN = (DeadKernelError, CellTimeoutError, asyncio.TimeoutError)
+PASSED = {  # what a submission sees of the environment, where passwords and tokens may stand
+    "CONDA_PREFIX",
+    "DYLD_LIBRARY_PATH",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "NBGRADER_EXECUTION",
+    "PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "SYSTEMROOT",
+    "TZ",
+    "VIRTUAL_ENV",
+    "WINDIR",
+}
 MOST_TEXT = 200_000  # characters that a cell may print
 
 
 class ConfinedExecute(Execute):
     """nbgrader's execution of a notebook, confined to a folder and to limits."""
 
+    closed = List(Unicode(), help="more folders that submissions may not read").tag(config=True)
     notebook_seconds = Int(900, help="seconds for all cells together").tag(config=True)
     memory = Int(6 * 2**30, help="bytes that the kernel may ask for").tag(config=True)
 
     def preprocess(self, nb, resources, km=None):
         course = Path(resources["metadata"]["path"]).resolve()
-        self.closed = [str(_root_of(course)), *_closed_of_the_package()[0]]
-        self.opened = _closed_of_the_package()[1]
+        package = Path(find_spec("tgdt_mini").origin).resolve().parent
+        self.walls = [str(_root_of(course)), *self.closed]
+        if (package.parent / "notebooks").is_dir():  # a checkout, with the solutions in it
+            self.walls.append(str(package.parent))
+        self.doors = [str(package), str(package.parent / "data"), sys.prefix]
         self.deadline = time.monotonic() + self.notebook_seconds
         self.printed = {}
         with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as home:
@@ -92,21 +112,27 @@ class ConfinedExecute(Execute):
         (caches / "matplotlib").mkdir(parents=True)
         for fonts in _fonts():
             shutil.copy(fonts, caches / "matplotlib")
-        names = {"MPLCONFIGDIR": "matplotlib", "TGDT_MINI_CACHE": "tgdt_mini", "HF_HOME": "hf"}
-        names |= {"IPYTHONDIR": "ipython", "TMPDIR": "", "TEMP": "", "TMP": ""}
-        settings = {name: str(caches / folder) for name, folder in names.items()}
-        settings |= {"PWD": str(self.home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-        known = {key: value for key, value in os.environ.items() if key != "OLDPWD"}
-        quiet = {
-            "stdout": subprocess.DEVNULL,
-            "stderr": subprocess.DEVNULL,
-        }  # Python's own, not cells'
-        await super().async_start_new_kernel(env=known | settings, **quiet, **options)
+        environment = {name: os.environ[name] for name in PASSED if name in os.environ}
+        environment |= {
+            name: str(caches) for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP")
+        }
+        environment |= {
+            "HF_HOME": str(caches / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            "IPYTHONDIR": str(caches / "ipython"),
+            "MPLCONFIGDIR": str(caches / "matplotlib"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUSERBASE": site.getuserbase(),  # packages of this user, though HOME is another
+            "TGDT_MINI_CACHE": str(caches / "tgdt_mini"),
+        }
+        options |= {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        await super().async_start_new_kernel(**options)
 
     async def async_start_new_kernel_client(self):
         """Fasten the belt before the submission says anything."""
         client = await super().async_start_new_kernel_client()
-        call = f"fasten({str(self.home)!r}, {self.closed!r}, {self.opened!r}, {self.memory})"
+        call = f"fasten({str(self.home)!r}, {self.walls!r}, {self.doors!r}, {self.memory})"
         code = f"exec({BELT + call!r}, {{}})"
         reply = await client.execute_interactive(code, store_history=False, timeout=60)
         if reply["content"]["status"] != "ok":
@@ -166,16 +192,6 @@ def _error(words):
 def _root_of(folder):
     """The course folder: of .../autograded/STUDENT/ASSIGNMENT the folder of autograded."""
     return next((path.parent for path in folder.parents if path.name == "autograded"), folder)
-
-
-def _closed_of_the_package():
-    """([the checkout that tgdt_mini is imported from], [what may be read of it]); or nothing."""
-    spec = find_spec("tgdt_mini")
-    package = Path(spec.origin).resolve().parent
-    root = package.parent
-    if not (root / "notebooks").is_dir():  # installed from a wheel: no solutions near it
-        return [], []
-    return [str(root)], [str(package), str(root / "data"), str(Path(sys.prefix).resolve())]
 
 
 def _fonts():

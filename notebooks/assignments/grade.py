@@ -56,16 +56,17 @@ def prepare(out: Path, found: dict[tuple[str, str], Path]) -> None:
                     shutil.copy(extra, target / extra.name)
 
 
-def grade(out: Path, found: dict[tuple[str, str], Path], seconds: int | None) -> list[str]:
+def grade(out: Path, found: dict, closed: list[Path], seconds: int | None) -> list[str]:
     """Grade, and write feedback and grades.csv. Returns a line for each submission that could not
-    be graded.
+    be graded. closed: folders that submissions may not read, besides the course folder.
     """
+    api, failed = course(out), []
     from nbgrader.api import Gradebook
     from nbgrader.plugins import CsvExportPlugin
     from sqlalchemy.exc import SAWarning
 
     warnings.simplefilter("ignore", SAWarning)  # nbgrader 0.9.6 with SQLAlchemy 2.1: harmless
-    api, failed = course(out), []
+    api.config.ConfinedExecute.closed = [str(folder) for folder in closed]
     if seconds:
         api.config.ConfinedExecute.timeout = seconds
     for assignment in sorted({name for name, _ in found}):
@@ -112,7 +113,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     prepare(out, found)
-    failed = grade(out, found, args.seconds)
+    failed = grade(out, found, [REPOSITORY, args.submitted], args.seconds)
     for line in failed:
         print(line, file=sys.stderr)
     print(f"grades: {out / 'grades.csv'}, feedback: {out / 'feedback'}")

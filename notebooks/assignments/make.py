@@ -28,7 +28,10 @@ METADATA = {
 
 def course(root: Path):
     """nbgrader's API in the course folder `root`, with the settings of nbgrader_config.py."""
-    from nbgrader.apps import NbGraderAPI
+    try:
+        from nbgrader.apps import NbGraderAPI
+    except ImportError:
+        raise SystemExit('nbgrader is not installed: pip install -e ".[instructor]"') from None
     from traitlets.config import PyFileConfigLoader
 
     # nbgrader looks for one of its programs on the path, also where no environment is activated

@@ -136,7 +136,7 @@ def fingerprint(code: CodeType) -> tuple:
             value = None
         elif isinstance(value, CodeType):
             value = fingerprint(value)
-        elif "FAST" in step.opname or "DEREF" in step.opname or "CLOSURE" in step.opname:
+        elif any(kind in step.opname for kind in ("FAST", "DEREF", "CLOSURE", "CELL")):
             value = [numbers[name] for name in ((value,) if isinstance(value, str) else value)]
         # `torch.cat(x)` is compiled in two ways: does `import torch` stand in the same text?
         steps.append((step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), repr(value)))

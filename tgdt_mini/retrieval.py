@@ -58,8 +58,10 @@ def two_stage(
     Source: evaluate_utils/evaluation.py of the released code, which takes one query at a time.
     """
     check_query_is(query_is)
-    names = ("image", "caption") if query_is == "image" else ("caption", "image")
-    check_real(queries, gallery, names=names)
+    check_real(queries, gallery, names=(query_is, "caption" if query_is == "image" else "image"))
+    if queries.mask.device.type == "mps":  # torch has no segment_reduce there
+        pair = (queries.to("cpu"), gallery.to("cpu"))
+        return two_stage(*pair, shortlist, local_weight, query_is).to("mps")
 
     def rerank(queries, ids):
         query = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
@@ -67,10 +69,9 @@ def two_stage(
             return paired_similarity(queries, gallery, query, ids.flatten()).view(ids.shape)
         return paired_similarity(gallery, queries, ids.flatten(), query).view(ids.shape)
 
-    longest = max(gallery.mask.shape[1], queries.mask.shape[1])
-    empty = at_least_float32(queries.global_token[:0])
-    scores = empty.new_full((len(queries), len(gallery)), -float("inf"))
-    options = (shortlist, local_weight, longest)
+    shape = (len(queries), len(gallery))
+    scores = at_least_float32(queries.global_token[:0]).new_full(shape, -float("inf"))
+    options = (shortlist, local_weight, max(gallery.mask.shape[1], queries.mask.shape[1]))
     for rows, ids, mixed, _ in search_in_blocks(queries, gallery.global_token, rerank, *options):
         scores[rows].scatter_(1, ids, mixed)
     return scores
@@ -127,9 +128,9 @@ def _real_rows(embedding, items):
 
 def _real(embedding):
     """The real tokens (l, D) of each item, one item after the other."""
-    rows, counts = _real_rows(embedding, torch.arange(len(embedding), device=embedding.mask.device))
-    tokens = embedding.local_tokens.flatten(0, 1)  # (B*L, D)
-    return (at_least_float32(tokens.index_select(0, item)) for item in rows.split(counts.tolist()))
+    counts, tokens = embedding.mask.sum(1), embedding.local_tokens.flatten(0, 1)  # (B,), (B*L, D)
+    items = embedding.mask.flatten().nonzero()[:, 0].split(counts.tolist())
+    return (at_least_float32(tokens.index_select(0, rows)) for rows in items)
 
 
 def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=1, index=None):
@@ -140,11 +141,9 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
     """
     if shortlist < 1:
         raise ValueError(f"shortlist is {shortlist}; it must be at least 1 (100 loses little)")
-    (size, width), query_width = global_tokens.shape, queries.global_token.shape[1]
-    if query_width != width:
-        raise ValueError(
-            f"queries are {query_width} wide, the gallery {width}: another model made it; re-index"
-        )
+    (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
+    if wide != width:
+        raise ValueError(f"queries are {wide} wide, not {width}: another model's gallery; re-index")
     shortlist = min(shortlist, size)
     step = max(1, SCORES // max(size, shortlist * longest))
     for start in range(0, len(queries), step):

@@ -37,6 +37,7 @@ from tgdt_mini.photos import feature_folder
 from tgdt_mini.photos.feature_folder import open_features
 from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.runs import ablations
 from tgdt_mini.runs import photos as photo_experiments
 from tgdt_mini.runs.photos import assess_on_photos
 from tgdt_mini.search.gallery import Gallery
@@ -784,9 +785,8 @@ def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, m
     seen = []
     fit = photo_experiments.fit
     monkeypatch.setattr(photo_experiments, "fit", lambda *every: seen.append(every) or fit(*every))
-    monkeypatch.setattr(
-        photo_experiments, "PHOTO_DEFAULTS", photo_experiments.PHOTO_DEFAULTS | {"batch": 4}
-    )
+    defaults = photo_experiments.PHOTO_DEFAULTS | {"batch": 4}
+    monkeypatch.setattr(ablations, "PHOTO_DEFAULTS", defaults)
     quick = [
         "ablate",
         "--features",

@@ -143,7 +143,7 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
         raise ValueError(f"shortlist is {shortlist}; it must be at least 1 (100 loses little)")
     (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
     if wide != width:
-        raise ValueError(f"queries are {wide} wide, not {width}: another model's gallery; re-index")
+        raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
     shortlist = min(shortlist, size)
     step = max(1, SCORES // max(size, shortlist * longest))
     for start in range(0, len(queries), step):

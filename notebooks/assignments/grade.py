@@ -3,7 +3,8 @@
 SUBMITTED/STUDENT/a1/a1.ipynb is where nbgrader expects a submission; with --assignment a1 also
 SUBMITTED/STUDENT.ipynb will do. FOLDER becomes a course folder of nbgrader outside this repository:
 grades.csv, feedback/STUDENT/a1/a1.html, and gradebook.db, in which written answers can be graded by
-hand (`nbgrader formgrader`). The same command again grades again, and keeps grades given by hand.
+hand (`jupyter lab` in FOLDER, menu Nbgrader, Formgrader). The same command again grades again, and
+keeps grades given by hand.
 
 What is handed in is another person's program, and runs on this machine: see confine.py and belt.py.
 Exit code 1 if a submission could not be graded; the others are. Needs nbgrader:

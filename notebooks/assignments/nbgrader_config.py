@@ -20,6 +20,7 @@ c.ClearSolutions.text_stub = "Your answer here, instead of this line."
 
 c.ConfinedExecute.timeout = 60  # seconds for one cell; a loop that never ends gets no points
 c.ConfinedExecute.notebook_seconds = 900  # for a whole notebook
+c.ConfinedExecute.startup_timeout = 300  # for Python to start on a busy machine
 c.ConfinedExecute.memory = 6 * 2**30  # bytes, where the operating system keeps to it (Linux does)
 
 c.PutBack.add_missing_cells = True  # a test that was deleted; one that was changed always is

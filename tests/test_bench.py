@@ -152,7 +152,7 @@ def test_a_report_holds_what_its_table_shows_and_goes_through_json(small, monkey
     ):
         assert part in text, part
     million = report["million"]
-    assert million["segments"] == 1 and million["found_among_ten"] <= million["asked"] == 32
+    assert million["shards"] == 1 and million["found_among_ten"] <= million["asked"] == 32
     points = report["curves"]["1000"]["two-stage"]
     assert [point["shortlist"] for point in points] == list(galleries.SHORTLISTS)
     lost = list(report["missed"]["1000"][10].values())
@@ -167,7 +167,7 @@ def test_times_of_a_million_are_printed_by_the_clock_and_of_cpu_time():
         "width": 8,
         "local_precision": "int8",
         "bytes": 1,
-        "segments": 1,
+        "shards": 1,
         "megabytes": None,
         "globals_megabytes": 1.0,
         "found_among_ten": 1,

@@ -91,7 +91,7 @@ def million(folder: Path, size: int = 1_000_000, width: int = 128) -> dict:
         dropped = _drop_from_memory(path)
         gallery, opened = _timed(Gallery.load, path)
         (_, cold), _, (items, warm) = [_search_all(gallery, captions) for _ in range(3)]
-        figures = {"bytes": bytes_in(path), "segments": len(gallery.stored.rows.arrays)}
+        figures = {"bytes": bytes_in(path), "shards": len(gallery.stored.rows.arrays)}
         del gallery
         figures["megabytes"] = in_fresh_process(search_megabytes, path, width)
     names = [NAME.format(row) for row in wanted.tolist()]

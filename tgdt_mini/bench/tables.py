@@ -81,7 +81,7 @@ def _million(figures):
     return (
         f"{figures['size']:,} generated pictures ({figures['regions']} regions x "
         f"{figures['width']}, {figures['local_precision']}): {figures['bytes'] / 1e9:.1f} GB in "
-        f"{figures['segments']} segments. Memory of searching: {memory}, of which the global "
+        f"{figures['shards']} shards. Memory of searching: {memory}, of which the global "
         f"tokens take {figures['globals_megabytes']:,.0f} MB. Among the first ten: "
         f"{figures['found_among_ten']} of {figures['asked']} described pictures.\n\n"
         + markdown.table(("a million", "s by the clock", "s of CPU time"), cells)

@@ -33,7 +33,7 @@ from tgdt_mini.encoders.cutting import layers_of
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways, mean_of_folds
 from tgdt_mini.losses import cmc_loss
-from tgdt_mini.photos import feature_folder
+from tgdt_mini.photos import extraction, feature_folder, origin
 from tgdt_mini.photos.feature_folder import open_features
 from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
@@ -634,7 +634,7 @@ def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys
     ]
     model = trained(capsys, tmp_path / "f", tmp_path / "run")
     for split, first in (("test", 3000), ("validation", 2000)):
-        find = feature_folder.finder(tmp_path / "f", split)
+        find = origin.finder(tmp_path / "f", split)
         scene = next(scene for _, _, name, scene in every() if name == f"{first}.png")
         assert (np.asarray(find(f"{first}.png")) == np.asarray(scene["image"])).all()
         here = [
@@ -816,10 +816,8 @@ def test_phrases_are_added_by_the_same_options_without_computing_a_feature(
     common = karpathy(world, "--images", world / "pictures", "--out", tmp_path / "f")
     done(capsys, *common, *options)
     before = {path: path.read_bytes() for path in (tmp_path / "f").rglob("*.npy")}
-    for name in ("_cells", "_words"):
-        monkeypatch.setattr(
-            feature_folder, name, lambda *_: pytest.fail("a feature is computed again")
-        )
+    for name in ("cells", "words"):
+        monkeypatch.setattr(extraction, name, lambda *_: pytest.fail("a feature is computed again"))
     message = refused(capsys, *common, *options[:2], "--entities", world / "entities")
     assert "was begun with another vision encoder or other options of it" in message
     assert "phrases" not in open_features(tmp_path / "f", "test")[0].column_names

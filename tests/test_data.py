@@ -6,7 +6,7 @@ from helpers import some_scenes, token_set, tokenizer
 
 from tgdt_mini import data, image_tokens, scenes
 from tgdt_mini.data import ImageTokens
-from tgdt_mini.photos.feature_folder import first_images
+from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.scenes.tokens import build_token_set, scene_tokens
 
 SIZES = (3, 1, 4)

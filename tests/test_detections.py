@@ -9,7 +9,8 @@ from datasets import Dataset, Image
 from PIL import Image as Picture
 
 from tgdt_mini.data import ImageTokens
-from tgdt_mini.photos.detections import Detections, as_fractions, read_sizes
+from tgdt_mini.photos.boxes import as_fractions, read_sizes
+from tgdt_mini.photos.detections import Detections
 from tgdt_mini.photos.image_io import size_finder
 
 SIZE = (400, 300)

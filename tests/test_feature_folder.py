@@ -10,8 +10,9 @@ from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_e
 
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
-from tgdt_mini.photos import feature_folder
-from tgdt_mini.photos.feature_folder import extract, first_images, open_features
+from tgdt_mini.photos import extraction, feature_folder, origin
+from tgdt_mini.photos.feature_folder import extract, open_features
+from tgdt_mini.photos.subsets import first_images
 
 PICTURES = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
 
@@ -135,17 +136,17 @@ def test_a_stopped_extraction_goes_on_where_it_was_and_ends_with_the_same_bytes(
     tmp_path, sources, features, monkeypatch
 ):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(feature_folder, "_words", stop)
+        patch.setattr(extraction, "words", stop)
         extracted(tmp_path, data(), sources)
     with pytest.raises(ValueError, match="is no finished features folder"):
         open_features(tmp_path, "train")
-    seen, cells = [], feature_folder._cells
+    seen, cells = [], extraction.cells
 
     def watched(vision, records, rows):
         seen.append(len(records))
         return cells(vision, records, rows)
 
-    monkeypatch.setattr(feature_folder, "_cells", watched)
+    monkeypatch.setattr(extraction, "cells", watched)
     for _ in range(2):
         extracted(tmp_path, data(), sources)
         assert seen == [12, 12]  # the training pictures were done, and then everything is
@@ -162,14 +163,14 @@ def test_splits_may_be_extracted_one_by_one(tmp_path, sources, features):
     assert (tmp_path / "encoders.json").read_bytes() == (features / "encoders.json").read_bytes()
     for split, turn in (("train", 1), ("validation", 1), ("test", 2)):
         assert open_features(tmp_path, split)[1].image_count == len(every[split])
-        assert feature_folder.source_of(tmp_path, split) == {"data": f"source {turn}"}
+        assert origin.source_of(tmp_path, split) == {"data": f"source {turn}"}
 
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_another_process_may_extract_meanwhile_by_the_same_encoders(
     tmp_path, sources, monkeypatch, alike
 ):
-    every, words, begun = data(), feature_folder._words, []
+    every, words, begun = data(), extraction.words, []
 
     def meanwhile(text, captions, rows):
         if not begun:
@@ -180,7 +181,7 @@ def test_another_process_may_extract_meanwhile_by_the_same_encoders(
                 open_features(tmp_path, "test")
         return words(text, captions, rows)
 
-    monkeypatch.setattr(feature_folder, "_words", meanwhile)
+    monkeypatch.setattr(extraction, "words", meanwhile)
     if alike:
         extracted(tmp_path, {"test": every["test"]}, sources)
     else:
@@ -201,8 +202,8 @@ def test_a_split_of_another_encoder_is_refused_before_anything_is_written(
     before = content(tmp_path)
     given = dict(zip(("vision", "text"), encoders(sources)))
     given[part] = dict(zip(("vision", "text"), encoders(sources, 2)))[part]
-    for name in ("_cells", "_words"):
-        monkeypatch.setattr(feature_folder, name, stop)
+    for name in ("cells", "words"):
+        monkeypatch.setattr(extraction, name, stop)
     message = f"was begun with another {part} encoder or other options of it.*choose another"
     with pytest.raises(ValueError, match=message):
         extract({"test": records("test", 12)}, *given.values(), tmp_path, progress=False)
@@ -274,8 +275,8 @@ def test_features_of_the_same_data_by_the_same_encoders_have_one_identity(
 def test_pictures_are_known_by_their_bytes_or_by_their_files(
     tmp_path, sources, features, monkeypatch
 ):
-    for part in ("_cells", "_words"):
-        monkeypatch.setattr(feature_folder, part, stop)
+    for part in ("cells", "words"):
+        monkeypatch.setattr(extraction, part, stop)
     copied = data() | {"train": with_pictures(records("train", 24), {})}
     extracted(shutil.copytree(features, tmp_path / "features"), copied, sources)  # all is there
     monkeypatch.undo()
@@ -293,8 +294,8 @@ def test_new_phrases_are_taken_over_without_extracting_again(
     tmp_path, sources, features, monkeypatch
 ):
     out = shutil.copytree(features, tmp_path / "features")
-    monkeypatch.setattr(feature_folder, "_cells", stop)
-    monkeypatch.setattr(feature_folder, "_words", stop)
+    monkeypatch.setattr(extraction, "cells", stop)
+    monkeypatch.setattr(extraction, "words", stop)
     bare = {split: each.remove_columns("phrases") for split, each in data().items()}
     extracted(out, bare, sources)
     assert open_features(out, "test")[0].column_names == ["image_id", "captions", "boxes"]

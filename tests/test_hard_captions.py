@@ -9,7 +9,7 @@ from helpers import random_embedding
 
 from tgdt_mini import scenes
 from tgdt_mini.losses import hard_caption_loss
-from tgdt_mini.photos.feature_folder import first_images
+from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.scenes import grammar
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions

@@ -13,7 +13,7 @@ from tgdt_mini import scenes
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways
-from tgdt_mini.photos.feature_folder import first_images
+from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.reports import report as reporting
 from tgdt_mini.reports.choice import SearchSettings, stored_settings, tune
 from tgdt_mini.reports.report import assess, hard_pairs

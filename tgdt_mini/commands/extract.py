@@ -165,11 +165,11 @@ def run(args) -> None:
     from tgdt_mini.config import pick_device
     from tgdt_mini.encoders.text import TextBackbone
     from tgdt_mini.encoders.vision import VisionBackbone
-    from tgdt_mini.photos import feature_folder
+    from tgdt_mini.photos import feature_folder, origin
     from tgdt_mini.photos.entities import add_phrases
 
     device = pick_device(device)
-    data = feature_folder.open_pictures(source)
+    data = origin.open_pictures(source)
     if entities:
         data = add_phrases(data, entities)
     if "detections" in source:
@@ -203,7 +203,8 @@ def open_regions(source, data, detector, boxes, sizes, width, allow_strays):
 
     ValueError for a picture without a file or, unless strays are allowed, a file without a picture.
     """
-    from tgdt_mini.photos.detections import BOTTOM_UP, WIDTH, Detections, read_sizes
+    from tgdt_mini.photos.boxes import read_sizes
+    from tgdt_mini.photos.detections import BOTTOM_UP, WIDTH, Detections
     from tgdt_mini.photos.image_io import size_finder
     from tgdt_mini.photos.sources import karpathy_numbers
 

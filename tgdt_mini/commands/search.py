@@ -45,8 +45,8 @@ def run(args) -> None:
     from tgdt_mini.commands import galleries
     from tgdt_mini.encoders.load import load_encoders
     from tgdt_mini.encoding import encode_pictures, encode_texts
-    from tgdt_mini.photos.feature_folder import finder
     from tgdt_mini.photos.image_io import open_image
+    from tgdt_mini.photos.origin import finder
     from tgdt_mini.reports.choice import stored_settings
     from tgdt_mini.search.gallery import Gallery
 

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tgdt_mini.photos.detections import as_fractions
+from tgdt_mini.photos.boxes import as_fractions
 
 PHRASE = re.compile(r"\[/EN#(\w+)((?:/\w+)+) ([^\]]*)\]")
 

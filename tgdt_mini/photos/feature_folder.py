@@ -4,16 +4,14 @@
     SPLIT/images          features of the pictures, see `photos/features.py`
     SPLIT/captions        features of the captions
     SPLIT/records.arrow   the data set without its pictures; the last to be written of a split
-    SPLIT/source.json     where the data came from, to find the pictures again
+    SPLIT/source.json     where the data came from, see `photos/origin.py`
 
-Splits may be extracted one by one, or by several processes. Only drawing hits needs the photographs
-again. No model of ours is known here.
+Splits may be extracted one by one, or by several processes. No model of ours is known here.
 """
 
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,15 +23,13 @@ from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.files.manifest import read_json
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import write_whole
+from tgdt_mini.photos import extraction
 from tgdt_mini.photos.detections import Detections
 from tgdt_mini.photos.features import Features, StoredText, read_manifest, write_features
-from tgdt_mini.photos.image_io import pictures
 from tgdt_mini.photos.records import SPLITS
 
-PICTURES, CPU_PICTURES = 50, 4  # that an encoder sees at once; few stay in the cache of a CPU
-CAPTIONS, CAPTION_SHARD = 200, 5000
+CAPTION_SHARD = 5000
 RECORDS = "records.arrow"
-SOURCE = ("images", "columns", "splits", "restval", "most_captions")
 
 
 def extract(
@@ -58,14 +54,14 @@ def extract(
     for split, records in data.items():
         folder, ids = out / split, list(records["image_id"])
         if isinstance(vision, Detections):
-            marks, make = vision.marks(ids), partial(_regions, vision, ids)
+            marks, make = vision.marks(ids), partial(extraction.regions, vision, ids)
         else:
-            marks, make = _marks(records), partial(_cells, vision, records)
+            marks, make = extraction.marks(records), partial(extraction.cells, vision, records)
         key = _key(vision.metadata["key"], marks)
         write_features(folder / "images", key, ids, make, vision.metadata, **options)
         captions = [caption for of_image in records["captions"] for caption in of_image]
         key, names = _key(text.metadata["key"], captions), [str(i) for i in range(len(captions))]
-        make, more = partial(_words, text, captions), options | {"shard": CAPTION_SHARD}
+        make, more = partial(extraction.words, text, captions), options | {"shard": CAPTION_SHARD}
         write_features(folder / "captions", key, names, make, text.metadata, **more)
         if source:
             write_whole(folder / "source.json", json.dumps(source, indent=1) + "\n")
@@ -188,148 +184,9 @@ def _check_encoders(out, encoders):
             )
 
 
-def source_of(folder: Path, split: str) -> dict:
-    """Where the records of a split came from, {} if extract was not told.
-
-    Raises ValueError for a folder that is not finished.
-    """
-    encoders_of(folder)
-    path = Path(folder) / split / "source.json"
-    return read_json(path, {}, "source", "run extract again") if path.is_file() else {}
-
-
-def open_pictures(source: dict) -> dict:
-    """The data set that `source` describes: data, and any of SOURCE, as for `open_source`.
-
-    With `detections` in it pictures are not needed: the records may lack them.
-    """
-    from tgdt_mini.photos.sources import open_source
-
-    options = {name: source[name] for name in SOURCE if source.get(name) is not None}
-    return open_source(source["data"], **options, need_pictures=not source.get("detections"))
-
-
-def finder(features: Path, split: str):
-    """A function from an image's id to its picture, read where extract found it.
-
-    Where extract was told of no pictures, it gives the id back, which can be drawn too.
-    The function raises ValueError for a picture that is there no more.
-    """
-    source = source_of(features, split)
-    records = open_pictures(source).get(split) if "data" in source else None
-    if "data" not in source or (records and "image" not in records.column_names):
-        return str
-    rows = {name: row for row, name in enumerate(records["image_id"] if records else ())}
-
-    def find(name):
-        if name not in rows:
-            raise ValueError(
-                f"image {name} is no longer in the data set that {features} was extracted from"
-            )
-        return next(pictures(records, [rows[name]]))
-
-    return find
-
-
-def _regions(detections, ids, rows):
-    """The arrays of a detector's regions, for the pictures `rows`."""
-    return detections.arrays(ids[rows.start : rows.stop])
-
-
-def _cells(vision, records, rows):
-    """The arrays of an encoder's grid cells, for the pictures `rows`."""
-    size = CPU_PICTURES if vision.device.type == "cpu" else PICTURES
-    batches = [
-        vision(list(pictures(records, range(start, min(start + size, rows.stop)))))
-        for start in range(rows.start, rows.stop, size)
-    ]
-    return {
-        "features": torch.cat([b.features.flatten(0, 1) for b in batches]).float().cpu().numpy(),
-        "boxes": torch.cat([b.boxes.flatten(0, 1) for b in batches]).float().cpu().numpy(),
-        "pooled": torch.cat([b.pooled for b in batches]).to(torch.float16).cpu().numpy(),
-        "counts": torch.cat([b.mask.sum(dim=1) for b in batches]).cpu().numpy(),
-    }
-
-
-def _words(text, captions, rows):
-    """The arrays of an encoder's tokens, for the captions `rows`: those of one length together."""
-    by_length = sorted(rows, key=lambda row: len(captions[row]))
-    parts = {}
-    for start in range(0, len(by_length), CAPTIONS):
-        batch = by_length[start : start + CAPTIONS]
-        tokens = text([captions[row] for row in batch]).to("cpu")
-        for i, row in enumerate(batch):
-            size = int(tokens.mask[i].sum())
-            columns = (tokens.features, tokens.ids, tokens.word_mask)
-            parts[row] = [column[i, :size] for column in columns]
-    columns = zip(*(parts[row] for row in rows))
-    features, ids, words = (torch.cat(column).numpy() for column in columns)
-    counts = torch.tensor([len(parts[row][0]) for row in rows]).numpy()
-    return {"features": features, "ids": ids, "words": words, "counts": counts}
-
-
-def _marks(records):
-    """What identifies each picture: its id and its bytes, or its file's size and time of change."""
-    from datasets import Image
-
-    raw = records.select_columns(["image_id", "image"]).cast_column("image", Image(decode=False))
-    for record in raw:
-        image = record["image"]
-        if image["bytes"] is not None:
-            content = hashlib.sha256(image["bytes"]).hexdigest()
-        else:
-            try:
-                stat = Path(image["path"]).stat()
-            except OSError as error:
-                raise ValueError(f"image {record['image_id']} cannot be read: {error}") from None
-            content = f"{stat.st_size} {stat.st_mtime_ns}"
-        yield f"{record['image_id']} {content}"
-
-
 def _key(encoder, data):
     """Sixteen hex digits of an encoder's key and of each line of data."""
     digest = hashlib.sha256(encoder.encode("utf-8"))
     for line in data:
         digest.update(f"{line}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def first_images(tokens: TokenSet, images: int) -> TokenSet:
-    """The same set cut to its first images, with all of their captions.
-
-    Features on the disk stay there. Raises ValueError for more images than there are, or none.
-    """
-    if not 0 < images <= tokens.image_count:
-        raise ValueError(
-            f"images is {images}; this set has {tokens.image_count}, "
-            f"so use 1 to {tokens.image_count}"
-        )
-    end = int(tokens.starts[images])
-    cut = replace(
-        tokens,
-        features=tokens.features[:end],
-        boxes=tokens.boxes[:end],
-        starts=tokens.starts[: images + 1],
-        pooled=tokens.pooled[:images],
-        image_ids=tokens.image_ids[:images],
-    )
-    return _with_captions(cut, (tokens.caption_image < images).nonzero()[:, 0])
-
-
-def limit_captions(tokens: TokenSet, captions: int) -> TokenSet:
-    """The same images with at most so many captions each, their first ones."""
-    order = torch.argsort(tokens.caption_image, stable=True)
-    image = tokens.caption_image[order]  # (C,) ascending
-    number = torch.arange(len(image)) - torch.searchsorted(image, image)  # among its image's
-    return replace(_with_captions(tokens, order[number < captions].sort().values), hard=None)
-
-
-def _with_captions(tokens, rows):
-    """The same images with some of the captions."""
-    return replace(
-        tokens,
-        text=tokens.text.part(rows),
-        caption_image=tokens.caption_image[rows],
-        captions=tuple(tokens.captions[row] for row in rows.tolist()),
-        hard=tokens.hard and tokens.hard.part(rows),
-    )

@@ -19,7 +19,7 @@ from tgdt_mini.files.whole import set_aside
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.augmentation import augmented
 from tgdt_mini.photos.correlation import start_from_correlation
-from tgdt_mini.photos.feature_folder import limit_captions
+from tgdt_mini.photos.subsets import limit_captions
 from tgdt_mini.reports.choice import tune
 from tgdt_mini.scaling import distributed
 from tgdt_mini.text_tokens import TextTokenizer

@@ -13,8 +13,9 @@ from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.encoding import features_for
-from tgdt_mini.photos.feature_folder import encoders_of, first_images, open_features
+from tgdt_mini.photos.feature_folder import encoders_of, open_features
 from tgdt_mini.photos.reader import photo_config
+from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.runs.fit import fit

@@ -16,11 +16,8 @@ def add_options(parser) -> None:
     )
     parser.add_argument("--epochs", type=int, help="default 8, with --quick 2")
     common.add_features(parser, "on photographs", split=False)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a quarter of the data, one seed, few epochs: does it run?",
-    )
+    quick = "a quarter of the data, one seed, few epochs: does it run?"
+    common.add_switch(parser, "--quick", quick)
 
 
 def run(args) -> None:

@@ -1,15 +1,14 @@
 """The command `bench`: measure what is fast, beside its peers, on this machine."""
 
 from tgdt_mini import bench
+from tgdt_mini.commands import common
 
 
 def add_options(parser) -> None:
     parser.add_argument(
         "--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="the smallest size, few repeats: does it run?"
-    )
+    common.add_switch(parser, "--quick", "the smallest size, few repeats: does it run?")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -17,9 +16,8 @@ def add_options(parser) -> None:
         default=[],
         help=f"measure these again ({', '.join(bench.PARTS)}); the rest stays as in --out",
     )
-    parser.add_argument(
-        "--million", action="store_true", help="a gallery of a million too: 20 GB of disk, minutes"
-    )
+    million = "a gallery of a million too: 20 GB of disk, minutes"
+    common.add_switch(parser, "--million", million)
 
 
 def run(args) -> None:

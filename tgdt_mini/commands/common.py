@@ -29,32 +29,29 @@ def add_common_options(parser, out: Path) -> None:
         help="auto: cuda, else cpu; no result was verified on mps",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=out,
-        metavar="FOLDER",
-        help="where to write (default %(default)s)",
-    )
+    add_path(parser, "--out", "where to write (default %(default)s)", default=out)
+
+
+def add_path(parser, name: str, text: str, metavar: str = "FOLDER", default=None) -> None:
+    parser.add_argument(name, type=Path, metavar=metavar, default=default, help=text)
+
+
+def add_number(parser, name: str, text: str, default: int | None = None) -> None:
+    parser.add_argument(name, type=int, metavar="N", default=default, help=text)
+
+
+def add_switch(parser, name: str, text: str) -> None:
+    parser.add_argument(name, action="store_true", help=text)
 
 
 def add_model(parser) -> None:
-    parser.add_argument(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="a trained model (default: the shipped one)",
-    )
+    add_path(parser, "--model", "a trained model (default: the shipped one)")
 
 
 def add_features(parser, use: str = "photographs", split: bool = True) -> None:
     """Add --features and --check-all, and with `split` the choice of a split."""
-    parser.add_argument(
-        "--features", type=Path, metavar="FOLDER", help=f"{use}, as extract wrote them"
-    )
-    parser.add_argument(
-        "--check-all", action="store_true", help="compare all checksums of --features first"
-    )
+    add_path(parser, "--features", f"{use}, as extract wrote them")
+    add_switch(parser, "--check-all", "compare all checksums of --features first")
     if split:
         parser.add_argument(
             "--split", default="test", choices=("test", "validation"), help="default test"

@@ -6,13 +6,8 @@ from tgdt_mini.commands import common
 def add_options(parser) -> None:
     common.add_model(parser)
     common.add_features(parser)
-    parser.add_argument(
-        "--folds",
-        type=int,
-        default=0,
-        metavar="N",
-        help="also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K",
-    )
+    folds = "also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K"
+    common.add_number(parser, "--folds", folds, 0)
 
 
 def run(args) -> None:

@@ -30,9 +30,7 @@ def add_data(parser) -> None:
         help="flickr8k, flickr30k or coco from the hub, a folder of parquet files, "
         "a Karpathy .json, an image folder, or any hub name",
     )
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="where the pictures of a Karpathy .json lie"
-    )
+    common.add_path(parser, "--images", "where the pictures of a Karpathy .json lie")
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -44,48 +42,33 @@ def add_data(parser) -> None:
     parser.add_argument(
         "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
     )
-    parser.add_argument(
-        "--no-restval",
-        action="store_true",
-        help="COCO's spare validation pictures are not for train",
-    )
-    parser.add_argument(
-        "--most-captions",
-        type=int,
-        metavar="N",
-        help="only the first N of each picture, as COCO's 5",
-    )
-    parser.add_argument(
+    common.add_switch(parser, "--no-restval", "COCO's spare validation pictures are not for train")
+    common.add_number(parser, "--most-captions", "only the first N of each picture, as COCO's 5")
+    common.add_path(
+        parser,
         "--entities",
-        type=Path,
-        metavar="FOLDER",
-        help="Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
+        "Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
     )
 
 
 def add_regions(parser) -> None:
     """Add the options for a detector's regions, which stand in for a vision encoder."""
-    parser.add_argument(
+    common.add_path(
+        parser,
         "--detections",
-        type=Path,
-        metavar="FOLDER",
-        help="instead of --vision, which then names the detector: "
+        "instead of --vision, which then names the detector: "
         "regions of bottom-up attention, ID.npz or ID.npy",
     )
-    parser.add_argument(
-        "--boxes", type=Path, metavar="FOLDER", help="of the regions, if not beside them: ID.npy"
-    )
-    parser.add_argument(
+    common.add_path(parser, "--boxes", "of the regions, if not beside them: ID.npy")
+    common.add_path(
+        parser,
         "--sizes",
-        type=Path,
-        metavar="FILE",
-        help="of pictures that are not here, for boxes in pixels: JSON, "
+        "of pictures that are not here, for boxes in pixels: JSON, "
         '{"image id": [width, height]}, or annotations of COCO',
+        "FILE",
     )
-    parser.add_argument("--width", type=int, metavar="N", help="numbers a region (default 2048)")
-    parser.add_argument(
-        "--allow-strays", action="store_true", help="leave regions aside that belong to no picture"
-    )
+    common.add_number(parser, "--width", "numbers a region (default 2048)")
+    common.add_switch(parser, "--allow-strays", "leave regions aside that belong to no picture")
 
 
 def add_encoders(parser) -> None:
@@ -93,48 +76,20 @@ def add_encoders(parser) -> None:
     parser.add_argument(
         "--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})"
     )
-    parser.add_argument(
-        "--side",
-        type=int,
-        default=0,
-        metavar="N",
-        help=f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)",
-    )
-    parser.add_argument(
-        "--mirrored", action="store_true", help="the mean of each picture and its mirror image"
-    )
-    parser.add_argument(
-        "--grid",
-        type=int,
-        default=0,
-        metavar="N",
-        help="average its cells to N x N (default 0: no)",
-    )
+    side = f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)"
+    common.add_number(parser, "--side", side, 0)
+    common.add_switch(parser, "--mirrored", "the mean of each picture and its mirror image")
+    common.add_number(parser, "--grid", "average its cells to N x N (default 0: no)", 0)
     parser.add_argument(
         "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
     )
-    parser.add_argument(
-        "--text-depth",
-        type=int,
-        default=0,
-        metavar="N",
-        help="only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)",
-    )
-    parser.add_argument(
-        "--text-states",
-        type=int,
-        default=1,
-        metavar="N",
-        help="of each word what its last N layers made of it, side by side (default 1)",
-    )
+    depth = "only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)"
+    common.add_number(parser, "--text-depth", depth, 0)
+    states = "of each word what its last N layers made of it, side by side (default 1)"
+    common.add_number(parser, "--text-states", states, 1)
     for kind in ("vision", "text"):
-        parser.add_argument(
-            f"--{kind}-layers",
-            type=int,
-            default=0,
-            metavar="N",
-            help=f"the last N of the {kind} encoder are trained (default 0)",
-        )
+        trained = f"the last N of the {kind} encoder are trained (default 0)"
+        common.add_number(parser, f"--{kind}-layers", trained, 0)
 
 
 def run(args) -> None:

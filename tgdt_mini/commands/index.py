@@ -9,9 +9,7 @@ from tgdt_mini.commands import common
 def add_options(parser) -> None:
     parser.set_defaults(out=Path("runs/gallery"))
     common.add_model(parser)
-    parser.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="your pictures (default: the test scenes)"
-    )
+    common.add_path(parser, "--images", "your pictures (default: the test scenes)")
     common.add_features(parser)
     parser.add_argument(
         "--qdrant",

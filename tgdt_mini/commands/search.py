@@ -9,16 +9,9 @@ def add_options(parser) -> None:
     common.add_model(parser)
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
-    query.add_argument(
-        "--image",
-        type=Path,
-        metavar="FILE",
-        help="search the test captions by this picture instead",
-    )
+    common.add_path(query, "--image", "search the test captions by this picture instead", "FILE")
     pictures = parser.add_mutually_exclusive_group()
-    pictures.add_argument(
-        "--gallery", type=Path, metavar="FOLDER", help="made by index (default: the test scenes)"
-    )
+    common.add_path(pictures, "--gallery", "made by index (default: the test scenes)")
     pictures.add_argument(
         "--qdrant",
         metavar="WHERE",

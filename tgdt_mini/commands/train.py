@@ -69,11 +69,8 @@ def add_setting(parser, name: str, field: str, takes, text: str) -> None:
 def add_training_options(parser) -> None:
     """Add what `train` and `demo` share. args.settings is {field of TrainingConfig: value}."""
     parser.set_defaults(settings={}, stopped=common.RESUME)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a quarter of the data, few epochs: does it run at all?",
-    )
+    quick = "a quarter of the data, few epochs: does it run at all?"
+    common.add_switch(parser, "--quick", quick)
     for name, (field, takes, text) in SETTINGS.items():
         add_setting(parser, name, field, takes, text)
     parser.add_argument(
@@ -82,22 +79,15 @@ def add_training_options(parser) -> None:
         choices=("regions", "patches"),
         help="things found in the pixels (default), or a grid",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with --out, in any number of processes"
-    )
+    common.add_switch(parser, "--resume", "go on with --out, in any number of processes")
 
 
 def add_options(parser) -> None:
     add_training_options(parser)
     common.add_features(parser, "train on photographs", split=False)
     for name in ("vision", "text"):
-        parser.add_argument(
-            f"--{name}-layers",
-            type=int,
-            metavar="N",
-            help=f"of the {name} encoder's layers that extract left to be trained, only the last N "
-            "(default: all of them)",
-        )
+        only = f"of the {name} encoder's layers that extract left to be trained, only the last N"
+        common.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
     top_rate = "learning rate of these layers, as a share of --learning-rate (default 0.05)"
     add_setting(parser, "top-rate", "top_rate", float, top_rate)
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tgdt_mini import scenes
-from tgdt_mini.reports import plots
+from tgdt_mini.reports import figure, plots
 
 matplotlib.use("Agg")
 
@@ -131,7 +131,7 @@ def test_the_curves_of_the_losses_parts_add_up_to_the_total_and_a_part_never_lea
     tmp_path, monkeypatch
 ):
     drawn = []
-    monkeypatch.setattr(plots, "_png", lambda fig: drawn.append(fig.axes[0].get_lines()) or b"")
+    monkeypatch.setattr(figure, "_png", lambda fig: drawn.append(fig.axes[0].get_lines()) or b"")
 
     def curves(rows):
         plots.loss_curve(rows, tmp_path / "curve.png")

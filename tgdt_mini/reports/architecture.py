@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tgdt_mini import image_tokens, scenes
-from tgdt_mini.reports.plots import COLOURS, figure
+from tgdt_mini.reports.figure import COLOURS, figure
 
 PARTS = ("tokens", "branches", "scores", "loss", "search")
 SCENE, CAPTION = "test-0644", ("a", "yellow", "star")

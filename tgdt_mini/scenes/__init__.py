@@ -2,8 +2,8 @@
 
 `load` gives the pictures and captions, and false captions in its column `foils`; `truth` says which
 scenes make a caption true, and `oracle` what knowing that, and guessing evenly, would score. How a
-scene looks is in `world.py`, in which words it is talked about in `words.py` and `grammar.py`, what
-is true of it in `truth.py`.
+scene looks is in `world.py`, in which words it is talked about in `words.py`, `grammar.py` and
+`sentences.py`, what is true of it in `truth.py`.
 No photograph, no download: train on it in minutes, then use the same code on photographs.
 """
 

@@ -1,7 +1,7 @@
 """The words of the captions: for colours, shapes, sizes, numbers, places, relations, backgrounds.
 
-`grammar.py` makes captions of them. `true_of` says whether one word fits a thing, and `lexicon`
-which words are of one kind and which relations are opposites.
+`grammar.py` and `sentences.py` make captions of them. `true_of` says whether one word fits a thing,
+and `lexicon` which words are of one kind and which relations are opposites.
 """
 
 from tgdt_mini.scenes.hard_captions import Lexicon

@@ -19,7 +19,7 @@ from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.runs.fit import fit
-from tgdt_mini.scaling import distributed
+from tgdt_mini.scaling.communication import rank
 from tgdt_mini.training_config import TrainingConfig
 
 PHOTO_DEFAULTS = dict(  # of training on features; chosen on Flickr8k's dev split
@@ -53,7 +53,7 @@ def train_on_photos(
     learn; None: all of them. share: only the first part of the pictures of each split, such as 0.25
     for a quarter. sizes: changes to `photo_config`.
     """
-    encoders, progress = encoders_of(features), progress and distributed.rank() == 0
+    encoders, progress = encoders_of(features), progress and rank() == 0
     train, validation = (
         first_part(share, *open_features(features, split))[1] for split in ("train", "validation")
     )

@@ -18,7 +18,7 @@ from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.runs.fit import fit
-from tgdt_mini.scaling import distributed
+from tgdt_mini.scaling.communication import first_then_others, rank
 from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
 from tgdt_mini.scenes.words import lexicon, true_of
 from tgdt_mini.text_tokens import TextTokenizer
@@ -39,8 +39,8 @@ def train_on_scenes(
 
     kind: "regions" or "patches". first, other: only so many training and validation scenes.
     """
-    device, progress = pick_device(device), progress and distributed.rank() == 0
-    with distributed.first_then_others():
+    device, progress = pick_device(device), progress and rank() == 0
+    with first_then_others():
         records = scenes.load("train", progress, first)
         captions = [caption for group in records["captions"] for caption in group]
         tokenizer = TextTokenizer.learn(captions)

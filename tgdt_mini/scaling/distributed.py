@@ -18,7 +18,6 @@ the whole B x B table of scores.
 """
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -30,25 +29,23 @@ import torch.distributed as dist
 from tgdt_mini.checkpoint import random_state
 from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.scaling.communication import (
+    Lost,
+    all_tensors,
+    any_of,
+    barrier,
+    ended,
+    from_all,
+    from_first,
+    rank,
+    size,
+    together,
+)
 from tgdt_mini.scaling.gradient_cache import embed_in_chunks
 
 # how long a process waits for another, say for the first one to judge a large validation set
 PATIENCE = timedelta(hours=1)
 _store = None  # where the processes leave notes for each other, also after one of them has died
-
-
-class Lost(RuntimeError):
-    """Another process of the run has ended, so this one cannot go on."""
-
-
-def size() -> int:
-    """How many processes work on this run."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """Which of them this one is, from 0. Only 0 judges, writes and prints."""
-    return dist.get_rank() if size() > 1 else 0
 
 
 def launched() -> bool:
@@ -161,7 +158,7 @@ def gather(*embeddings: Embedding) -> list[Embedding]:
     if size() == 1:
         return list(embeddings)
     shapes = torch.tensor([embedding.mask.shape for embedding in embeddings])  # (E, 2)
-    shapes = torch.stack(_all(shapes))  # (N, E, 2) items and tokens
+    shapes = torch.stack(all_tensors(shapes))  # (N, E, 2) items and tokens
     most = shapes.amax(0).clamp(min=1).tolist()
     padded = [_pad(embedding, *room) for embedding, room in zip(embeddings, most)]
     floats = [part for item in padded for part in (item.global_token, item.local_tokens)]
@@ -169,7 +166,7 @@ def gather(*embeddings: Embedding) -> list[Embedding]:
     gathered = []
     for number, item in enumerate(padded):
         real = torch.arange(len(item)) < shapes[:, number, :1]  # (N, most of B), False for padding
-        mask = torch.cat(_all(item.mask.byte())).bool()
+        mask = torch.cat(all_tensors(item.mask.byte())).bool()
         everyone = Embedding(*floats[2 * number : 2 * number + 2], mask)
         gathered.append(everyone if real.all() else everyone[real.flatten().to(mask.device)])
     return gathered
@@ -185,7 +182,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx, *tensors):
         # a tensor that no term reads has no gradient, which is not a gradient of 0
         ctx.set_materialize_grads(False)
-        return tuple(torch.cat(_all(tensor)) for tensor in tensors)
+        return tuple(torch.cat(all_tensors(tensor)) for tensor in tensors)
 
     @staticmethod
     def backward(ctx, *gradients):
@@ -193,7 +190,7 @@ class _Gather(torch.autograd.Function):
         for gradient in gradients:
             if gradient is not None:
                 gradient = gradient.contiguous().clone()
-                _together(dist.all_reduce, gradient)
+                together(dist.all_reduce, gradient)
                 gradient = gradient.chunk(size())[rank()]
             shares.append(gradient)
         return tuple(shares)
@@ -205,7 +202,7 @@ def average_gradients(parameters: Iterable[torch.Tensor]) -> None:
     if size() == 1 or not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])  # one message, not a hundred
-    _together(dist.all_reduce, flat)
+    together(dist.all_reduce, flat)
     means = (flat / size()).split([gradient.numel() for gradient in gradients])
     for gradient, mean in zip(gradients, means):
         gradient.copy_(mean.view_as(gradient))
@@ -215,61 +212,7 @@ def same_start(model: torch.nn.Module) -> None:
     """Put the first process's weights in the place of everyone's."""
     if size() > 1:
         for tensor in model.state_dict().values():
-            _together(dist.broadcast, tensor, 0)
-
-
-def from_first(make: Callable):
-    """What make() returns in the first process, in every process; the others do not call it."""
-    if size() == 1:
-        return make()
-    box = [make() if rank() == 0 else None]
-    _together(dist.broadcast_object_list, box)
-    return box[0]
-
-
-def from_all(value) -> list:
-    """Everyone's value, in the order of the ranks."""
-    if size() == 1:
-        return [value]
-    values = [None] * size()
-    _together(dist.all_gather_object, values, value)
-    return values
-
-
-def any_of(flag: bool) -> bool:
-    """Whether the flag is True in any process. All wait for each other here."""
-    if size() == 1:
-        return flag
-    seen = torch.tensor(int(flag))
-    _together(dist.all_reduce, seen, dist.ReduceOp.MAX)
-    return bool(seen)
-
-
-def barrier() -> None:
-    """Wait until all processes are here."""
-    any_of(False)
-
-
-@contextmanager
-def first_then_others():
-    """The body runs in each machine's first process before it runs in the others.
-
-    So what it keeps in the cache is made once.
-    """
-    waits = int(os.environ.get("LOCAL_RANK", 0)) > 0
-    if waits:
-        barrier()
-    yield
-    if not waits:
-        barrier()
-
-
-def _all(tensor):
-    """[tensor of process 0, of process 1 ...]: the same shape everywhere, and no gradient."""
-    layout = torch.contiguous_format
-    parts = [torch.empty_like(tensor, memory_format=layout) for _ in range(size())]
-    _together(dist.all_gather, parts, tensor.contiguous())
-    return parts
+            together(dist.broadcast, tensor, 0)
 
 
 def _pad(embedding, items, length):
@@ -282,23 +225,5 @@ def _pad(embedding, items, length):
     )
 
 
-def _together(communicate, *arguments):
-    """communicate(*arguments); `Lost` in place of an error of torch's, in one line."""
-    try:
-        return communicate(*arguments)
-    except Lost:  # told to end while waiting
-        raise
-    except RuntimeError as error:
-        why = re.sub(r"^\[\S+:\d+\] ", "", str(error).strip())  # a line of gloo's source
-        raise Lost(_ended(re.split(r"\. |\n", why)[0])) from error
-
-
 def _told_to_end(*_):
-    raise Lost(_ended("told to end by SIGTERM"))
-
-
-def _ended(why):
-    return (
-        f"one of the {size()} processes has ended, and the run with it ({why}); go on from the "
-        "last epoch's end, if there was one, with --resume"
-    )
+    raise Lost(ended("told to end by SIGTERM"))

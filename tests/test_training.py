@@ -1,6 +1,4 @@
-"""The training loop: it learns, repeats itself bit for bit, stops and goes on, and says when a run
-has collapsed.
-"""
+"""The training loop: it learns, repeats itself bit for bit, goes on, and tells of a collapse."""
 
 import math
 import os
@@ -40,18 +38,8 @@ QUICK = {"epochs": 3, "batch": 8, "learning_rate": 1e-3}  # of 24 images: 3 step
 def trainer_of(out, model=None, train=None, validation=None, dropout=0.0, **settings):
     model, config = model or tiny_model(dropout=dropout), TrainingConfig(**(QUICK | settings))
     train, validation = train or token_set("train", 24), validation or token_set("validation", 12)
-    return Trainer(
-        model,
-        train,
-        validation,
-        config,
-        out,
-        "cpu",
-        tokenizer(),
-        False,
-        engine=Processes(config.chunk),
-        augment=augmentation(config),
-    )
+    parts = dict(engine=Processes(config.chunk), augment=augmentation(config))
+    return Trainer(model, train, validation, config, out, "cpu", tokenizer(), False, **parts)
 
 
 def run_until_told(trainer):
@@ -63,23 +51,15 @@ def run_until_told(trainer):
 
 def result(trainer):
     """Everything that a run leaves, but the time it took."""
-    history = [
-        {name: value for name, value in row.items() if name != "seconds"} for row in trainer.history
-    ]
+    history = [row | {"seconds": 0} for row in trainer.history]
     states = trainer.optimizer.state_dict()["state"]
     moments = [state[name].clone() for _, state in sorted(states.items()) for name in sorted(state)]
-    return (
-        {name: part.clone() for name, part in trainer.model.state_dict().items()},
-        moments,
-        history,
-    )
+    return {k: v.clone() for k, v in trainer.model.state_dict().items()}, moments, history
 
 
 def assert_same_result(one, other):
     assert all(torch.equal(part, other[0][name]) for name, part in one[0].items())
-    assert len(one[1]) == len(other[1]) and all(
-        torch.equal(*pair) for pair in zip(one[1], other[1])
-    )
+    assert all(torch.equal(*pair) for pair in zip(one[1], other[1], strict=True))
     assert one[2] == other[2]
 
 
@@ -90,32 +70,53 @@ def never_stopped(tmp_path_factory):
     return result(trainer)
 
 
+def go_on(out, never_stopped, at):
+    """Another process, whose weights and random state differ, goes on to the same result."""
+    torch.manual_seed(12345)
+    again = trainer_of(out, model=tiny_model(seed=7, dropout=0.2)).resume()
+    assert again.step == at
+    again.run()
+    assert_same_result(result(again), never_stopped)
+
+
+def interrupt(trainer, when, monkeypatch):
+    """Ctrl-C while pictures are encoded and when() is true; the trainer stops if told."""
+    encode_images = trainer.model.encode_images
+
+    def interrupted(*args, **options):
+        if when():
+            os.kill(os.getpid(), signal.SIGINT)
+        return encode_images(*args, **options)
+
+    monkeypatch.setattr(trainer.model, "encode_images", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    run_until_told(trainer)
+    assert signal.getsignal(signal.SIGINT) is before and trainer.stopped
+
+
+def with_hard():
+    return with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
+
+
+def tokens_of(records, captions):
+    """The same pictures with other captions."""
+    records = records.remove_columns("captions").add_column("captions", captions)
+    return build_token_set(records, tokenizer())
+
+
 def pairs(count):
     """Images with one caption each."""
     records = some_scenes("train", count)
-    first = [own[:1] for own in records["captions"]]
-    return build_token_set(
-        records.remove_columns("captions").add_column("captions", first), tokenizer()
-    )
+    return tokens_of(records, [own[:1] for own in records["captions"]])
 
 
 def test_a_tiny_model_learns_32_pairs_by_heart(tmp_path):
     few = pairs(32)
     settings = {"epochs": 60, "batch": 32, "learning_rate": 3e-3, "weight_decay": 0.0}
-    trainer = trainer_of(
-        tmp_path,
-        train=few,
-        validation=few,
-        contrastive="curriculum",
-        warm_negatives=0.7,
-        **settings,
-    )
+    settings |= {"contrastive": "curriculum", "warm_negatives": 0.7}
+    trainer = trainer_of(tmp_path, train=few, validation=few, **settings)
     trainer.run()
-    assert validate(trainer.model, few, 1.0) == {
-        "rsum_global": 600.0,
-        "rsum_local": 600.0,
-        "rsum_mixed": 600.0,
-    }
+    assert set(validate(trainer.model, few, 1.0).values()) == {600.0}
     assert validate(load_model(tmp_path / "best"), few, 1.0)["rsum_mixed"] == 600
     assert trainer.history[-1]["loss"] < 0.1 * trainer.history[0]["loss"]
     assert not any(row["warning"] for row in trainer.history)
@@ -130,20 +131,14 @@ def test_the_same_seed_gives_the_same_result_bit_for_bit_and_another_seed_anothe
     assert_same_result(result(again), never_stopped)
     other = trainer_of(tmp_path / "other", dropout=0.2, seed=1)
     other.run()
-    assert not torch.equal(
-        result(other)[0]["image_branch.project.weight"],
-        never_stopped[0]["image_branch.project.weight"],
-    )
+    name = "image_branch.project.weight"
+    assert not torch.equal(result(other)[0][name], never_stopped[0][name])
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 8, 9])
 def test_a_run_stopped_at_any_step_goes_on_as_if_never_stopped(tmp_path, never_stopped, steps):
     trainer_of(tmp_path, dropout=0.2).run(max_steps=steps)
-    torch.manual_seed(12345)  # another process has another random state and other weights
-    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
-    assert again.step == steps
-    again.run()
-    assert_same_result(result(again), never_stopped)
+    go_on(tmp_path, never_stopped, steps)
 
 
 def test_a_run_may_stop_at_every_step(tmp_path, never_stopped):
@@ -169,40 +164,23 @@ def test_ctrl_c_in_a_step_ends_the_step_keeps_the_place_and_can_be_gone_on_from(
     tmp_path, never_stopped, at, monkeypatch
 ):
     trainer = trainer_of(tmp_path, dropout=0.2)
-    encode_images = trainer.model.encode_images
-
-    def interrupted(*args, **options):
-        if trainer.step == at - 1 and trainer.model.training:
-            os.kill(os.getpid(), signal.SIGINT)
-        return encode_images(*args, **options)
-
-    monkeypatch.setattr(trainer.model, "encode_images", interrupted)
-    before = signal.getsignal(signal.SIGINT)
-    run_until_told(trainer)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert trainer.step == at and trainer.stopped
-    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
-    assert again.step == at
-    again.run()
-    assert_same_result(result(again), never_stopped)
+    interrupt(trainer, lambda: trainer.step == at - 1 and trainer.model.training, monkeypatch)
+    assert trainer.step == at
+    go_on(tmp_path, never_stopped, at)
 
 
 def test_ctrl_c_while_an_epoch_is_validated_loses_nothing(tmp_path, never_stopped, monkeypatch):
-    trainer = trainer_of(tmp_path, dropout=0.2)
-    encode_images, asked = trainer.model.encode_images, []
+    trainer, asked = trainer_of(tmp_path, dropout=0.2), []
 
-    def interrupted(*args, **options):
-        if not trainer.model.training and not asked:
-            asked.append(trainer.step)
-            os.kill(os.getpid(), signal.SIGINT)
-        return encode_images(*args, **options)
+    def validating():
+        if trainer.model.training or asked:
+            return False
+        asked.append(trainer.step)
+        return True
 
-    monkeypatch.setattr(trainer.model, "encode_images", interrupted)
-    run_until_told(trainer)
+    interrupt(trainer, validating, monkeypatch)
     assert asked == [3] and len(trainer.history) == 1
-    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
-    again.run()
-    assert_same_result(result(again), never_stopped)
+    go_on(tmp_path, never_stopped, 3)
 
 
 def test_an_interrupt_in_the_middle_of_a_step_leaves_the_last_whole_epoch(
@@ -221,10 +199,7 @@ def test_an_interrupt_in_the_middle_of_a_step_leaves_the_last_whole_epoch(
     monkeypatch.setattr(trainer.optimizer, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    again = trainer_of(tmp_path, model=tiny_model(seed=7, dropout=0.2)).resume()
-    assert again.step == 3
-    again.run()
-    assert_same_result(result(again), never_stopped)
+    go_on(tmp_path, never_stopped, 3)
 
 
 def test_a_run_works_outside_the_main_thread(tmp_path, never_stopped):
@@ -260,10 +235,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_place(tmp_path, monkeypat
 )
 def test_going_on_with_other_settings_is_an_error_that_names_the_setting(tmp_path, change):
     trainer_of(tmp_path).run(max_steps=1)
-    with pytest.raises(
-        ValueError,
-        match=f"last: {next(iter(change))} was .*, now .*; use another --out",
-    ):
+    with pytest.raises(ValueError, match=f"last: {next(iter(change))} was .*, now "):
         trainer_of(tmp_path, **change).resume()
 
 
@@ -279,14 +251,10 @@ def test_the_best_model_by_validation_rsum_is_kept(tmp_path):
     trainer = trainer_of(tmp_path, epochs=6, learning_rate=5e-3)
     history = trainer.run()
     rsums = [row["rsum_mixed"] for row in history]
-    best = load_model(tmp_path / "best")
-    assert best.notes == {
-        "epoch": rsums.index(max(rsums)) + 1,
-        "rsum": max(rsums),
-    } and trainer.best == max(rsums)
-    assert validate(best, token_set("validation", 12), 1.0)["rsum_mixed"] == pytest.approx(
-        max(rsums)
-    )
+    best, most = load_model(tmp_path / "best"), max(rsums)
+    assert best.notes == {"epoch": rsums.index(most) + 1, "rsum": most} and trainer.best == most
+    found = validate(best, token_set("validation", 12), 1.0)
+    assert found["rsum_mixed"] == pytest.approx(most)
     assert best.tokenizer.to_json() == tokenizer().to_json()
 
 
@@ -294,49 +262,42 @@ def test_the_history_has_one_row_an_epoch_with_the_parts_of_its_loss(tmp_path):
     history = trainer_of(tmp_path).run()
     assert [row["epoch"] for row in history] == [1, 2, 3]
     for row in history:
-        extra = row.get("hard_caption_loss", 0)
-        assert row["loss"] == pytest.approx(
-            row["inter_global"] + row["inter_local"] + row["intra"] + extra, rel=1e-4
-        )
+        parts = ("inter_global", "inter_local", "intra", "hard_caption_loss")
+        assert row["loss"] == pytest.approx(sum(row.get(part, 0) for part in parts), rel=1e-4)
         assert {"rsum_global", "rsum_local", "rsum_mixed", "learning_rate", "seconds"} <= set(row)
 
 
 def test_the_curriculum_begins_with_all_negatives_and_goes_on_to_the_hardest(tmp_path):
     history = trainer_of(tmp_path, epochs=4, contrastive="curriculum", warm_negatives=0.5).run()
     assert [row["contrastive"] for row in history] == ["info_nce"] * 2 + ["hardest"] * 2
-    trainer = trainer_of(tmp_path, epochs=10, warm_negatives=0.3)
-    assert [trainer.config.contrastive_at(epoch) for epoch in range(10)] == ["info_nce"] * 3 + [
-        "hardest"
-    ] * 7
-    staged = trainer_of(tmp_path, epochs=10, schedule="staged", warm_negatives=0.5)
-    assert [staged.config.stage_at(epoch) for epoch in range(10)] == ["local"] * 6 + ["global"] * 4
-    assert [staged.config.contrastive_at(epoch) for epoch in range(10)] == (
-        ["info_nce"] * 3 + ["hardest"] * 3
-    ) + ["info_nce"] * 2 + ["hardest"] * 2
-    assert {
-        trainer_of(tmp_path, contrastive="hardest").config.contrastive_at(epoch)
-        for epoch in range(3)
-    } == {"hardest"}
+
+    def planned(epochs, **settings):
+        config = TrainingConfig(epochs=epochs, **settings)
+        return [(config.stage_at(i), config.contrastive_at(i)) for i in range(epochs)]
+
+    easy, hard = "info_nce", "hardest"
+    assert [kind for _, kind in planned(10, warm_negatives=0.3)] == [easy] * 3 + [hard] * 7
+    assert (
+        planned(10, schedule="staged", warm_negatives=0.5)
+        == ([("local", easy)] * 3 + [("local", hard)] * 3)
+        + [("global", easy)] * 2
+        + [("global", hard)] * 2
+    )
+    assert {kind for _, kind in planned(3, contrastive="hardest")} == {hard}
 
 
 @pytest.mark.parametrize("inter", ["mean", "hardest", "info_nce"])
 def test_an_epoch_learns_from_the_loss_that_its_name_says(tmp_path, inter):
-    settings = {"contrastive": inter, "margin": 0.25, "temperature": 0.1}
-    trainer = trainer_of(tmp_path, **settings)
-    images, captions = trainer.model(
-        token_set("train", 24).images(torch.arange(8)),
-        token_set("train", 24).text[torch.arange(0, 40, 5)],
-    )
-    options = {"contrastive": "info_nce"} if inter == "info_nce" else {"negatives": inter}
-    known = cmc_loss(
-        images,
-        captions,
+    limits, rows, few = (
+        {"margin": 0.25, "temperature": 0.1},
         torch.arange(8),
-        margin=0.25,
-        temperature=0.1,
-        **options,
+        token_set("train", 24),
     )
-    assert torch.equal(trainer.loss(images, captions, torch.arange(8), 0).total, known.total)
+    trainer = trainer_of(tmp_path, contrastive=inter, **limits)
+    images, captions = trainer.model(few.images(rows), few.text[5 * rows])
+    options = {"contrastive": "info_nce"} if inter == "info_nce" else {"negatives": inter}
+    known = cmc_loss(images, captions, rows, **limits, **options)
+    assert torch.equal(trainer.loss(images, captions, rows, 0).total, known.total)
 
 
 @pytest.mark.parametrize("off", ["use_global", "use_local", "use_intra"])
@@ -374,24 +335,22 @@ def test_every_caption_of_an_image_has_its_turn(tmp_path):
     assert sorted(read) == list(range(24 * 5))
 
 
+def copied(model):
+    return {name: part.detach().clone() for name, part in model.named_parameters()}
+
+
 def changed(before, model):
     return {name for name, part in model.named_parameters() if not torch.equal(part, before[name])}
 
 
 def test_the_staged_recipe_trains_everything_but_the_global_layers_and_then_nothing_else(tmp_path):
-    settings = {
-        "epochs": 4,
-        "schedule": "staged",
-        "contrastive": "mean",
-        "margin": 0.5,
-    }
+    settings = {"epochs": 4, "schedule": "staged", "contrastive": "mean", "margin": 0.5}
     trainer = trainer_of(tmp_path, **settings)
-    names = {name for name, _ in trainer.model.named_parameters()}
-    global_names = {name for name in names if "global_layers" in name}
-    start = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    start = copied(trainer.model)
+    global_names = {name for name in start if "global_layers" in name}
     trainer.run(max_steps=6)
-    assert changed(start, trainer.model) == names - global_names
-    middle = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    assert changed(start, trainer.model) == set(start) - global_names
+    middle = copied(trainer.model)
     trainer.run()
     assert changed(middle, trainer.model) == global_names
     assert [row["stage"] for row in trainer.history] == ["local", "local", "global", "global"]
@@ -399,22 +358,31 @@ def test_the_staged_recipe_trains_everything_but_the_global_layers_and_then_noth
 
 def test_joint_training_changes_every_parameter(tmp_path):
     trainer = trainer_of(tmp_path, contrastive="mean", margin=0.5)
-    start = {name: part.detach().clone() for name, part in trainer.model.named_parameters()}
+    start = copied(trainer.model)
     trainer.run()
     assert changed(start, trainer.model) == set(start)
+
+
+def collapsed(out, contrastive, equal=None):
+    """The history of a model whose embeddings, and so scores, are all the same: 0, or `equal`."""
+    model = tiny_model()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for branch in (model.image_branch, model.text_branch) if equal else ():
+            branch.project.bias.fill_(equal)
+            for layers in (branch.local_layers, branch.global_layers):
+                if hasattr(layers.norm, "weight"):
+                    layers.norm.bias.fill_(equal)
+    settings = dict(contrastive=contrastive, learning_rate=1e-12, epochs=2)
+    return trainer_of(out, model=model, **settings).run()
 
 
 @pytest.mark.parametrize(
     "inter, flat", [("hardest", 0.4), ("mean", 0.4), ("info_nce", math.log(8))]
 )
 def test_a_collapsed_run_is_told_so_in_one_sentence(tmp_path, inter, flat):
-    model = tiny_model()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()  # every embedding, and so every score, is the same
-    history = trainer_of(
-        tmp_path, model=model, contrastive=inter, learning_rate=1e-12, epochs=2
-    ).run()
+    history = collapsed(tmp_path, inter)
     assert history[0]["inter_global"] == pytest.approx(flat, rel=1e-3) and not history[0]["warning"]
     warning = history[1]["warning"]
     assert f"epoch 2: inter_global stands at {flat:.3f}" in warning and "collapsed" in warning
@@ -422,32 +390,14 @@ def test_a_collapsed_run_is_told_so_in_one_sentence(tmp_path, inter, flat):
 
 
 def test_equal_scores_that_are_not_zero_are_a_collapse_too(tmp_path):
-    model = tiny_model()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        for branch in (model.image_branch, model.text_branch):
-            branch.project.bias.fill_(1)
-            for layers in (branch.local_layers, branch.global_layers):
-                if hasattr(layers.norm, "weight"):
-                    layers.norm.bias.fill_(1)
-    history = trainer_of(
-        tmp_path, model=model, contrastive="hardest", learning_rate=1e-12, epochs=2
-    ).run()
-    assert "collapsed" in history[1]["warning"]
+    assert "collapsed" in collapsed(tmp_path, "hardest", equal=1)[1]["warning"]
 
 
 @pytest.mark.parametrize("inter", ["mean", "info_nce"])
 def test_a_healthy_run_is_not_called_collapsed(tmp_path, inter):
     few = pairs(24)
-    settings = {
-        "epochs": 25,
-        "batch": 24,
-        "learning_rate": 3e-3,
-        "contrastive": inter,
-        "margin": 0.2,
-    }
-    history = trainer_of(tmp_path, train=few, validation=few, **settings).run()
+    settings = {"epochs": 25, "batch": 24, "learning_rate": 3e-3, "contrastive": inter}
+    history = trainer_of(tmp_path, train=few, validation=few, margin=0.2, **settings).run()
     assert history[-1]["rsum_mixed"] > 300 and not any(row["warning"] for row in history)
 
 
@@ -457,24 +407,14 @@ def test_training_stops_early_when_validation_does_not_improve(tmp_path):
     assert len(trainer_of(tmp_path / "patient", epochs=4, learning_rate=1e-12).run()) == 4
 
 
-def norm_of_gradients(trainer):
-    return float(
-        torch.stack(
-            [part.grad.norm() for part in trainer.model.parameters() if part.grad is not None]
-        ).norm()
-    )
-
-
 def test_gradients_are_clipped(tmp_path):
-    free, clipped = (
-        trainer_of(tmp_path / "free", clip=1e9),
-        trainer_of(tmp_path / "clipped", clip=0.01),
-    )
-    free.run(max_steps=1)
-    clipped.run(max_steps=1)
-    assert norm_of_gradients(free) > 0.02 and norm_of_gradients(clipped) == pytest.approx(
-        0.01, rel=1e-3
-    )
+    norms = []
+    for clip in (1e9, 0.01):
+        trainer = trainer_of(tmp_path / str(clip), clip=clip)
+        trainer.run(max_steps=1)
+        grads = [part.grad for part in trainer.model.parameters() if part.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(grads)))
+    assert norms[0] > 0.02 and norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
 def test_the_learning_rate_warms_up_and_decays(tmp_path, monkeypatch):
@@ -500,20 +440,10 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path, monkeypatch):
     ],
 )
 def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
-    """On the device "meta" there are no numbers: whoever asks for one, as for the longest caption,
-    gets an error.
-    """
+    """The device "meta" has no numbers: who asks for one gets an error."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
-    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
-    trainer = Trainer(
-        tiny_model(),
-        train,
-        train,
-        TrainingConfig(batch=8, **settings),
-        tmp_path,
-        "meta",
-        progress=False,
-    )
+    train, config = with_hard(), TrainingConfig(batch=8, **settings)
+    trainer = Trainer(tiny_model(), train, train, config, tmp_path, "meta", progress=False)
     trainer._step()
     trainer._step()
     assert trainer.step == 2 and trainer.sums.device.type == "meta"
@@ -522,35 +452,28 @@ def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
 
 
 def test_a_plan_knows_the_sizes_of_its_batches():
-    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
+    train = with_hard()
     batches = Batches(train, 8, seed=0)
     for share in (0.0, 0.4, 1.0):
         for (rows, captions), (same, owned, some, longest) in zip(
             batches.of(1), batches.epoch_batches(1, share), strict=True
         ):
             assert torch.equal(rows, same) and torch.equal(captions, owned)
-            real = [
-                place
-                for place, row in enumerate(captions.tolist())
-                if train.hard.word_mask[row].any()
-            ]
+            real = [i for i, row in enumerate(captions) if train.hard.word_mask[row].any()]
             assert some.tolist() == real[: round(share * 8)]
-            images, texts, hard = (
-                train.images(rows),
-                train.text[captions],
-                train.hard[captions[some]],
-            )
-            assert longest == (images.mask.shape[1], texts.mask.shape[1], hard.mask.shape[1])
+            read = train.images(rows), train.text[captions], train.hard[captions[some]]
+            assert longest == tuple(part.mask.shape[1] for part in read)
 
 
 def test_half_precision_on_a_cpu_keeps_embeddings_in_full(tmp_path, monkeypatch):
     trainer, seen = trainer_of(tmp_path, precision="bf16", epochs=1), []
     loss = trainer.loss
-    monkeypatch.setattr(
-        trainer,
-        "loss",
-        lambda images, *rest: (seen.append(images.global_token.dtype), loss(images, *rest))[1],
-    )
+
+    def spy(images, *rest):
+        seen.append(images.global_token.dtype)
+        return loss(images, *rest)
+
+    monkeypatch.setattr(trainer, "loss", spy)
     assert math.isfinite(trainer.run()[0]["loss"]) and set(seen) == {torch.float32}
 
 
@@ -562,52 +485,40 @@ def test_a_batch_larger_than_the_data_is_an_error(tmp_path):
 def test_an_image_without_a_caption_is_named(tmp_path):
     records = some_scenes("train", 4)
     captions = [own if i != 2 else [] for i, own in enumerate(records["captions"])]
-    lonely = build_token_set(
-        records.remove_columns("captions").add_column("captions", captions), tokenizer()
-    )
     with pytest.raises(ValueError, match="image 'train-0002' has no caption to train on"):
-        trainer_of(tmp_path, train=lonely, batch=2)
+        trainer_of(tmp_path, train=tokens_of(records, captions), batch=2)
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
         ({"lerning_rate": 1}, "unknown training setting 'lerning_rate'"),
-        ({"schedule": "both"}, "schedule is 'both'; it must be one of joint, staged"),
-        ({"contrastive": "easy"}, "contrastive is 'easy'; it must be one of curriculum"),
+        ({"schedule": "both"}, "schedule is 'both'.* joint, staged"),
+        ({"contrastive": "easy"}, "contrastive is 'easy'.* curriculum"),
         ({"precision": "fp8"}, "precision is 'fp8'"),
-        ({"epochs": 0}, "epochs is 0; it must be above 0"),
+        ({"epochs": 0}, "epochs is 0"),
         ({"batch": -1}, "batch is -1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
-        ({"chunk": -1}, "chunk is -1; it must be 0 for none, or a number of pairs"),
-        ({"use_global": False, "use_local": False}, "use_global and use_local are both off"),
-        (
-            {"schedule": "staged", "use_local": False},
-            "schedule is 'staged' without use_local",
-        ),
+        ({"chunk": -1}, "chunk is -1"),
+        ({"use_global": False, "use_local": False}, "use_global and use_local"),
+        ({"schedule": "staged", "use_local": False}, "'staged' without use_local"),
         (
             {"schedule": "staged", "use_global": False, "use_intra": False},
-            "schedule is 'staged' without use_global and use",
+            "'staged' without use_global and use_intra",
         ),
-        (
-            {"patience": -1},
-            "patience is -1; it must be a number of epochs, or 0 to never stop early",
-        ),
-        (
-            {"validation_captions": -1},
-            "validation_captions is -1; it must be a number of captions, or 0 for all",
-        ),
-        ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
-        ({"clip": 0.0}, "clip is 0.0; it must be above 0"),
-        ({"margin": -0.1}, "margin is -0.1; it must be 0 or more"),
+        ({"patience": -1}, "patience is -1"),
+        ({"validation_captions": -1}, "validation_captions is -1"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"clip": 0.0}, "clip is 0.0"),
+        ({"margin": -0.1}, "margin is -0.1"),
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
-        ({"warm_negatives": 1.1}, "warm_negatives is 1.1; it must be a share"),
-        ({"hard_captions": 2.0}, "hard_captions is 2.0; it must be a share"),
-        ({"hide_words": 1.0}, "hide_words is 1.0; it must be a share, from 0 to below 1"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan; it must be a number"),
-        ({"clip": float("inf")}, "clip is inf; it must be a number"),
-        ({"epochs": 2.5}, "epochs is 2.5; it must be a whole number"),
-        ({"seed": "3"}, "seed is '3'; it must be a whole number"),
+        ({"warm_negatives": 1.1}, "warm_negatives is 1.1"),
+        ({"hard_captions": 2.0}, "hard_captions is 2.0"),
+        ({"hide_words": 1.0}, "hide_words is 1.0.* below 1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"clip": float("inf")}, "clip is inf"),
+        ({"epochs": 2.5}, "epochs is 2.5.* whole number"),
+        ({"seed": "3"}, "seed is '3'.* whole number"),
     ],
 )
 def test_settings_that_cannot_be_are_errors_that_name_them(values, message):
@@ -636,11 +547,8 @@ def test_a_device_that_is_not_there_is_an_error():
     assert pick_device("cpu") == torch.device("cpu")
     missing = ["abacus"] + ([] if torch.cuda.is_available() else ["cuda"])
     for name in missing + ([] if torch.backends.mps.is_available() else ["mps"]):
-        with pytest.raises(
-            ValueError, match=f"device is '{name}', which this machine cannot use .*; try cpu"
-        ) as caught:
+        with pytest.raises(ValueError, match=f"^device is '{name}'.*; try cpu[^\n]*$"):
             pick_device(name)
-        assert len(str(caught.value).splitlines()) == 1
 
 
 def test_apples_device_is_taken_when_asked_for_and_with_a_warning(monkeypatch):
@@ -655,19 +563,14 @@ def test_apples_device_is_taken_when_asked_for_and_with_a_warning(monkeypatch):
 def test_half_precision_on_a_gpu_is_the_kind_that_it_has(monkeypatch):
     gpu = torch.device("cuda")
     for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(
-            torch.cuda,
-            "is_bf16_supported",
-            lambda including_emulation=True, h=has_it: h or including_emulation,
-        )
+        supported = lambda including_emulation=True, h=has_it: h or including_emulation  # noqa: E731
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
         assert precision_of("auto", gpu) == expected
     assert precision_of("fp32", gpu) == torch.float32
 
 
 def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
-    """torch.compile traces the forward pass; without its code generator, which takes minutes and
-    adds rounding only.
-    """
+    """Without torch.compile's code generator, which takes minutes and adds rounding only."""
     compile, asked = torch.nn.Module.compile, []
 
     def traced(model, **options):
@@ -675,10 +578,8 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
         compile(model, backend="eager", **options)
 
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
-    plain, compiled = (
-        trainer_of(tmp_path / "plain"),
-        trainer_of(tmp_path / "compiled", compile=True),
-    )
+    plain = trainer_of(tmp_path / "plain")
+    compiled = trainer_of(tmp_path / "compiled", compile=True)
     assert asked == [{"dynamic": True}]
     for trainer in (plain, compiled):
         trainer.run(max_steps=2)
@@ -687,7 +588,7 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
 
 
 def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_result(tmp_path):
-    train = with_hard_captions(token_set("train", 24), tokenizer(), lexicon())
+    train = with_hard()
     straight = trainer_of(tmp_path / "straight", train=train, hard_captions=1.0)
     history = straight.run()
     assert 0 < history[-1]["hard_caption_loss"] < 10 * math.log(2)

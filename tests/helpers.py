@@ -5,7 +5,10 @@ encoders.
 import json
 import os
 import shlex
+from contextlib import contextmanager
 from functools import cache
+
+import pytest
 
 from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.scenes.tokens import build_token_set
@@ -53,6 +56,16 @@ def call(capsys, *arguments):
     except SystemExit as stop:
         code = stop.code
     return code, *capsys.readouterr()
+
+
+@contextmanager
+def refusal(words, kind=ValueError):
+    """Inside, an error must come whose one line has these words, a pattern."""
+    with pytest.raises(kind, match=words) as caught:
+        yield
+    lines = str(caught.value).splitlines()
+    del caught  # it holds frames, and they what they have opened
+    assert len(lines) == 1
 
 
 def suggested(out):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from helpers import tiny_config, tiny_model, token_set, tokenizer
+from helpers import refusal, tiny_config, tiny_model, token_set, tokenizer
 from safetensors.torch import load_file
 
 import tgdt_mini
@@ -119,11 +119,8 @@ def test_a_weight_missing_too_many_or_of_another_shape_is_named(saved, change, m
         "model.safetensors",
         safetensors.torch.save(change(load_file(folder / "model.safetensors"))),
     )
-    with pytest.raises(
-        ValueError, match=rf"model\.safetensors does not fit this model: .*{re.escape(message)}"
-    ) as caught:
+    with refusal(rf"model\.safetensors does not fit this model: .*{re.escape(message)}"):
         load_model(folder)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_weights_that_are_no_safetensors_are_an_error_even_if_their_checksum_is_right(saved):
@@ -144,9 +141,8 @@ def test_a_damaged_file_is_named(saved, name, damage):
         path.write_bytes(content)
     else:
         path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
-    with pytest.raises(ValueError, match=rf"{re.escape(name)}.* (is missing|is damaged)") as caught:
+    with refusal(rf"{re.escape(name)}.* (is missing|is damaged)"):
         load_model(saved[1])
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_weights_of_another_model_in_the_folder_are_refused(saved, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, Image
+from helpers import refusal
 from PIL import Image as Picture
 
 from tgdt_mini.data import ImageTokens
@@ -203,9 +204,8 @@ def test_fractions_beyond_the_picture_are_errors_too():
 )
 def test_features_that_do_not_fit_are_named(arrays, message, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=message) as caught:
+    with refusal(message):
         Detections(tmp_path).read(["a.jpg"])
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_another_width_is_fine_when_it_is_asked_for(tmp_path):
@@ -220,11 +220,8 @@ def test_damaged_files_are_named(spoil, suffix, tmp_path):
     path = tmp_path / f"a{suffix}"
     content = {"text": b"no array", "empty": b"", "truncated": path.read_bytes()[:5000]}[spoil]
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"a\{suffix} cannot be read: .*; extract it again"
-    ) as caught:
+    with refusal(rf"a\{suffix} cannot be read: .*; extract it again"):
         reader(tmp_path, "beside").read(["a.jpg"])
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_features_and_pictures_must_belong_together(tmp_path):

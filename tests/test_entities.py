@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset, load_dataset
+from helpers import refusal
 
 from tgdt_mini.photos import entities
 from tgdt_mini.photos.entities import add_phrases, phrases_of, read_boxes, read_sentences
@@ -145,9 +146,8 @@ def test_earlier_annotations_are_replaced_and_other_columns_stay(tmp_path):
     ],
 )
 def test_damaged_annotations_are_named(spoil, message, tmp_path):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refusal(message):
         add_phrases(records("7.jpg"), annotated(tmp_path, **spoil))
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_missing_annotations_are_named(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
+from helpers import refusal
 from PIL import Image
 from PIL import features as codecs
 
@@ -210,9 +211,8 @@ def test_a_file_that_is_no_picture_is_named(spoil, tmp_path):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     else:
         path.write_text("no picture" if spoil == "text" else "", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"^image .*picture\.png cannot be read: ") as caught:
+    with refusal(r"^image .*picture\.png cannot be read: "):
         open_image(path)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,31 +15,27 @@ from functools import partial
 
 import pytest
 import torch
-from helpers import call, random_embedding
+from helpers import call, random_embedding, refusal
 
 from tgdt_mini import scenes
 from tgdt_mini.scaling.qdrant import QdrantGallery
 from tgdt_mini.search.gallery import Gallery
 
 WIDTH = 16
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Local mode performs exact"
-)  # the stand-in has no index to leave out
-
-
-def lengths(count, most, seed=0):
-    return torch.randint(
-        1, most + 1, (count,), generator=torch.Generator().manual_seed(seed)
-    ).tolist()
+# the stand-in has no index to leave out
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode performs exact")
 
 
 def embedded(seed, count, most, width=WIDTH):
-    return random_embedding(seed, count, lengths(count, most, seed), width, torch.float32)
+    drawn = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, most + 1, (count,), generator=drawn).tolist()
+    return random_embedding(seed, count, lengths, width, torch.float32)
 
 
-def gallery_of(holds="image", count=60, width=WIDTH, model="a model"):
-    items = [f"{holds} {i}" for i in range(count)]
-    return Gallery.build(embedded(1, count, 6, width), items, holds, model)
+def gallery_of(holds="image", count=60, width=WIDTH, model="a model", images=None, items=None):
+    images = embedded(1, count, 6, width) if images is None else images
+    items = [f"{holds} {i}" for i in range(count)] if items is None else items
+    return Gallery.build(images, items, holds, model)
 
 
 @pytest.fixture(params=["client", "folder"])
@@ -55,9 +51,19 @@ def upload(gallery, where, **options):
     return QdrantGallery.upload(gallery, where, "things", progress=False, **options)
 
 
-def assert_same_hits(hits, known, atol=1e-5):
+def assert_same_hits(one, other, queries, *settings):
+    """Two galleries give the same answers."""
+    hits, known = (gallery.search(queries, *settings) for gallery in (one, other))
     assert hits.items == known.items and torch.equal(hits.indices, known.indices)
-    torch.testing.assert_close(hits.scores, known.scores, atol=atol, rtol=0)
+    torch.testing.assert_close(hits.scores, known.scores, atol=1e-5, rtol=0)
+
+
+def assert_same_scores(hits, known, atol):
+    """Each item that was found has the score that a search of everything gave it."""
+    for row in range(len(hits.indices)):
+        scores = dict(zip(known.indices[row].tolist(), known.scores[row].tolist()))
+        for number, score in zip(hits.indices[row].tolist(), hits.scores[row].tolist()):
+            assert score == pytest.approx(scores[number], abs=atol)
 
 
 @pytest.mark.parametrize("holds", ["image", "caption"])
@@ -65,41 +71,28 @@ def test_a_search_finds_what_a_search_in_memory_finds(where, holds):
     gallery, queries = gallery_of(holds), embedded(2, 7, 9)
     remote = upload(gallery, where)
     assert (len(remote), remote.width, remote.holds, remote.model) == (60, WIDTH, holds, "a model")
-    for k, shortlist, weight in ((5, 20, 2.0), (10, 60, 0.5), (3, 1000, 1.0), (8, 2, 1.5)):
-        assert_same_hits(
-            remote.search(queries, k, shortlist, weight),
-            gallery.search(queries, k, shortlist, weight),
-        )
-    assert set(remote.search(queries).seconds) == (
-        {"engine"} if holds == "image" else {"engine", "rerank"}
-    )
+    for settings in ((5, 20, 2.0), (10, 60, 0.5), (3, 1000, 1.0), (8, 2, 1.5)):
+        assert_same_hits(remote, gallery, queries, *settings)
+    stages = {"engine"} if holds == "image" else {"engine", "rerank"}
+    assert set(remote.search(queries).seconds) == stages
 
 
 def test_words_of_padding_do_not_matter(where):
-    gallery, queries = gallery_of(), embedded(2, 7, 9)
-    remote = upload(gallery, where)
-    short = queries[[1]]
+    remote, short = upload(gallery_of(), where), embedded(2, 7, 9)[[1]]
     longest = int(short.mask.sum())
     bare = type(short)(short.global_token, short.local_tokens[:, :longest], short.mask[:, :longest])
-    assert longest < short.mask.shape[1] and remote.search(short).scores.equal(
-        remote.search(bare).scores
-    )
+    assert longest < short.mask.shape[1]
+    assert remote.search(short).scores.equal(remote.search(bare).scores)
 
 
 def test_an_item_that_ties_is_scored_like_the_others(where):
-    """All global scores are equal, so the shortlist is any K; whatever is returned has both of its
-    scores.
-    """
-    images = embedded(1, 30, 4)
+    """All global scores are equal, so the shortlist is any K, and all have both of their scores."""
+    images, query = embedded(1, 30, 4), embedded(2, 1, 5)
     images.global_token[:] = images.global_token[0]
-    remote = upload(Gallery.build(images, list(range(30))), where)
-    query = embedded(2, 1, 5)
-    hits = remote.search(query, 10, 10, 2.0)
-    known = Gallery.build(images, list(range(30))).search(query, 30, 30, 2.0)
-    scores = dict(zip(known.indices[0].tolist(), known.scores[0].tolist()))
+    gallery = gallery_of(images=images, count=30)
+    hits = upload(gallery, where).search(query, 10, 10, 2.0)
     assert len(set(hits.indices[0].tolist())) == 10
-    for row, score in zip(hits.indices[0].tolist(), hits.scores[0].tolist()):
-        assert score == pytest.approx(scores[row], abs=1e-5)
+    assert_same_scores(hits, gallery.search(query, 30, 30, 2.0), 1e-5)
 
 
 def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, monkeypatch):
@@ -107,7 +100,7 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
 
     gallery = gallery_of()
     monkeypatch.setattr(qdrant, "FLOATS", 10 * gallery.stored.longest * WIDTH)  # ten items a batch
-    one_item = Gallery.build(embedded(1, 60, 6)[:1], ["image 0"], model="a model")
+    one_item = gallery_of(images=embedded(1, 60, 6)[:1], count=1)
     remote, sent = upload(one_item, where), []
     put = type(remote.engine).put
 
@@ -135,41 +128,32 @@ def test_an_upload_is_taken_up_where_it_stopped_and_sends_nothing_twice(where, m
 def test_a_server_is_asked_to_acknowledge_every_batch(monkeypatch):
     client, asked = pytest.importorskip("qdrant_client").QdrantClient(":memory:"), []
     upsert = client.upsert
-    monkeypatch.setattr(
-        client,
-        "upsert",
-        lambda *rest, **more: (asked.append(more["wait"]), upsert(*rest, **more))[1],
-    )
+
+    def noted(*rest, **more):
+        asked.append(more["wait"])
+        return upsert(*rest, **more)
+
+    monkeypatch.setattr(client, "upsert", noted)
     monkeypatch.setattr("tgdt_mini.scaling.qdrant.FLOATS", 1)  # an item a batch
     upload(gallery_of(count=3), client)
     assert asked == [True] * 3
 
 
 def test_several_galleries_fill_one_collection(where):
-    images = embedded(1, 60, 6)
-    halves = [
-        Gallery.build(images[rows], [f"image {i}" for i in range(60)][rows], "image", "a model")
-        for rows in (slice(0, 25), slice(25, 60))
-    ]
-    first = upload(halves[0], where)
-    first.close()
-    remote = upload(halves[1], where, first=25)
-    queries = embedded(2, 5, 9)
-    assert_same_hits(remote.search(queries, 5, 20, 2.0), gallery_of().search(queries, 5, 20, 2.0))
+    images, items = embedded(1, 60, 6), [f"image {i}" for i in range(60)]
+    upload(gallery_of(images=images[:25], items=items[:25]), where).close()
+    remote = upload(gallery_of(images=images[25:], items=items[25:]), where, first=25)
+    assert_same_hits(remote, gallery_of(), embedded(2, 5, 9), 5, 20, 2.0)
 
 
 OTHERS = {  # what another gallery's items and pictures are, and what the error says
-    "other items": (["other 0"], 1, "holds 'image 0' as number 0, where the gallery has 'other 0'"),
-    "a longer gallery": ([f"other {i}" for i in range(90)], 1, "holds 'image 0' as number 0"),
-    "an item more among them": (
-        ["image 0", "new", "image 1"],
-        1,
-        "holds 'image 1' as number 1, .* has 'new'",
-    ),
+    "other items": (["other 0"], 1, "'image 0' as number 0, where the gallery has 'other 0'"),
+    "a longer gallery": ([f"other {i}" for i in range(90)], 1, "'image 0' as number 0"),
+    "one more among them": (["image 0", "new", "image 1"], 1, "'image 1' as number 1, .* 'new'"),
     "other pictures of the same names": (
         ["image 0", "image 1"],
         5,
-        "holds another image called 'image 0' as number 0",
+        "another image called 'image 0' as number 0",
     ),
 }
 
@@ -180,77 +164,55 @@ def test_another_gallery_is_refused_and_the_collection_stays_as_it_was(where, wh
     gallery, queries = gallery_of(), embedded(2, 5, 9)
     upload(gallery, where).close()
     embedding = embedded(seed, len(items), 6)
-    with pytest.raises(
-        ValueError, match=f"^collection 'things' .*{message}.*--collection.*--qdrant"
-    ) as caught:
-        upload(Gallery.build(embedding, items, "image", "a model"), where)
-    assert len(str(caught.value).splitlines()) == 1
-    del caught  # it holds the frames, and they the folder
+    with refusal(f"^collection 'things' .*{message}.*--collection.*--qdrant"):
+        upload(gallery_of(images=embedding, items=items), where)
     remote = QdrantGallery.open(where, "things")
     assert len(remote) == 60
-    assert_same_hits(remote.search(queries, 5, 20, 2.0), gallery.search(queries, 5, 20, 2.0))
+    assert_same_hits(remote, gallery, queries, 5, 20, 2.0)
 
 
 def test_nothing_is_sent_to_a_collection_in_which_only_a_later_item_differs(where):
     """As after an upload that was stopped, here of numbers 30 to 59 only."""
-    items = [f"image {i}" for i in range(60)]
-    remote = upload(
-        Gallery.build(embedded(1, 60, 6)[30:], items[30:], "image", "a model"), where, first=30
-    )
-    remote.close()
+    images, items = embedded(1, 60, 6), [f"image {i}" for i in range(60)]
+    upload(gallery_of(images=images[30:], items=items[30:]), where, first=30).close()
     items[59] = "another"
-    with pytest.raises(
-        ValueError, match="holds 'image 59' as number 59, where the gallery has 'another'"
-    ):
-        upload(Gallery.build(embedded(1, 60, 6), items, "image", "a model"), where)
+    with pytest.raises(ValueError, match="'image 59' as number 59, where .* 'another'"):
+        upload(gallery_of(images=images, items=items), where)
     assert len(QdrantGallery.open(where, "things")) == 30
 
 
 def test_an_item_that_was_encoded_twice_is_the_same_item(where):
-    """On another device numbers differ in their last digits; items that JSON changes, such as
-    tuples, are the same.
-    """
-    images = embedded(1, 4, 6)
-    items = [("a", i) for i in range(4)]
-    upload(Gallery.build(images, items, "image", "a model"), where).close()
+    """On another device numbers differ in their last digits; JSON makes lists of tuples."""
+    images, items = embedded(1, 4, 6), [("a", i) for i in range(4)]
+    upload(gallery_of(images=images, items=items), where).close()
     images.global_token[:] += 1e-4
-    assert len(upload(Gallery.build(images, items, "image", "a model"), where)) == 4
+    assert len(upload(gallery_of(images=images, items=items), where)) == 4
 
 
 def test_half_precision_changes_scores_by_little(where):
     gallery, queries = gallery_of(), embedded(2, 5, 9)
-    exact = gallery.search(queries, 60, 60, 2.0)
     hits = upload(gallery, where, half=True).search(queries, 60, 60, 2.0)
-    for row in range(5):
-        known = dict(zip(exact.indices[row].tolist(), exact.scores[row].tolist()))
-        for number, score in zip(hits.indices[row].tolist(), hits.scores[row].tolist()):
-            assert score == pytest.approx(known[number], abs=2e-3)
+    assert_same_scores(hits, gallery.search(queries, 60, 60, 2.0), 2e-3)
 
 
 def test_what_does_not_fit_is_refused_in_one_line_that_names_it(where):
-    remote = upload(gallery_of(), where)
-    with pytest.raises(
-        ValueError, match="queries are 8 wide, the collection 16: built by another model"
+    remote, queries = upload(gallery_of(), where), embedded(2, 3, 4)
+    for words, search in (
+        ("queries are 8 wide, the collection 16", lambda: remote.search(embedded(2, 3, 4, 8))),
+        ("k is 0 and shortlist 100", lambda: remote.search(queries, 0)),
+        ("a model, not another", lambda: remote.search(queries, expect_model="another")),
     ):
-        remote.search(embedded(2, 3, 4, width=8))
-    with pytest.raises(ValueError, match="k is 0 and shortlist 100"):
-        remote.search(embedded(2, 3, 4), 0)
-    with pytest.raises(
-        ValueError, match=r"another model built the collection \(a model, not another\)"
-    ):
-        remote.search(embedded(2, 3, 4), expect_model="another")
+        with refusal(words):
+            search()
     remote.close()
-    with pytest.raises(
-        ValueError, match="collection 'things' has width 16, the gallery 8; name another one"
+    for words, other in (
+        ("'things' has width 16, the gallery 8", dict(width=8)),
+        ("'things' has holds image, the gallery caption", dict(holds="caption")),
+        ("another model built the collection", dict(model="another")),
     ):
-        upload(gallery_of(width=8), where)
-    with pytest.raises(
-        ValueError, match="collection 'things' has holds image, the gallery caption"
-    ):
-        upload(gallery_of("caption"), where)
-    with pytest.raises(ValueError, match="another model built the collection"):
-        upload(gallery_of(model="another"), where)
-    with pytest.raises(ValueError, match="another model built the collection"):
+        with refusal(words):
+            upload(gallery_of(**other), where)
+    with refusal("another model built the collection"):
         QdrantGallery.open(where, "things", expect_model="another")
 
 
@@ -283,11 +245,8 @@ def test_a_server_that_does_not_answer_is_named():
         lambda: QdrantGallery.open(address, "things"),
         lambda: upload(gallery_of(), address),
     ):
-        with pytest.raises(
-            ConnectionError, match=f"no Qdrant server answers at {address}"
-        ) as caught:
+        with refusal(f"no Qdrant server answers at {address}", ConnectionError):
             connect()
-        assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -296,9 +255,7 @@ def test_a_server_that_does_not_answer_is_named():
 def test_a_missing_package_is_named_with_the_cure(monkeypatch, tmp_path, package, where):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"
-    ):
+    with refusal(r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"):
         upload(gallery_of(), where)
     assert not list(tmp_path.iterdir())
 
@@ -307,14 +264,12 @@ def test_the_engine_agrees_with_memory_at_two_thousand_images(tmp_path):
     pytest.importorskip("qdrant_edge")
     gallery, queries = gallery_of(count=2500), embedded(2, 64, 11)
     remote = upload(gallery, tmp_path)
-    assert_same_hits(remote.search(queries, 10, 100, 2.0), gallery.search(queries, 10, 100, 2.0))
+    assert_same_hits(remote, gallery, queries, 10, 100, 2.0)
 
 
 def test_an_index_is_built_when_asked_for_and_finds_nearly_all(tmp_path, monkeypatch):
     edge = pytest.importorskip("qdrant_edge")
-    soon = edge.EdgeOptimizersConfig(
-        indexing_threshold=10
-    )  # kilobytes, so that 600 images are enough
+    soon = edge.EdgeOptimizersConfig(indexing_threshold=10)  # kilobytes: 600 images are enough
     monkeypatch.setattr(edge, "EdgeConfig", partial(edge.EdgeConfig, optimizers=soon))
     gallery, queries = gallery_of(count=600), embedded(2, 16, 11)
     remote = upload(gallery, tmp_path)
@@ -322,7 +277,7 @@ def test_an_index_is_built_when_asked_for_and_finds_nearly_all(tmp_path, monkeyp
     remote.build_index()
     assert remote.engine.shard.info().indexed_vectors_count >= 600
     known = gallery.search(queries, 10, 100, 2.0)
-    assert_same_hits(remote.search(queries, 10, 100, 2.0), known)
+    assert_same_hits(remote, gallery, queries, 10, 100, 2.0)
     by_index = remote.search(queries, 10, 100, 2.0, exact=False).indices
     assert (known.indices[:, :, None] == by_index[:, None]).any(2).double().mean() > 0.9
 
@@ -369,7 +324,7 @@ def test_no_acknowledged_image_is_lost_when_the_process_is_killed(tmp_path):
     gallery, queries = gallery_of(count=2000), embedded(2, 16, 11)
     finished = upload(gallery, tmp_path)
     assert len(finished) == 2000
-    assert_same_hits(finished.search(queries, 10, 100, 2.0), gallery.search(queries, 10, 100, 2.0))
+    assert_same_hits(finished, gallery, queries, 10, 100, 2.0)
 
 
 def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsys):

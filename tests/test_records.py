@@ -6,6 +6,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from helpers import refusal
 from test_sources import (  # noqa: F401  offline is a fixture
     COUNTS,
     captions_of,
@@ -193,9 +194,8 @@ def test_splits_that_are_not_there_are_named(splits, restval, message):
     ],
 )
 def test_columns_that_are_not_there_are_named_with_those_that_are(columns, message, tmp_path):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refusal(message):
         to_records({"test": dataset(named("test", 2), tmp_path)}, columns)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import zlib
 import datasets
 import numpy as np
 import pytest
+from helpers import refusal
 from PIL import Image
 
 from tgdt_mini.photos.image_io import pictures
@@ -205,9 +206,8 @@ def test_data_sets_saved_to_disk_or_in_memory_are_a_source(tmp_path):
     ],
 )
 def test_what_is_not_understood_is_said(make, message, tmp_path):
-    with pytest.raises(ValueError, match=message) as caught:
+    with refusal(message):
         open_source(make(tmp_path))
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_tables_of_no_known_split_are_listed(tmp_path):
@@ -222,11 +222,8 @@ def test_tables_of_no_known_split_are_listed(tmp_path):
 def test_a_spoilt_parquet_file_is_named_with_its_cause(spoil, tmp_path):
     path = parquet_folder(tmp_path / "parquet", {"train": 9}) / "train.parquet"
     path.write_bytes(b"no parquet" if spoil == "text" else path.read_bytes()[:-100])
-    with pytest.raises(
-        ValueError, match=r"train\.parquet .* parquet: (Arrow\w+|OSError)"
-    ) as caught:
+    with refusal(r"train\.parquet .* parquet: (Arrow\w+|OSError)"):
         open_source(path.parent)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -241,9 +238,8 @@ def test_a_spoilt_parquet_file_is_named_with_its_cause(spoil, tmp_path):
 def test_metadata_that_do_not_fit_their_folder_are_named(metadata, message, tmp_path):
     folder = image_folder(tmp_path, {"train": 1})
     (folder / "train" / "metadata.jsonl").write_text(metadata, encoding="utf-8")
-    with pytest.raises(ValueError, match=message) as caught:
+    with refusal(message):
         open_source(folder)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_no_progress_bar_is_shown(tmp_path, capfd):
@@ -299,9 +295,8 @@ def test_presets_name_the_columns_that_the_hub_s_sets_have(preset, tmp_path, mon
 
 @pytest.mark.parametrize("spec", ["flickr9k", "somebody/flickr30k"])
 def test_a_hub_that_cannot_be_reached_is_one_line(spec):
-    with pytest.raises(ValueError, match=f"'{spec}' is no file .* no preset .flickr8k, ") as caught:
+    with refusal(f"'{spec}' is no file .* no preset .flickr8k, "):
         open_source(spec)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 # Karpathy's JSON
@@ -374,9 +369,8 @@ def test_a_wrong_value_in_karpathy_s_json_is_named_with_its_picture(what, tmp_pa
 def test_a_json_that_is_not_karpathy_s_is_an_error(content, tmp_path):
     path = tmp_path / "some.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"some\.json is not one of Karpathy's .*: ") as caught:
+    with refusal(r"some\.json is not one of Karpathy's .*: "):
         open_source(path, images=tmp_path)
-    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_karpathy_s_json_needs_its_pictures(tmp_path):

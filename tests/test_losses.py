@@ -22,11 +22,12 @@ SAME_IMAGE = torch.tensor([7, 3, 7, 5, 3, 7])
 
 
 def random_scores(seed=0, batch=B):
-    return (
-        torch.rand(batch, batch, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        * 2
-        - 1
-    )
+    drawn = torch.Generator().manual_seed(seed)
+    return torch.rand(batch, batch, generator=drawn, dtype=torch.float64) * 2 - 1
+
+
+def near(value):
+    return pytest.approx(value, rel=1e-12)
 
 
 def same(ids):
@@ -57,32 +58,22 @@ def info_nce_by_loops(scores, temperature, positives):
 
 
 def test_worked_values():
-    assert hinge_loss(
-        torch.tensor([[0.5, 0.4], [0.1, 0.6]]), reduction="sum"
-    ).item() == pytest.approx(0.1)
-    eye = torch.eye(2)
-    assert consistency_loss(
-        eye, torch.tensor([[1.0, 0.0], [1.0, 0.0]]), reduction="sum"
-    ).item() == pytest.approx(1.4)
+    eye, same_column = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    hinge = hinge_loss(torch.tensor([[0.5, 0.4], [0.1, 0.6]]), reduction="sum")
+    assert hinge.item() == pytest.approx(0.1)
+    assert consistency_loss(eye, same_column, reduction="sum").item() == pytest.approx(1.4)
     assert info_nce_loss(eye, 1.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
 
 
 @pytest.mark.parametrize("negatives", ["hardest", "mean"])
-@pytest.mark.parametrize(
-    "ids", [None, SAME_IMAGE], ids=["one caption an image", "several captions an image"]
-)
+@pytest.mark.parametrize("ids", [None, SAME_IMAGE], ids=["one caption", "several captions"])
 def test_hinge_equals_the_formula(negatives, ids):
-    scores = random_scores()
-    positives = None if ids is None else same(ids)
-    expected = hinge_by_loops(
-        scores, 0.2, torch.eye(B) > 0 if ids is None else same(ids), negatives
-    )
-    assert hinge_loss(scores, 0.2, positives, negatives, "sum").item() == pytest.approx(
-        expected, rel=1e-12
-    )
-    assert hinge_loss(scores, 0.2, positives, negatives, "mean").item() == pytest.approx(
-        expected / B, rel=1e-12
-    )
+    scores, positives = random_scores(), None if ids is None else same(ids)
+    known = torch.eye(B) > 0 if ids is None else positives
+    expected = hinge_by_loops(scores, 0.2, known, negatives)
+    for reduction, part in (("sum", 1), ("mean", B)):
+        found = hinge_loss(scores, 0.2, positives, negatives, reduction)
+        assert found.item() == near(expected / part)
 
 
 def test_hinge_reads_rows_and_columns_of_an_unequal_mask():
@@ -90,15 +81,11 @@ def test_hinge_reads_rows_and_columns_of_an_unequal_mask():
     scores, positives = random_scores(), torch.zeros(B, B, dtype=torch.bool)
     positives[0, 1] = positives[4, 2] = True
     expected = hinge_by_loops(scores, 0.5, positives, "hardest")
-    assert hinge_loss(scores, 0.5, positives, reduction="sum").item() == pytest.approx(
-        expected, rel=1e-12
-    )
+    assert hinge_loss(scores, 0.5, positives, reduction="sum").item() == near(expected)
 
 
 def test_captions_of_one_image_are_never_negatives():
-    """Released code, row 8: only the diagonal is a match, so a sister caption can be the hardest
-    negative.
-    """
+    """Released code, row 8: only the diagonal is a match there."""
     scores = torch.full((4, 4), -1.0, dtype=torch.float64).fill_diagonal_(0.5)
     scores[0, 1] = scores[1, 0] = 0.9  # pairs 0 and 1 show one image, whose captions suit both
     positives = same(torch.tensor([1, 1, 2, 3]))
@@ -121,16 +108,13 @@ def test_without_a_negative_the_loss_is_0_and_so_is_its_gradient(negatives):
 
 
 def test_the_mean_does_not_depend_on_the_batch_size():
-    """Released code, row 9: a sum ties the learning rate to the batch. Two copies must cost as much
-    as one.
-    """
+    """Released code, row 9: a sum ties the rate to the batch. Two copies must cost as one."""
     scores = random_scores()
     far = torch.full_like(scores, -9.0)
     doubled = torch.cat([torch.cat([scores, far], 1), torch.cat([far, scores], 1)])
     assert hinge_loss(doubled).item() == pytest.approx(hinge_loss(scores).item())
-    assert hinge_loss(doubled, reduction="sum").item() == pytest.approx(
-        2 * hinge_loss(scores, reduction="sum").item()
-    )
+    once, twice = (hinge_loss(each, reduction="sum").item() for each in (scores, doubled))
+    assert twice == pytest.approx(2 * once)
 
 
 @pytest.mark.parametrize("negatives", ["hardest", "mean"])
@@ -141,22 +125,11 @@ def test_values_of_a_collapsed_model(negatives):
 
 
 def test_consistency_equals_the_formula():
-    images, captions = (
-        random_embedding(0, B, 1).global_token,
-        random_embedding(1, B, 1).global_token,
-    )
-    expected = 0.0
-    for j in range(B):
-        worst = max(
-            abs(float(captions[i] @ captions[j]) - float(images[i] @ images[j])) for i in range(B)
-        )
-        expected += max(0.0, worst - 0.3)
-    assert consistency_loss(images, captions, 0.3, "sum").item() == pytest.approx(
-        expected, rel=1e-12
-    )
-    assert consistency_loss(images, captions, 0.3, "mean").item() == pytest.approx(
-        expected / B, rel=1e-12
-    )
+    images, captions = (random_embedding(seed, B, 1).global_token for seed in (0, 1))
+    gaps = (captions @ captions.T - images @ images.T).abs()
+    expected = sum(max(0.0, max(gaps[i, j].item() for i in range(B)) - 0.3) for j in range(B))
+    assert consistency_loss(images, captions, 0.3, "sum").item() == near(expected)
+    assert consistency_loss(images, captions, 0.3, "mean").item() == near(expected / B)
     assert consistency_loss(images, images).item() == 0
 
 
@@ -165,19 +138,15 @@ def test_info_nce_equals_the_formula(ids):
     scores = random_scores()
     positives = torch.eye(B, dtype=torch.bool) if ids is None else same(ids)
     expected = info_nce_by_loops(scores, 0.1, positives)
-    assert info_nce_loss(scores, 0.1, None if ids is None else positives).item() == pytest.approx(
-        expected, rel=1e-12
-    )
-    assert info_nce_loss(
-        scores, torch.tensor(0.1, dtype=torch.float64), positives
-    ).item() == pytest.approx(expected)
+    found = info_nce_loss(scores, 0.1, None if ids is None else positives)
+    learnt = info_nce_loss(scores, torch.tensor(0.1, dtype=torch.float64), positives)
+    assert found.item() == near(expected) and learnt.item() == pytest.approx(expected)
 
 
 def test_info_nce_without_other_positives_is_cross_entropy():
     scores, target = random_scores(), torch.arange(B)
-    expected = (
-        sum(torch.nn.functional.cross_entropy(s / 0.07, target) for s in (scores, scores.T)) / 2
-    )
+    both = (torch.nn.functional.cross_entropy(s / 0.07, target) for s in (scores, scores.T))
+    expected = sum(both) / 2
     torch.testing.assert_close(info_nce_loss(scores, 0.07), expected)
 
 
@@ -202,15 +171,8 @@ def batch():
 @pytest.mark.parametrize("inter", ["hinge", "info_nce"])
 def test_cmc_is_the_sum_of_its_parts(inter):
     images, captions = batch()
-    loss = cmc_loss(
-        images,
-        captions,
-        SAME_IMAGE,
-        contrastive=inter,
-        margin=0.4,
-        consistency_margin=0.1,
-        temperature=0.2,
-    )
+    limits = dict(margin=0.4, consistency_margin=0.1, temperature=0.2)
+    loss = cmc_loss(images, captions, SAME_IMAGE, contrastive=inter, **limits)
 
     def expected(scores):
         if inter == "hinge":
@@ -219,23 +181,19 @@ def test_cmc_is_the_sum_of_its_parts(inter):
 
     torch.testing.assert_close(loss.inter_global, expected(global_similarity(images, captions)))
     torch.testing.assert_close(loss.inter_local, expected(local_similarity(images, captions)))
-    torch.testing.assert_close(
-        loss.intra, consistency_loss(images.global_token, captions.global_token, 0.1)
-    )
+    intra = consistency_loss(images.global_token, captions.global_token, 0.1)
+    torch.testing.assert_close(loss.intra, intra)
     torch.testing.assert_close(loss.total, loss.inter_global + loss.inter_local + loss.intra)
     assert min(loss.inter_global, loss.inter_local, loss.intra) > 0
 
 
 def test_cmc_hands_on_negatives_and_reduction():
     images, captions = batch()
-    loss = cmc_loss(images, captions, negatives="mean", reduction="sum")
-    torch.testing.assert_close(
-        loss.inter_global,
-        hinge_loss(global_similarity(images, captions), negatives="mean", reduction="sum"),
-    )
-    torch.testing.assert_close(
-        loss.intra, consistency_loss(images.global_token, captions.global_token, reduction="sum")
-    )
+    how = dict(negatives="mean", reduction="sum")
+    loss = cmc_loss(images, captions, **how)
+    inter = hinge_loss(global_similarity(images, captions), **how)
+    intra = consistency_loss(images.global_token, captions.global_token, reduction="sum")
+    torch.testing.assert_close((loss.inter_global, loss.intra), (inter, intra))
 
 
 @pytest.mark.parametrize("off", ["global", "local", "intra"])
@@ -245,12 +203,8 @@ def test_a_part_switched_off_is_0_and_costs_nothing(off, monkeypatch):
 
     images, captions = batch()
     whole = cmc_loss(images, captions)
-    computes = {
-        "global": "global_similarity",
-        "local": "local_similarity",
-        "intra": "consistency_loss",
-    }
-    monkeypatch.setattr(losses, computes[off], refuse)
+    name = "consistency_loss" if off == "intra" else f"{off}_similarity"
+    monkeypatch.setattr(losses, name, refuse)
     loss = cmc_loss(images, captions, **{f"use_{off}": False})
     part = "intra" if off == "intra" else f"inter_{off}"
     assert getattr(loss, part).item() == 0
@@ -264,15 +218,14 @@ def test_each_part_reaches_its_tokens_in_both_modalities():
         ("inter_local", "local_tokens"),
     ):
         images, captions = batch()
-        sides = (images, captions)
         leaves = {
-            name: [getattr(side, name).requires_grad_() for side in sides]
+            name: [getattr(side, name).requires_grad_() for side in (images, captions)]
             for name in ("global_token", "local_tokens")
         }
-        loss = cmc_loss(images, captions, margin=1.0, consistency_margin=0.05)
+        loss = getattr(cmc_loss(images, captions, margin=1.0, consistency_margin=0.05), part)
         for name, tensors in leaves.items():
             for gradient in torch.autograd.grad(
-                getattr(loss, part), tensors, retain_graph=True, allow_unused=True
+                loss, tensors, retain_graph=True, allow_unused=True
             ):
                 assert (gradient is not None and bool(gradient.any())) == (name == moved)
 
@@ -281,14 +234,9 @@ def test_cmc_gradients():
     images, captions = batch()
 
     def total(image_globals, image_locals, caption_globals, caption_locals):
-        loss = cmc_loss(
-            Embedding(image_globals, image_locals, images.mask),
-            Embedding(caption_globals, caption_locals, captions.mask),
-            SAME_IMAGE,
-            margin=0.5,
-            consistency_margin=0.1,
-        )
-        return loss.total
+        one = Embedding(image_globals, image_locals, images.mask)
+        other = Embedding(caption_globals, caption_locals, captions.mask)
+        return cmc_loss(one, other, SAME_IMAGE, margin=0.5, consistency_margin=0.1).total
 
     leaves = [
         tensor.requires_grad_()
@@ -300,17 +248,13 @@ def test_cmc_gradients():
 
 def test_float32_under_autocast():
     images, captions = (side.to(torch.float32) for side in batch())
-    expected = cmc_loss(images, captions)
+    expected, others = cmc_loss(images, captions), captions[[1, 0, 3, 2, 5, 4]]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(cmc_loss(images, captions).total, expected.total)
-        confused = hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1)
-    assert torch.equal(
-        confused, hard_caption_loss(images, captions, captions[[1, 0, 3, 2, 5, 4]], 0.1)
-    )
-    assert (
-        cmc_loss(images.to(torch.bfloat16), captions.to(torch.bfloat16)).total.dtype
-        == torch.float32
-    )
+        confused = hard_caption_loss(images, captions, others, 0.1)
+    assert torch.equal(confused, hard_caption_loss(images, captions, others, 0.1))
+    half = (side.to(torch.bfloat16) for side in (images, captions))
+    assert cmc_loss(*half).total.dtype == torch.float32
     assert hinge_loss(random_scores().to(torch.bfloat16)).dtype == torch.float32
 
 

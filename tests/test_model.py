@@ -1,6 +1,4 @@
-"""The two branches: names, unit vectors, masks, company that does not matter, and which parameters
-learn when.
-"""
+"""The two branches: unit vectors, masks, company that does not matter, and who learns when."""
 
 import itertools
 import warnings
@@ -46,41 +44,28 @@ def captions_of(rows):
 
 def wider(tokens, extra):
     """The same batch with padding that holds numbers, not zeros: who reads it, differs."""
+    batch = len(tokens)
+
+    def longer(part, filler):
+        more = torch.full((batch, extra, *part.shape[2:]), filler, dtype=part.dtype)
+        return torch.cat([part, more], 1)
+
+    mask = longer(tokens.mask, False)
     if isinstance(tokens, TextTokens):
-        more = len(tokens), extra
-        return TextTokens(
-            torch.cat([tokens.ids, torch.full(more, 7)], 1),
-            torch.cat([tokens.mask, torch.zeros(more, dtype=torch.bool)], 1),
-            torch.cat([tokens.word_mask, torch.zeros(more, dtype=torch.bool)], 1),
-        )
-    batch, width = len(tokens), tokens.features.shape[2]
-    features = torch.cat(
-        [tokens.features, torch.full((batch, extra, width), 200, dtype=tokens.features.dtype)], 1
-    )
-    boxes = torch.cat([tokens.boxes, torch.full((batch, extra, 4), 0.7)], 1)
-    mask = torch.cat([tokens.mask, torch.zeros(batch, extra, dtype=torch.bool)], 1)
-    return ImageTokens(features, boxes, mask, tokens.pooled)
+        return TextTokens(longer(tokens.ids, 7), mask, longer(tokens.word_mask, False))
+    return ImageTokens(longer(tokens.features, 200), longer(tokens.boxes, 0.7), mask, tokens.pooled)
 
 
 def same(one, other):
-    """Two embeddings of the same items agree on global tokens, and on local tokens where they are
-    real.
-    """
+    """Two embeddings of the same items agree: global tokens, and the local ones that are real."""
     torch.testing.assert_close(one.global_token, other.global_token, **CLOSE)
-    counts = one.mask.sum(dim=1)
-    assert torch.equal(counts, other.mask.sum(dim=1))
-    for row in range(len(one)):
-        mine, theirs = (
-            one.local_tokens[row, one.mask[row]],
-            other.local_tokens[row, other.mask[row]],
-        )
-        torch.testing.assert_close(mine, theirs, **CLOSE)
+    assert torch.equal(one.mask.sum(dim=1), other.mask.sum(dim=1))
+    mine, theirs = (each.local_tokens[each.mask] for each in (one, other))  # in the same order
+    torch.testing.assert_close(mine, theirs, **CLOSE)
 
 
-def both(model, image_rows, caption_rows):
-    return model.encode_images(images_of(image_rows)), model.encode_captions(
-        captions_of(caption_rows)
-    )
+def both(model, images, captions):
+    return model.encode_images(images_of(images)), model.encode_captions(captions_of(captions))
 
 
 @MODES
@@ -92,15 +77,11 @@ def test_both_branches_give_unit_global_and_local_tokens_and_a_mask(mode_of):
         (model.encode_captions(captions), 4, captions.word_mask[:, 1:]),
     ):
         assert isinstance(embedding, tgdt_mini.Embedding)
-        assert embedding.global_token.shape == (size, 32) and embedding.local_tokens.shape == (
-            *mask.shape,
-            32,
-        )
+        assert embedding.global_token.shape == (size, 32)
+        assert embedding.local_tokens.shape == (*mask.shape, 32)
         assert torch.equal(embedding.mask, mask)
-        torch.testing.assert_close(embedding.global_token.norm(dim=-1), torch.ones(size))
-        torch.testing.assert_close(
-            embedding.local_tokens.norm(dim=-1)[mask], torch.ones(int(mask.sum()))
-        )
+        for vectors in (embedding.global_token, embedding.local_tokens[mask]):
+            torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
 
 
 def test_local_tokens_of_a_caption_are_its_word_pieces_the_last_one_too():
@@ -110,9 +91,8 @@ def test_local_tokens_of_a_caption_are_its_word_pieces_the_last_one_too():
 
 def test_a_forward_is_both_encodings():
     model = tiny_model()
-    for one, other in zip(
-        model(images_of([1, 2]), captions_of([5, 10])), both(model, [1, 2], [5, 10])
-    ):
+    found = model(images_of([1, 2]), captions_of([5, 10]))
+    for one, other in zip(found, both(model, [1, 2], [5, 10])):
         same(one, other)
 
 
@@ -130,10 +110,8 @@ def test_padding_does_not_change_an_embedding(mode_of):
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_the_company_in_a_batch_does_not_change_an_embedding(mode_of, norm_first):
     model = mode_of(tiny_model(norm_first=norm_first, local_layers=2, global_layers=2))
-    for encoder, rows_of in (
-        (model.encode_images, images_of),
-        (model.encode_captions, captions_of),
-    ):
+    branches = (model.encode_images, images_of), (model.encode_captions, captions_of)
+    for encoder, rows_of in branches:
         rows = list(range(40))
         together = encoder(rows_of(rows))
         assert len(set(together.mask.sum(dim=1).tolist())) > 2  # ragged
@@ -158,9 +136,8 @@ def test_encoding_leaves_the_model_in_the_mode_it_was_in():
         model = tiny_model(dropout=0.5).train(training)
         one, other = encode(model, token_set()), encode(model, token_set())
         assert model.training == training
-        assert all(
-            torch.equal(a.global_token, b.global_token) for a, b in zip(one, other)
-        )  # dropout off
+        equal = (torch.equal(a.global_token, b.global_token) for a, b in zip(one, other))
+        assert all(equal), "dropout is off"
 
 
 def test_training_and_evaluation_score_the_same_local_tokens():
@@ -204,40 +181,34 @@ def gradients(use_global=True, use_local=True, use_intra=True, stop_gradient=Fal
         images_of(owner), captions_of([5 * row for row in owner]), stop_gradient
     )
     parts = {"use_global": use_global, "use_local": use_local, "use_intra": use_intra}
-    cmc_loss(
-        images, captions, negatives="mean", margin=0.5, consistency_margin=0.0, **parts
-    ).total.backward()
-    learns = {
-        name for name, part in model.named_parameters() if part.grad is not None and part.grad.any()
+    limits = dict(negatives="mean", margin=0.5, consistency_margin=0.0)
+    cmc_loss(images, captions, **limits, **parts).total.backward()
+    named = dict(model.named_parameters())
+    return {name for name, part in named.items() if part.grad is not None and part.grad.any()}, {
+        *named
     }
-    return learns, {name for name, _ in model.named_parameters()}
 
 
-def test_joint_training_gives_every_parameter_a_gradient():
-    learns, all_names = gradients()
-    assert learns == all_names
+WHO_LEARNS = {  # from which terms; the names with "global_layers" learn, and the others
+    "joint": ({}, True, True),
+    "local": ({"use_global": False, "use_intra": False}, False, True),
+    "global, gradients stopped": ({"use_local": False, "stop_gradient": True}, True, False),
+    "global": ({"use_local": False}, True, True),
+}
 
 
-def test_the_local_term_reaches_everything_but_the_global_layers():
-    learns, all_names = gradients(use_global=False, use_intra=False)
-    assert learns == {name for name in all_names if "global_layers" not in name} != all_names
-
-
-def test_global_terms_on_stopped_gradients_reach_the_global_layers_only():
-    learns, all_names = gradients(use_local=False, stop_gradient=True)
-    assert learns == {name for name in all_names if "global_layers" in name}
-
-
-def test_global_terms_without_the_stop_reach_everything():
-    learns, all_names = gradients(use_local=False)
-    assert learns == all_names
+@pytest.mark.parametrize("terms", WHO_LEARNS)
+def test_each_term_reaches_the_parameters_that_it_should(terms):
+    options, above, below = WHO_LEARNS[terms]
+    learns, names = gradients(**options)
+    assert learns == {name for name in names if (above if "global_layers" in name else below)}
+    assert {"global_layers" in name for name in names} == {True, False}
 
 
 def test_the_words_of_a_caption_matter_in_their_order():
     model = tiny_model().eval()
-    embedding = model.encode_captions(
-        tokenizer()(["a red star above a blue ring", "a blue star above a red ring"])
-    )
+    words = ["a red star above a blue ring", "a blue star above a red ring"]
+    embedding = model.encode_captions(tokenizer()(words))
     assert not torch.allclose(embedding.global_token[0], embedding.global_token[1], atol=1e-3)
 
 
@@ -252,21 +223,17 @@ def test_the_image_slot_reads_the_whole_image_or_nothing(slot):
 def test_boxes_matter():
     model, tokens = tiny_model().eval(), images_of([0, 1])
     other = ImageTokens(tokens.features, tokens.boxes.flip(-1), tokens.mask, tokens.pooled)
-    assert not torch.allclose(
-        model.encode_images(tokens).local_tokens, model.encode_images(other).local_tokens, atol=1e-3
-    )
+    one, two = (model.encode_images(each).local_tokens for each in (tokens, other))
+    assert not torch.allclose(one, two, atol=1e-3)
 
 
 def test_encoding_changes_no_input():
-    tokens = ImageTokens.pad(
-        [torch.rand(2, 6), torch.rand(1, 6)], [torch.rand(2, 4).sort().values, torch.zeros(1, 4)]
-    )
-    before = [part.clone() for part in (tokens.features, tokens.boxes, tokens.pooled)]
+    features, boxes = [torch.rand(2, 6), torch.rand(1, 6)], [torch.zeros(2, 4), torch.ones(1, 4)]
+    tokens = ImageTokens.pad(features, boxes)
+    before = replace(tokens, **{name: part.clone() for name, part in vars(tokens).items()})
     for slot in ("zero", "whole"):
         tiny_model(image_features=6, image_slot=slot).encode_images(tokens)
-    assert all(
-        torch.equal(*pair) for pair in zip(before, (tokens.features, tokens.boxes, tokens.pooled))
-    )
+    assert all(torch.equal(part, vars(tokens)[name]) for name, part in vars(before).items())
 
 
 def test_features_of_another_width_are_an_error():
@@ -296,20 +263,18 @@ def test_the_paper_model_has_the_sizes_of_the_released_code():
         model = TGDT(TGDTConfig.paper())
     assert model.text_reader.word_embedding.num_embeddings == 30522
     linears = [part for part in model.image_reader.features if isinstance(part, torch.nn.Linear)]
-    assert [(part.in_features, part.out_features) for part in linears] == [
-        (2048 + 5, 2048),
-        (2048, 2048),
-    ]
+    sizes = [(part.in_features, part.out_features) for part in linears]
+    assert sizes == [(2048 + 5, 2048), (2048, 2048)]
     for branch, own in (
         (model.image_branch, (4, 2048, 4, 2048)),
         (model.text_branch, (6, 768, 12, 3072)),
     ):
-        for layers, sizes in (
+        upper = (2, 1024, 4, 2048)
+        for layers, (count, width, heads, feedforward) in (
             (branch.own, own),
-            (branch.local_layers, (2, 1024, 4, 2048)),
-            (branch.global_layers, (2, 1024, 4, 2048)),
+            (branch.local_layers, upper),
+            (branch.global_layers, upper),
         ):
-            count, width, heads, feedforward = sizes
             assert len(layers.layers) == count
             for layer in layers.layers:
                 assert layer.self_attn.embed_dim == width and layer.self_attn.num_heads == heads
@@ -320,12 +285,10 @@ def test_the_paper_model_has_the_sizes_of_the_released_code():
 
 def test_the_paper_model_takes_a_step():
     model = TGDT(TGDTConfig.paper(vocabulary=500))
-    images = ImageTokens.pad(
-        [torch.rand(3, 2048), torch.rand(2, 2048)], [torch.zeros(3, 4), torch.ones(2, 4)]
-    )
-    captions = TextTokens(
-        torch.randint(4, 500, (2, 6)), torch.ones(2, 6, dtype=torch.bool), torch.ones(2, 6) > 0
-    )
+    features = [torch.rand(3, 2048), torch.rand(2, 2048)]
+    images = ImageTokens.pad(features, [torch.zeros(3, 4), torch.ones(2, 4)])
+    real = torch.ones(2, 6, dtype=torch.bool)
+    captions = TextTokens(torch.randint(4, 500, (2, 6)), real, real)
     before = model.image_branch.project.weight[:2].clone()
     loss = cmc_loss(*model(images, captions)).total
     loss.backward()
@@ -340,19 +303,6 @@ def test_encoding_warns_of_nothing():
         model = tiny_model().eval()
         with torch.no_grad():
             both(model, [0, 1], [0, 1])
-
-
-def test_an_embedding_of_parts_that_do_not_fit_is_an_error():
-    good = torch.zeros(2, 8), torch.zeros(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
-    Embedding(*good)
-    for place, bad in (
-        (1, torch.zeros(2, 3, 7)),
-        (1, torch.zeros(3, 3, 8)),
-        (2, good[2][:, :2]),
-        (2, good[2].int()),
-    ):
-        with pytest.raises(ValueError):
-            Embedding(*(bad if i == place else part for i, part in enumerate(good)))
 
 
 def test_embeddings_joined_are_the_items_in_order():
@@ -374,14 +324,11 @@ def test_an_item_left_alone_has_local_tokens_that_do_not_depend_on_their_neighbo
 
 
 def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_one():
-    width, tokens, mask = (
-        32,
-        torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0)),
-        torch.ones(2, 4) > 0,
-    )
+    tokens = torch.randn(2, 4, 32, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 4) > 0
     plain, mixed = (
         TokenBranch(
-            tiny_config(global_residual=context, local_layers=0, global_layers=0), width, 0, 2, 64
+            tiny_config(global_residual=context, local_layers=0, global_layers=0), 32, 0, 2, 64
         )
         for context in (0.0, 2.0)
     )
@@ -389,16 +336,14 @@ def test_context_adds_what_slot_0_is_to_each_local_token_and_leaves_the_global_o
     before, after = plain(tokens, mask, mask), mixed(tokens, mask, mask)
     assert torch.equal(before.global_token, after.global_token)
     slots = plain.project(tokens)
-    torch.testing.assert_close(
-        after.local_tokens, normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1)
-    )
+    known = normalize(slots[:, 1:] + 2 * slots[:, :1], dim=-1)
+    torch.testing.assert_close(after.local_tokens, known)
 
 
 def test_the_mini_images_local_tokens_know_of_no_other_region():
     model = tiny_model(image_local_layers=0, image_layers=0)
-    assert not len(model.image_branch.local_layers.layers) and len(
-        model.text_branch.local_layers.layers
-    )
+    assert not len(model.image_branch.local_layers.layers)
+    assert len(model.text_branch.local_layers.layers)
     images = token_set().images(torch.arange(2))
     changed = replace(images, features=images.features.clone())
     changed.features[:, 1] = 0
@@ -408,29 +353,17 @@ def test_the_mini_images_local_tokens_know_of_no_other_region():
 
 
 def test_a_power_of_image_features_is_taken_before_anything_reads_them():
-    images = images_of([0, 1, 2])
-    images = replace(
-        images, features=images.features.float() - 100, pooled=images.pooled.float() - 100
-    )
+    def changed(images, function):
+        parts = {name: function(getattr(images, name).float()) for name in ("features", "pooled")}
+        return replace(images, **parts)
 
-    def signed_root(numbers):
-        return torch.where(
-            numbers < 0, -(-numbers).clamp(min=0).sqrt(), numbers.clamp(min=0).sqrt()
-        )
-
-    rooted = replace(
-        images, features=signed_root(images.features), pooled=signed_root(images.pooled)
-    )
+    images = changed(images_of([0, 1, 2]), lambda numbers: numbers - 100)
+    rooted = changed(images, lambda numbers: numbers.sign() * numbers.abs().sqrt())
     plain, power = (photo_model(images, image_power=power).eval() for power in (1.0, 0.5))
-    torch.testing.assert_close(
-        power.encode_images(images).local_tokens, plain.encode_images(rooted).local_tokens
-    )
-    torch.testing.assert_close(
-        power.encode_images(images).global_token, plain.encode_images(rooted).global_token
-    )
-    assert not torch.allclose(
-        power.encode_images(images).global_token, plain.encode_images(images).global_token
-    )
+    found, known = power.encode_images(images), plain.encode_images(rooted)
+    torch.testing.assert_close(found.local_tokens, known.local_tokens)
+    torch.testing.assert_close(found.global_token, known.global_token)
+    assert not torch.allclose(found.global_token, plain.encode_images(images).global_token)
 
 
 def photo_model(images, **changes):

@@ -1,12 +1,11 @@
-"""The ablation runner: what each recipe changes, what is stored, and that nothing is trained
-twice.
-"""
+"""The ablation runner: what each recipe changes, what is stored, and nothing is trained twice."""
 
 import json
 from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from helpers import call
 
 from tgdt_mini import cli
 from tgdt_mini.commands import common as commands
@@ -33,19 +32,33 @@ def store(folder, name, *rsums, **more):
         path.write_text(json.dumps(report(rsum, seed) | more), encoding="utf-8")
 
 
-SCENES = {
-    "kind of data": "scenes",
-    "pictures to train on": 6000,
-    "pictures to judge on": 1000,
-}
+SCENES = {"kind of data": "scenes", "pictures to train on": 6000, "pictures to judge on": 1000}
 
 
 def made_with(name, epochs=3, **changes):
     """What a report of the scenes tells of its training."""
-    return {
-        "data": SCENES,
-        "trained": {"training": asdict(ablations.settings(name, epochs=epochs)) | changes},
-    }
+    training = asdict(ablations.settings(name, epochs=epochs)) | changes
+    return {"data": SCENES, "trained": {"training": training}}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What trainings were asked for, in place of training and judging."""
+    seen = []
+
+    def train(*args):
+        seen.append(args)
+        return SimpleNamespace(notes={"history": []})
+
+    monkeypatch.setattr(ablations, "train_on_scenes", train)
+    monkeypatch.setattr(ablations, "assess_on_scenes", lambda *args: (report(450), None, None))
+    return seen
+
+
+def begin(folder):
+    """A run's folder as a training that was stopped leaves it."""
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{}", encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ablations.VARIANTS)
@@ -79,9 +92,8 @@ def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
     assert names[0] == "default" and len(names) == 9 and set(ablations.PHOTOS_ONLY) < set(names)
     for name in names:
         config = ablations.settings(name, photos=True)
-        assert {config.stage_at(epoch) for epoch in range(config.epochs)} == {
-            "joint"
-        }  # no layers for stages apart
+        stages = {config.stage_at(epoch) for epoch in range(config.epochs)}
+        assert stages == {"joint"}  # no layers for stages apart
 
 
 def test_an_unknown_recipe_is_named():
@@ -104,83 +116,40 @@ def test_a_folder_without_reports_says_how_to_make_some(tmp_path):
         ablations.read(tmp_path)
 
 
-def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_path, monkeypatch):
+def test_what_is_stored_is_not_trained_again_and_a_begun_run_is_taken_up(tmp_path, trained):
     store(tmp_path, "default", 500, **made_with("default", precision="fp32"))
-    begun = tmp_path / "runs" / "no_intra-0" / "last"
-    begun.mkdir(parents=True)
-    (begun / "state.json").write_text("{}", encoding="utf-8")
-    seen = []
-
-    def train(*args):
-        seen.append(args)
-        return SimpleNamespace(notes={"history": []})
-
-    monkeypatch.setattr(ablations, "train_on_scenes", train)
-    monkeypatch.setattr(ablations, "assess_on_scenes", lambda *args: (report(450), None, None))
+    begin(tmp_path / "runs" / "no_intra-0" / "last")
     ablations.run(tmp_path, ("default", "no intra", "patches"), (0,), 3, progress=False)
-    assert [(args[0].use_intra, args[0].epochs, args[3], args[6]) for args in seen] == [
+    assert [(args[0].use_intra, args[0].epochs, args[3], args[6]) for args in trained] == [
         (False, 3, "regions", True),
         (True, 3, "patches", False),
     ]
     found = ablations.read(tmp_path)
     assert set(found) == {"default", "no intra", "patches"}
-    assert found["patches"][0]["data"] == {
-        "kind of data": "scenes",
-        "pictures to train on": 6000,
-        "pictures to judge on": 1000,
-    }
+    assert found["patches"][0]["data"] == SCENES
 
 
-def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, monkeypatch):
-    begun = tmp_path / "runs" / "default-0"
-    (begun / ".last.tgdt-old").mkdir(parents=True)
-    (begun / ".last.tgdt-old" / "state.json").write_text("{}", encoding="utf-8")
-    seen = []
-    monkeypatch.setattr(
-        ablations,
-        "train_on_scenes",
-        lambda *args: seen.append(args[6]) or SimpleNamespace(notes={"history": []}),
-    )
-    monkeypatch.setattr(ablations, "assess_on_scenes", lambda *args: (report(450), None, None))
+def test_a_run_that_was_killed_while_it_moved_its_files_is_taken_up_too(tmp_path, trained):
+    begin(tmp_path / "runs" / "default-0" / ".last.tgdt-old")
     ablations.run(tmp_path, ("default",), (0,), 3, progress=False)
-    assert seen == [True]
+    assert [args[6] for args in trained] == [True]
+
+
+def judged_on(data):
+    return made_with("default") | {"data": SCENES | data}
 
 
 @pytest.mark.parametrize(
     "name, made, message",
     [
-        (
-            "no intra",
-            made_with("no intra", 2),
-            "no_intra-0.json differs in epochs .2 instead of 3.*; choose another --out",
-        ),
-        (
-            "no intra",
-            made_with("default"),
-            "no_intra-0.json differs in use_intra .True instead of False",
-        ),
+        ("no intra", made_with("no intra", 2), "no_intra-0.json differs in epochs .2 instead of 3"),
+        ("no intra", made_with("default"), "no_intra-0.json differs in use_intra .True"),
         ("default", made_with("default", seed=4), "default-0.json differs in seed .4 instead of 0"),
-        (
-            "default",
-            made_with("default") | {"data": SCENES | {"pictures to judge on": 250}},
-            "differs in pictures to judge on .250 instead of 1000",
-        ),
-        (
-            "default",
-            made_with("default") | {"data": SCENES | {"pictures to train on": 1500}},
-            "in pictures to train on .1500",
-        ),
-        (
-            "default",
-            made_with("default") | {"data": {"kind of data": "photographs"}},
-            "in kind of data .'photographs'",
-        ),
+        ("default", judged_on({"pictures to judge on": 250}), "to judge on .250 instead of 1000"),
+        ("default", judged_on({"pictures to train on": 1500}), "to train on .1500"),
+        ("default", judged_on({"kind of data": "photographs"}), "in kind of data .'photographs'"),
         ("default", {}, "default-0.json is no report of a variant for scenes"),
-        (
-            "random start",
-            made_with("default"),
-            "random_start-0.json is no report of a variant for scenes",
-        ),
+        ("random start", made_with("default"), "random_start-0.json is no report of a variant"),
     ],
 )
 def test_a_report_that_was_made_otherwise_is_refused_before_anything_is_trained(
@@ -197,11 +166,8 @@ def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_featur
 ):
     monkeypatch.setattr(ablations, "identity", lambda folder: "b" * 16)
     trained = {"training": asdict(ablations.settings("default", photos=True))}
-    everything = {
-        "kind of data": "photographs",
-        "pictures to train on": "all",
-        "pictures to judge on": "all",
-    }
+    everything = SCENES | dict.fromkeys(("pictures to train on", "pictures to judge on"), "all")
+    everything["kind of data"] = "photographs"
     for data, message in (
         (SCENES, "kind of data .'scenes' instead of 'photographs'"),
         (everything | {"features": "a" * 16}, "features .'a*' instead of 'b*'"),
@@ -217,9 +183,7 @@ def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_featur
 
 
 def test_the_shipped_reports_were_made_alike(tmp_path):
-    """With all of them stored nothing is left to train, neither with the budget that made them;
-    another is refused.
-    """
+    """With all of them stored nothing is left to train; another budget is refused."""
     folder = shipped() / "results" / "ablations"
     ablations.run(folder, ablations.names_for(), (0, 1, 2), progress=False)
     with pytest.raises(ValueError, match="differs in epochs .8 instead of 9"):
@@ -229,19 +193,15 @@ def test_the_shipped_reports_were_made_alike(tmp_path):
 def test_features_that_are_not_there_fail_before_anything_is_read(tmp_path, capsys):
     store(tmp_path, "default", 500, **made_with("default", 8))
     nowhere = str(tmp_path / "nowhere")
-    assert (
-        cli.main(["ablate", "--variants", "default", "--out", str(tmp_path), "--features", nowhere])
-        == 2
-    )
-    said = capsys.readouterr()
-    assert "nowhere is no finished features folder" in said.err and not said.out
+    command = ["ablate", "--variants", "default", "--out", tmp_path, "--features", nowhere]
+    code, out, err = call(capsys, *command)
+    assert code == 2 and "nowhere is no finished features folder" in err and not out
 
 
 def test_reports_of_any_seed_are_read_in_the_order_of_seeds(tmp_path):
     for seed in (1000, 9, 10):
-        ablations.path_of(tmp_path, "no intra", seed).write_text(
-            json.dumps(report(400, seed)), encoding="utf-8"
-        )
+        path = ablations.path_of(tmp_path, "no intra", seed)
+        path.write_text(json.dumps(report(400, seed)), encoding="utf-8")
     (tmp_path / "no_intra-first.json").write_text("mine", encoding="utf-8")
     assert [each["seed"] for each in ablations.read(tmp_path)["no intra"]] == [9, 10, 1000]
 
@@ -254,20 +214,13 @@ def test_a_damaged_report_is_named(tmp_path):
 
 def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(commands, "QUICK", commands.QUICK | {"train": 70, "other": 20})
-    assert (
-        cli.main(
-            ["ablate", "--variants", "staged", "--seeds", "3", "--quick", "--out", str(tmp_path)]
-        )
-        == 0
-    )
-    out = capsys.readouterr().out
-    assert "staged, seed 3" in out and "| staged | global |" in out
+    command = ["ablate", "--variants", "staged", "--seeds", 3, "--quick", "--out", tmp_path]
+    code, out, _ = call(capsys, *command)
+    assert code == 0 and "staged, seed 3" in out and "| staged | global |" in out
     stored = json.loads(ablations.path_of(tmp_path, "staged", 3).read_text(encoding="utf-8"))
     assert [row["epoch"] for row in stored["history"]] == [1, 2]
-    assert (
-        stored["trained"]["training"]["schedule"] == "staged"
-        and stored["trained"]["training"]["seed"] == 3
-    )
+    training = stored["trained"]["training"]
+    assert (training["schedule"], training["seed"]) == ("staged", 3)
 
 
 def test_an_unknown_recipe_on_the_command_line_is_one_line_and_exit_code_2(tmp_path, capsys):

@@ -1,6 +1,4 @@
-"""Models on disk: the same again after loading, and by name what is missing, damaged or from
-another model.
-"""
+"""Models on disk: the same after loading, and by name what is missing, damaged or another's."""
 
 import json
 import re
@@ -30,9 +28,7 @@ def contents(folder):
 
 
 def rewrite(folder, name, content):
-    """Another file in a model's folder, with the checksum that goes with it: a wrong model, not a
-    damaged one.
-    """
+    """Another file in a model's folder, with its checksum: a wrong model, not a damaged one."""
     (folder / name).write_bytes(content)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about["sha256"][name] = checkpoint._sha(folder / name)
@@ -45,15 +41,13 @@ def test_a_loaded_model_is_the_saved_one(saved):
     assert again.config == model.config and not again.training
     assert again.notes == {"seed": 3, "figures": [1.5, None]}
     known, found = model.state_dict(), again.state_dict()
-    assert list(known) == list(found) and all(
-        torch.equal(part, found[name]) for name, part in known.items()
-    )
+    assert list(known) == list(found)
+    assert all(torch.equal(part, found[name]) for name, part in known.items())
     assert again.tokenizer.to_json() == tokenizer().to_json()
     assert again.tokenizer.most_tokens == model.config.most_tokens
     for one, other in zip(encode(model, token_set()), encode(again, token_set())):
-        assert torch.equal(one.global_token, other.global_token) and torch.equal(
-            one.local_tokens, other.local_tokens
-        )
+        assert torch.equal(one.global_token, other.global_token)
+        assert torch.equal(one.local_tokens, other.local_tokens)
 
 
 def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):
@@ -64,10 +58,8 @@ def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):
 
 def test_a_folder_holds_safetensors_and_json_only(saved):
     assert set(contents(saved[1])) == {"model.safetensors", "config.json", "tokenizer.json"}
-    assert (
-        json.loads((saved[1] / "config.json").read_text(encoding="utf-8"))["model"]
-        == saved[0].config.to_dict()
-    )
+    config = json.loads((saved[1] / "config.json").read_text(encoding="utf-8"))
+    assert config["model"] == saved[0].config.to_dict()
 
 
 def test_saving_again_replaces_the_old_model(saved):
@@ -87,40 +79,23 @@ def test_the_fingerprint_changes_with_any_weight(saved):
         assert fingerprint(model) != before, name
 
 
+WORDS = "text_reader.word_embedding.weight"
+
+
 @pytest.mark.parametrize(
-    "change, message",
+    "change, name",
     [
-        (
-            lambda weights: {
-                name: part
-                for name, part in weights.items()
-                if name != "text_reader.word_embedding.weight"
-            },
-            "text_reader.word_embedding.weight",
-        ),
-        (lambda weights: weights | {"another.weight": torch.zeros(2)}, "another.weight"),
-        (
-            lambda weights: (
-                weights
-                | {
-                    "text_reader.word_embedding.weight": weights[
-                        "text_reader.word_embedding.weight"
-                    ][:-1].contiguous()
-                }
-            ),
-            "text_reader.word_embedding.weight",
-        ),
+        (lambda weights: weights.pop(WORDS), WORDS),
+        (lambda weights: weights.update({"another.weight": torch.zeros(2)}), "another.weight"),
+        (lambda weights: weights.update({WORDS: weights[WORDS][:-1].contiguous()}), WORDS),
     ],
 )
-def test_a_weight_missing_too_many_or_of_another_shape_is_named(saved, change, message):
-    model, folder = saved
-    rewrite(
-        folder,
-        "model.safetensors",
-        safetensors.torch.save(change(load_file(folder / "model.safetensors"))),
-    )
-    with refusal(rf"model\.safetensors does not fit this model: .*{re.escape(message)}"):
-        load_model(folder)
+def test_a_weight_missing_too_many_or_of_another_shape_is_named(saved, change, name):
+    weights = load_file(saved[1] / "model.safetensors")
+    change(weights)
+    rewrite(saved[1], "model.safetensors", safetensors.torch.save(weights))
+    with refusal(rf"model\.safetensors does not fit this model: .*{re.escape(name)}"):
+        load_model(saved[1])
 
 
 def test_weights_that_are_no_safetensors_are_an_error_even_if_their_checksum_is_right(saved):
@@ -147,17 +122,13 @@ def test_a_damaged_file_is_named(saved, name, damage):
 
 def test_weights_of_another_model_in_the_folder_are_refused(saved, tmp_path):
     save_model(tiny_model(seed=1), tmp_path / "other")
-    (saved[1] / "model.safetensors").write_bytes(
-        (tmp_path / "other" / "model.safetensors").read_bytes()
-    )
+    (tmp_path / "other" / "model.safetensors").replace(saved[1] / "model.safetensors")
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged or from another model"):
         load_model(saved[1])
 
 
 def test_no_folder_at_all_is_an_error(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"nowhere.config\.json is missing; name a folder that holds a model"
-    ):
+    with pytest.raises(ValueError, match=r"nowhere.config\.json is missing; name a folder"):
         load_model(tmp_path / "nowhere")
 
 
@@ -208,16 +179,13 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, err
     with pytest.raises(error):
         save_model(tiny_model(seed=1), saved[1], tokenizer())
     monkeypatch.undo()
-    assert contents(saved[1]) == before and fingerprint(load_model(saved[1])) == fingerprint(
-        saved[0]
-    )
+    assert contents(saved[1]) == before
+    assert fingerprint(load_model(saved[1])) == fingerprint(saved[0])
     assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
 
 
 def moved_aside(folder):
-    """As a process leaves it that is killed when the old files are moved aside and the new ones are
-    not in place.
-    """
+    """As a process leaves it that is killed between moving the old files and the new ones."""
     folder.rename(folder.with_name(f".{folder.name}.tgdt-old"))
 
 
@@ -240,22 +208,17 @@ def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_in_the_way_is_not_touched(tmp_path):
-    for place in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "model"):
-        (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-        with pytest.raises((ValueError, OSError), match="notes.txt"):
+def test_what_is_no_model_is_not_replaced(tmp_path):
+    notes, thesis = tmp_path / "notes.txt", tmp_path / "thesis" / "chapter.txt"
+    thesis.parent.mkdir()
+    for path in (notes, thesis):
+        path.write_text("mine", encoding="utf-8")
+    for place in (notes, notes / "model", thesis.parent):
+        name = "thesis" if place == thesis.parent else "notes.txt"
+        with pytest.raises((ValueError, OSError), match=name):
             save_model(tiny_model(), place)
-        assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine" and len(
-            list(tmp_path.iterdir())
-        ) == 1
-
-
-def test_a_folder_of_other_things_is_not_replaced(tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(ValueError, match="thesis"):
-        save_model(tiny_model(), tmp_path / "thesis")
-    assert (tmp_path / "thesis" / "chapter.txt").read_text(encoding="utf-8") == "mine"
+    assert [path.read_text(encoding="utf-8") for path in (notes, thesis)] == ["mine", "mine"]
+    assert len(list(tmp_path.iterdir())) == 2
     (tmp_path / "empty").mkdir()
     save_model(tiny_model(), tmp_path / "empty")
     load_model(tmp_path / "empty")

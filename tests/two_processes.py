@@ -35,28 +35,18 @@ STEPS = {  # settings of a training step, and the epoch that it is taken from
 
 
 def start(work, *arguments):
-    """[what work(*arguments) returned in process 0, in process 1]: two new processes, joined by
-    gloo.
-
-    An error of one of them is raised here.
-    """
+    """[what work(*arguments) returned in process 0, in process 1], joined by gloo, or an error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     forks = "forkserver" in torch.multiprocessing.get_all_start_methods()
-    context, given, answers = (
-        torch.multiprocessing.get_context("forkserver" if forks else "spawn"),
-        data(),
-        [],
-    )
-    context.set_forkserver_preload(
-        ["datasets", "torch._dynamo", "tgdt_mini.training"]
-    )  # once for both
+    context = torch.multiprocessing.get_context("forkserver" if forks else "spawn")
+    context.set_forkserver_preload(["datasets", "torch._dynamo", "tgdt_mini.training"])  # once
+    given, answers = data(), []
     for rank in range(2):
         answer, place = context.Pipe(duplex=False)
-        context.Process(
-            target=_run, args=(rank, port, place, work, arguments, given), daemon=True
-        ).start()
+        told = (rank, port, place, work, arguments, given)
+        context.Process(target=_run, args=told, daemon=True).start()
         place.close()  # here, so that either side notices when the other has died
         answers.append(answer)
     found = []
@@ -65,9 +55,7 @@ def start(work, *arguments):
         try:
             found.append(answer.recv())
         except EOFError:
-            raise AssertionError(
-                f"process {rank} died: did both communicate in the same order?"
-            ) from None
+            raise AssertionError(f"process {rank} died: is the order the same in both?") from None
     for each in found:
         if isinstance(each, BaseException):
             raise each
@@ -105,17 +93,8 @@ def trainer_of(out, seed=0, dropout=0.0, **settings):
     torch.manual_seed(seed)
     model = TGDT(replace(sizes, dropout=dropout))
     config = TrainingConfig(**settings)
-    return Trainer(
-        model,
-        train,
-        validation,
-        config,
-        out,
-        "cpu",
-        words,
-        progress=False,
-        engine=distributed.Processes(config.chunk),
-    )
+    engine = distributed.Processes(config.chunk)
+    return Trainer(model, train, validation, config, out, "cpu", words, False, engine=engine)
 
 
 def step(out, name):
@@ -129,23 +108,17 @@ def step(out, name):
 
 
 def every_step(out):
-    """What `step` returns for each of STEPS, as arrays: tensors cannot outlive the process that
-    made them.
-    """
-    found = {}
-    for name in STEPS:
-        losses, gradients = step(out, name)
-        found[name] = (
-            losses,
-            {key: None if part is None else part.numpy() for key, part in gradients.items()},
-        )
-    return found
+    """What `step` returns for each of STEPS, as arrays: tensors end with their process."""
+
+    def arrays(losses, gradients):
+        parts = gradients.items()
+        return losses, {key: None if part is None else part.numpy() for key, part in parts}
+
+    return {name: arrays(*step(out, name)) for name in STEPS}
 
 
 def pairs():
-    """Twelve image and caption embeddings in float64, of ragged lengths; some pairs show the same
-    image.
-    """
+    """Twelve ragged image and caption embeddings in float64; some pairs show the same image."""
     images = random_embedding(1, 12, [3, 1, 4, 2, 5, 3, 2, 2, 6, 1, 3, 4])
     captions = random_embedding(2, 12, [2, 7, 3, 3, 1, 4, 5, 2, 2, 6, 8, 1])
     return images, captions, torch.tensor([0, 1, 2, 3, 0, 5, 6, 1, 8, 9, 2, 11])
@@ -162,49 +135,34 @@ def part_of(embedding, rows):
 
 
 def gathered():
-    """Ragged shares of 5 and 7 pairs: what each process gathered, its loss, and its leaves'
-    gradients.
-    """
+    """Shares of 5 and 7 pairs: what each process gathered, its loss, its leaves' gradients."""
     images, captions, ids = pairs()
     mine = slice(0, 5) if distributed.rank() == 0 else slice(5, 12)
     leaves = [part_of(images, mine), part_of(captions, mine)]
     all_images, all_captions = distributed.gather(*leaves)
     total = cmc_loss(all_images, all_captions, ids).total
     total.backward()
+    both = [(leaf.global_token, leaf.local_tokens) for leaf in leaves]
     return {
-        "images": [
-            part.tolist()
-            for part in (all_images.global_token, all_images.local_tokens, all_images.mask)
-        ],
+        "images": [part.tolist() for part in vars(all_images).values()],
         "total": total.item(),
-        "gradients": [
-            [part.grad.tolist() for part in (leaf.global_token, leaf.local_tokens)]
-            for leaf in leaves
-        ],
+        "gradients": [[part.grad.tolist() for part in parts] for parts in both],
     }
 
 
 def common_trick():
-    """(gradient of a weight by our gather, the same by detached copies with one's own rows put
-    back), averaged.
-    """
+    """Gradients of a weight, averaged: by our gather, by copies with one's own rows put back."""
     images, captions, _ = pairs()
     mine, found = distributed.share(12), []
     for ours in (True, False):
         weight = torch.eye(8, dtype=torch.float64, requires_grad=True)
-        own = Embedding(
-            images.global_token[mine] @ weight,
-            images.local_tokens[mine] @ weight,
-            images.mask[mine],
-        )
+        own = [part[mine] @ weight for part in (images.global_token, images.local_tokens)]
         if ours:
-            whole = distributed.gather(own)[0]
+            whole = distributed.gather(Embedding(*own, images.mask[mine]))[0]
         else:
-            copies = distributed.from_all(
-                [part.tolist() for part in (own.global_token, own.local_tokens)]
-            )
+            copies = distributed.from_all([part.tolist() for part in own])
             parts = [[torch.tensor(part, dtype=torch.float64) for part in copy] for copy in copies]
-            parts[distributed.rank()] = [own.global_token, own.local_tokens]
+            parts[distributed.rank()] = own
             whole = Embedding(*(torch.cat(same) for same in zip(*parts)), images.mask)
         cmc_loss(whole, captions).total.backward()
         distributed.average_gradients([weight])
@@ -213,12 +171,9 @@ def common_trick():
 
 
 def a_run(out, max_steps=None, resume=False, **settings):
-    """What a run in two processes leaves: history, image rows of each batch, weights, next random
-    numbers.
-    """
-    trainer = trainer_of(
-        out, seed=distributed.rank(), **settings
-    )  # other weights: the first process's count
+    """What a run leaves: history, image rows of each batch, weights, next random numbers."""
+    # other weights: the first process's count
+    trainer = trainer_of(out, seed=distributed.rank(), **settings)
     if resume:
         trainer.resume()
     seen, loss = [], trainer.loss
@@ -251,9 +206,7 @@ def stopped(out):
 
 
 def everything(out):
-    """All of the above, one after the other: to start two processes takes longer than what they
-    do.
-    """
+    """All of the above: to start two processes takes longer than what they do."""
     return {
         "steps": every_step(out / "steps"),
         "gathered": gathered(),

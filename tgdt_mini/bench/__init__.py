@@ -107,11 +107,8 @@ def _kept(before, report, only):
         return {}
     for name in ("machine", "quick", "repeats"):
         if before is None or before.get(name) != report[name]:
-            reason = (
-                f"its {name} is {before.get(name)}, not {report[name]}"
-                if before
-                else "there is none"
-            )
+            other = before and f"its {name} is {before.get(name)}, not {report[name]}"
+            reason = other or "there is none"
             raise ValueError(
                 f"--only keeps the rest of an earlier report, but {reason}; "
                 "measure everything, without --only"

@@ -6,6 +6,8 @@ needs is left out, and so are its mistakes: here padding is -inf before the max,
 and all words count.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch.nn.functional import pad
@@ -59,26 +61,19 @@ def released_loop(
         local = local_of(ids).numpy().flatten()
         return order[np.argsort(by_global[ids] + local_weight * local)[::-1]]
 
+    def local(i, c):
+        """Scores of images i with captions c; one of both is a single row."""
+        counts = [region_counts[row] for row in i], [word_counts[row] for row in c]
+        return _expanded_similarity(regions[i], words[c], *counts)
+
     for i in range(queries[0]):
-        order = ranked(
-            images.global_token[i : i + 1],
-            captions.global_token,
-            shortlists[0],
-            lambda ids, i=i: _expanded_similarity(
-                regions[i : i + 1], words[ids], [region_counts[i]], list(np.array(word_counts)[ids])
-            ),
-        )
+        query = images.global_token[i : i + 1]
+        order = ranked(query, captions.global_token, shortlists[0], partial(local, [i]))
         ranks = [np.where(order == c)[0] for c in range(5 * i, 5 * i + 5)]
         i2t[i] = min(np.concatenate(ranks), default=np.inf)
     for c in range(queries[1]):
-        order = ranked(
-            captions.global_token[c : c + 1],
-            images.global_token,
-            shortlists[1],
-            lambda ids, c=c: _expanded_similarity(
-                regions[ids], words[c : c + 1], list(np.array(region_counts)[ids]), [word_counts[c]]
-            ),
-        )
+        query = captions.global_token[c : c + 1]
+        order = ranked(query, images.global_token, shortlists[1], partial(local, c=[c]))
         t2i[c] = min(np.where(order == c // 5)[0], default=np.inf)
     return i2t, t2i
 

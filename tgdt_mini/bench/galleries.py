@@ -120,26 +120,19 @@ def _stages(size, images, gallery, query, full, repeats):
         faiss, numbers = faiss_index(gallery.global_tokens), query.global_token.numpy()
         stages["faiss"] = lambda: faiss.search(numbers, SHORTLIST)
     times = cpu_milliseconds(stages, repeats)
-    rows = [
-        Row.share(
-            "Stages",
-            f"stage one of {name}",
-            times["one"],
-            "faiss IndexFlatIP",
-            times.get("faiss"),
-            at_most=3.0 if size == 100_000 else None,
-        ),
-        Row.share(
-            "Stages",
-            f"stage two of {name}, 100 candidates",
+    at_most = 3.0 if size == 100_000 else None
+    compared = [
+        ("stage one of {}", times["one"], "faiss IndexFlatIP", times.get("faiss"), at_most),
+        (
+            "stage two of {}, 100 candidates",
             times["two"],
             "gather, matmul, max",
             times["gathered"],
-            at_most=1.5,
+            1.5,
         ),
     ]
     if size <= 10_000:
-        theirs, what = None, f"scoring all of {name}"
+        theirs = None
         if version("maxsim-cpu"):
             from maxsim_cpu import maxsim_scores
 
@@ -147,8 +140,8 @@ def _stages(size, images, gallery, query, full, repeats):
             functions = lambda: local_similarity(images, query), lambda: maxsim_scores(*arrays)
             full, theirs = cpu_milliseconds(dict(enumerate(functions)), repeats).values()
         at_most = 1.4 if size == 10_000 else None
-        rows.append(Row.share("Stages", what, full, "maxsim-cpu", theirs, at_most))
-    return rows
+        compared.append(("scoring all of {}", full, "maxsim-cpu", theirs, at_most))
+    return [Row.share("Stages", what.format(name), *figures) for what, *figures in compared]
 
 
 def _curve(gallery, captions, best, repeats):

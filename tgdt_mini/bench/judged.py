@@ -62,13 +62,8 @@ def evaluation_rows(images, captions, repeats: int = 5) -> list[Row]:
     """
     count = torch.arange(len(captions))
     pictures = Pictures(len(images), 36, 128)
-    tokens = {
-        "shipped model": (images, captions),
-        "36 regions x 128, 12 words": (
-            pictures.images(),
-            pictures.captions(count // 5, 12, count % 5),
-        ),
-    }
+    generated = pictures.images(), pictures.captions(count // 5, 12, count % 5)
+    tokens = {"shipped model": (images, captions), "36 regions x 128, 12 words": generated}
     rows = []
     for name, sides in tokens.items():
         for peer, padded in LOOPS.items():

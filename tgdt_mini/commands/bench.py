@@ -28,14 +28,8 @@ def run(args) -> None:
 
     path, million = args.out / "bench.json", args.million or "million" in args.only
     before = bench.read(path) if args.only else None
-    report = bench.run(
-        args.sizes or bench.SIZES,
-        args.quick,
-        args.out if million else None,
-        True,
-        args.only,
-        before,
-    )
+    sizes, folder = args.sizes or bench.SIZES, args.out if million else None
+    report = bench.run(sizes, args.quick, folder, True, args.only, before)
     write_report(path, report)
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")

@@ -94,11 +94,8 @@ def add_encoders(parser) -> None:
 
 def run(args) -> None:
     """Write the features of all splits to --out. ValueError names an option that is wrong."""
-    source = {
-        "data": lasting(args.data),
-        "images": lasting(args.images),
-        "detections": lasting(args.detections),
-        "entities": lasting(args.entities),
+    places = ("data", "images", "detections", "entities")
+    source = {name: lasting(getattr(args, name)) for name in places} | {
         "columns": read_columns(args.columns),
         "splits": read_splits(args.splits),
         "restval": not args.no_restval,
@@ -106,12 +103,7 @@ def run(args) -> None:
     }
     source = {name: value for name, value in source.items() if value not in (None, {}, [])}
     cells = {"grid": args.grid, "side": args.side, "mirrored": args.mirrored}
-    regions = {
-        "boxes": args.boxes,
-        "sizes": args.sizes,
-        "width": args.width,
-        "allow_strays": args.allow_strays,
-    }
+    regions = {n: getattr(args, n) for n in ("boxes", "sizes", "width", "allow_strays")}
     vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
     text = (args.text, args.text_layers, args.text_depth, args.text_states)
     out, precision, device = args.out, args.precision, args.device

@@ -35,12 +35,8 @@ class TopLayers(nn.Module):
 
     def __init__(self, layers, norm, metadata: dict, first: int):
         super().__init__()
-        self.layers, self.norm, self.metadata, self.first = (
-            nn.ModuleList(layers),
-            norm,
-            metadata,
-            first,
-        )
+        self.layers, self.norm = nn.ModuleList(layers), norm
+        self.metadata, self.first = metadata, first
         trained = metadata.get("trained", len(self.layers))
         fixed = self.layers[: len(self.layers) - trained] if trained else [self]
         for module in fixed:

@@ -108,16 +108,9 @@ def open_features(folder: Path, split: str, check_all: bool = False):
         raise ValueError(
             f"{folder} holds features of another encoder than encoders.json; extract them again"
         )
-    return records, TokenSet(
-        images.rows,
-        images.array("boxes"),
-        images.starts,
-        images.array("pooled"),
-        StoredText.open(captions),
-        caption_image,
-        flat,
-        tuple(images.items),
-    )
+    pictures = images.rows, images.array("boxes"), images.starts, images.array("pooled")
+    text, items = StoredText.open(captions), tuple(images.items)
+    return records, TokenSet(*pictures, text, caption_image, flat, items)
 
 
 def identity(folder: Path) -> str:

@@ -23,16 +23,10 @@ from pathlib import Path
 from tgdt_mini.photos.tables import Table, repeated
 
 COLUMNS = ("image", "captions", "image_id", "split", "boxes", "phrases")
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "restval": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
+SPLITS = {  # name there: name here
+    **dict.fromkeys(("train", "training", "restval"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 

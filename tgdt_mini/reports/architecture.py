@@ -82,19 +82,8 @@ class _Pen:
         self.ax.text(x, y, text, fontsize=size, alpha=strength, **style)
 
     def arrow(self, part, start, end, colour="#444444"):
-        self.ax.annotate(
-            "",
-            end,
-            start,
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": colour,
-                "alpha": self.strength(part),
-                "linewidth": 1.3,
-                "shrinkA": 0,
-                "shrinkB": 0,
-            },
-        )
+        style = dict(arrowstyle="-|>", color=colour, linewidth=1.3, shrinkA=0, shrinkB=0)
+        self.ax.annotate("", end, start, arrowprops=style | {"alpha": self.strength(part)})
 
     def picture(self, part, pixels, x, y, wide, colour, line=1.6):
         """Pixels in a square around (x, y), in a frame."""

@@ -52,19 +52,9 @@ def fit(
     if config.validation_captions:
         judged = limit_captions(validation, config.validation_captions)
     with interrupt_later() as interrupts:
-        trainer = Trainer(
-            model,
-            train,
-            judged,
-            config,
-            out,
-            device,
-            tokenizer,
-            progress,
-            engine=distributed.Processes(config.chunk),
-            augment=augmentation(config),
-            stop=lambda: bool(interrupts),
-        )
+        parts = {"engine": distributed.Processes(config.chunk), "augment": augmentation(config)}
+        parts["stop"] = lambda: bool(interrupts)
+        trainer = Trainer(model, train, judged, config, out, device, tokenizer, progress, **parts)
         earlier = None
         if resume:
             trainer.resume()

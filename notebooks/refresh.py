@@ -49,11 +49,11 @@ def minutes(book) -> float:
     return float(line[1])
 
 
-def execute(book) -> float:
-    """Run all cells in a new kernel; returns the seconds. CellExecutionError if a cell fails."""
+def execute(book, folder: Path = FOLDER) -> float:
+    """Run all cells in a new kernel, in a folder; the seconds. CellExecutionError if one fails."""
     began = time.perf_counter()
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else a warning on stderr
-    resources = {"metadata": {"path": str(FOLDER)}}
+    resources = {"metadata": {"path": str(folder)}}
     NotebookClient(book, timeout=SECONDS, kernel_name="python3", resources=resources).execute()
     return time.perf_counter() - began
 
@@ -125,12 +125,17 @@ def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[st
     return []
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("numbers", nargs="*", help="such as 04 05 (default: all)")
+def parser_of(text: str, names: str, example: str) -> argparse.ArgumentParser:
+    """A parser of any number of names and --check, whose help is a script's own text."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=text, formatter_class=form)
+    parser.add_argument(names, nargs="*", help=f"such as {example} (default: all)")
     parser.add_argument("--check", action="store_true", help="write nothing")
+    return parser
+
+
+def main() -> int:
+    parser = parser_of(__doc__, "numbers", "04 05")
     parser.add_argument("--solutions", action="store_true", help="run the solutions, write nothing")
     args = parser.parse_args()
     wrong = []

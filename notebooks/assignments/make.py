@@ -8,7 +8,6 @@ same bytes. Needs nbgrader: `pip install -e ".[instructor]"`.
 stores what they print: after a change of a source, before a commit.
 """
 
-import argparse
 import logging
 import os
 import shutil
@@ -20,10 +19,8 @@ import nbformat
 
 HERE = Path(__file__).resolve().parent
 SOURCE, RELEASE = HERE / "source", HERE / "release"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python"},
-}
+sys.path.insert(0, str(HERE.parent))
+from refresh import METADATA, execute, parser_of  # noqa: E402
 
 
 def course(root: Path):
@@ -56,12 +53,9 @@ def released(name: str) -> dict[Path, bytes]:
 
 def run(name: str) -> None:
     """Execute a source in place, and leave out of it what would differ the next time."""
-    from nbclient import NotebookClient
-
     path = SOURCE / name / f"{name}.ipynb"
     book = nbformat.read(path, as_version=4)
-    where = {"metadata": {"path": str(path.parent)}}
-    NotebookClient(book, timeout=600, kernel_name="python3", resources=where).execute()
+    execute(book, path.parent)
     book.metadata = nbformat.from_dict(METADATA)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
@@ -69,11 +63,7 @@ def run(name: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", help="such as a1 a2 (default: all)")
-    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser = parser_of(__doc__, "names", "a1 a2")
     parser.add_argument("--run", action="store_true", help="execute the sources first")
     args = parser.parse_args()
     known = sorted(path.parent.name for path in SOURCE.glob("*/*.ipynb"))

@@ -7,6 +7,7 @@ from helpers import (
     CLIP_TEXT,
     PICTURES,
     photographs,
+    refusal,
     save_encoder,
     saved_encoders,
     vision_encoder,
@@ -32,9 +33,7 @@ def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
 
 
 def test_a_cell_is_the_patch_that_its_box_says():
-    """One patch of a picture is changed, and the embedded patches, before any layer mixes them,
-    tell which it was.
-    """
+    """One patch is changed, and the embedded patches, which no layer has mixed, tell which."""
     boxes = grid_boxes(16)
     patches = vision_encoder().embeddings.patch_embeddings
     for cell in (0, 1, 4, 11, 15):
@@ -77,9 +76,8 @@ def test_class_token_registers_or_neither(tmp_path, kind):
         tokens = model(pixel_values=backbone.pixels(photographs())).last_hidden_state
     assert backbone.prefix == TOWERS[kind] and found.features.shape == (3, 16, 16)
     assert torch.allclose(found.features, tokens[:, TOWERS[kind] :], atol=1e-6)
-    assert torch.allclose(
-        found.pooled, tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1), atol=1e-6
-    )
+    whole = tokens[:, 0] if TOWERS[kind] else tokens.mean(dim=1)
+    assert torch.allclose(found.pooled, whole, atol=1e-6)
     if TOWERS[kind] > 1:
         with pytest.raises(ValueError, match=f"{TOWERS[kind]} tokens before its cells.*use 0"):
             VisionBackbone(tmp_path, trained_layers=1)
@@ -105,78 +103,43 @@ def test_a_checkpoint_in_half_precision_is_read_in_full(tmp_path):
 
 
 def test_encoders_without_a_square_grid_are_refused_and_merged_patches_are_taken(tmp_path):
-    swin = vision_encoder(
-        "Swin",
-        patch_size=2,
-        embed_dim=8,
-        depths=[1, 1],
-        num_attention_heads=[1, 2],
-        window_size=4,
-        num_hidden_layers=2,
-    )
+    sizes = dict(depths=[1, 1], num_attention_heads=[1, 2], window_size=4, num_hidden_layers=2)
+    swin = vision_encoder("Swin", patch_size=2, embed_dim=8, **sizes)
     found = VisionBackbone(save_encoder(swin, tmp_path / "swin", pictures=PICTURES))(photographs())
-    assert found.features.shape == (
-        3,
-        64,
-        16,
-    )  # two pixels a patch, and four patches merged into one
+    # two pixels a patch, and four patches merged into one
+    assert found.features.shape == (3, 64, 16)
+    maps = dict(hidden_sizes=[8, 16], depths=[1, 1], num_hidden_layers=2)
     unfit = {
-        "oblong patches": (
-            vision_encoder(patch_size=[8, 4]),
-            r"\(2, 33, 16\), not the tokens of a square grid",
-        ),
-        "oblong pictures": (
-            vision_encoder(image_size=[32, 48]),
-            "wants pictures of 32 x 48; only squares",
-        ),
-        "maps": (
-            vision_encoder("ConvNext", hidden_sizes=[8, 16], depths=[1, 1], num_hidden_layers=2),
-            "not the tokens",
-        ),
+        "oblong patches": (vision_encoder(patch_size=[8, 4]), r"\(2, 33, 16\), not the tokens"),
+        "oblong pictures": (vision_encoder(image_size=[32, 48]), "wants pictures of 32 x 48"),
+        "maps": (vision_encoder("ConvNext", **maps), "not the tokens"),
         "masked patches": (vision_encoder("ViTMAE"), "not the tokens of a square grid"),
         "another size": (vision_encoder(image_size=64), "does not read pictures of 32 x 32"),
     }
     for name, (model, message) in unfit.items():
         settings = {} if name == "oblong pictures" else PICTURES
-        with pytest.raises(ValueError, match=message) as error:
+        with refusal(message):
             VisionBackbone(save_encoder(model, tmp_path / name, pictures=settings))
-        assert "\n" not in str(error.value)
 
 
-# a processor's settings in the forms that hub models have; the last that says a size says the right
-# one
+SIZE = {"size": {"height": 32, "width": 32}}
+# a processor's settings in the forms of hub models; the last that says a size says the right one
 SETTINGS = {
-    "height and width": {"size": {"height": 32, "width": 32}},
+    "height and width": SIZE,
     "a number": {"size": 32},
     "a crop": {
         "size": {"shortest_edge": 40},
         "crop_size": {"height": 32, "width": 32},
         "do_center_crop": True,
     },
-    "a crop that is off": {
-        "size": {"height": 32, "width": 32},
-        "crop_size": 24,
-        "do_center_crop": False,
-    },
+    "a crop that is off": SIZE | {"crop_size": 24, "do_center_crop": False},
     "no size but the model's": {"size": {"shortest_edge": 40}},
-    "means of its own": {
-        "size": 32,
-        "image_mean": [0.48, 0.46, 0.41],
-        "image_std": [0.27, 0.26, 0.28],
-    },
-    "not normalised": {"size": 32, "do_normalize": False},
-    "not rescaled": {
-        "size": 32,
-        "do_rescale": False,
-        "image_mean": [120.0] * 3,
-        "image_std": [60.0] * 3,
-    },
-    "another scale": {
-        "size": 32,
-        "rescale_factor": 1 / 127.5,
-        "image_mean": [1.0] * 3,
-        "image_std": [1.0] * 3,
-    },
+    "means of its own": SIZE | {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28]},
+    "not normalised": SIZE | {"do_normalize": False},
+    "not rescaled": SIZE
+    | {"do_rescale": False, "image_mean": [120.0] * 3, "image_std": [60.0] * 3},
+    "another scale": SIZE
+    | {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3, "image_std": [1.0] * 3},
 }
 
 
@@ -189,20 +152,17 @@ def test_pixels_are_those_of_the_librarys_own_processor(tmp_path, name):
     settings = {part: value for part, value in SETTINGS[name].items() if "crop" not in part}
     theirs = ViTImageProcessorPil(**(settings | {"size": 32, "resample": Image.Resampling.BICUBIC}))
     pictures = [*photographs(2), photographs(1)[0].convert("L")]
-    wanted = theirs(
-        [picture.convert("RGB") for picture in pictures], return_tensors="pt"
-    ).pixel_values
+    seen = [picture.convert("RGB") for picture in pictures]
+    wanted = theirs(seen, return_tensors="pt").pixel_values
     found = backbone.pixels(pictures)
     assert found.shape == (3, 3, 32, 32) and (found - wanted).abs().max() < 1e-4
 
 
 def test_a_processor_may_ask_for_another_size_than_the_model_was_last_trained_with(tmp_path):
-    source = save_encoder(
-        vision_encoder("Dinov2", image_size=64), tmp_path, pictures={"size": 40, "crop_size": 32}
-    )
-    assert VisionBackbone(source).side == 32 and VisionBackbone(source)(
-        photographs()
-    ).features.shape == (3, 16, 16)
+    wanted = {"size": 40, "crop_size": 32}
+    source = save_encoder(vision_encoder("Dinov2", image_size=64), tmp_path, pictures=wanted)
+    backbone = VisionBackbone(source)
+    assert backbone.side == 32 and backbone(photographs()).features.shape == (3, 16, 16)
 
 
 @pytest.mark.parametrize("size", [32, [32, 32]])
@@ -222,9 +182,8 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
         torch.testing.assert_close(found[:, cell], cells[:, inside].mean(dim=1))
     assert torch.allclose(boxes[:4, 0] * 7, torch.tensor([0.0, 1, 3, 5]))
     assert torch.allclose(boxes[:4, 2] * 7, torch.tensor([2.0, 4, 6, 7]))
-    assert all(
-        torch.equal(*pair) for pair in zip(larger_cells(cells, 7), (cells, small))
-    )  # its own grid changes nothing
+    own = zip(larger_cells(cells, 7), (cells, small))
+    assert all(torch.equal(*pair) for pair in own), "its own grid changes nothing"
     with pytest.raises(ValueError, match="grid is 8, but the encoder has 7 x 7 cells"):
         larger_cells(cells, 8)
     fine, coarse = VisionBackbone(saved["vision"]), VisionBackbone(saved["vision"], grid=2)
@@ -239,20 +198,16 @@ def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
 def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(saved):
     from PIL import Image
 
-    plain, mirrored = (
-        VisionBackbone(saved["vision"]),
-        VisionBackbone(saved["vision"], mirrored=True),
-    )
+    plain, mirrored = (VisionBackbone(saved["vision"], mirrored=on) for on in (False, True))
     pictures = photographs()
     reflected = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
     one, other, found = plain(pictures), plain(reflected), mirrored(pictures)
-    torch.testing.assert_close(found.pooled, (one.pooled + other.pooled) / 2, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(
-        found.features, (one.features + turned(other.features)) / 2, rtol=1e-4, atol=1e-4
-    )
-    torch.testing.assert_close(
-        mirrored(reflected).features, turned(found.features), rtol=1e-4, atol=1e-4
-    )
+    for seen, known in (
+        (found.pooled, (one.pooled + other.pooled) / 2),
+        (found.features, (one.features + turned(other.features)) / 2),
+        (mirrored(reflected).features, turned(found.features)),
+    ):
+        torch.testing.assert_close(seen, known, rtol=1e-4, atol=1e-4)
     assert plain.metadata["key"] != mirrored.metadata["key"]
     with pytest.raises(ValueError, match="mirrored is True and trained_layers 1"):
         VisionBackbone(saved["vision"], 1, mirrored=True)
@@ -262,9 +217,8 @@ def test_cells_are_turned_row_by_row():
     cells = torch.arange(9.0)[None, :, None]
     assert turned(cells).flatten().tolist() == [2, 1, 0, 5, 4, 3, 8, 7, 6]
     boxes = grid_boxes(9)
-    assert torch.allclose(
-        turned(boxes[None])[0][:, 0], 1 - boxes[:, 2]
-    )  # where the mirror has what was left
+    # where the mirror has what was left
+    assert torch.allclose(turned(boxes[None])[0][:, 0], 1 - boxes[:, 2])
 
 
 def test_a_side_is_for_an_encoder_that_fixes_none(saved):
@@ -284,31 +238,25 @@ def test_efficientnet_lite0_from_its_wheel():
     assert pixels.shape == (1, 3, 224, 224)
     assert torch.allclose(pixels[0, :, 100, 100], torch.tensor([1.0, 0.0, -127 / 128]), atol=1e-6)
     found = backbone([picture, picture.resize((50, 400))])
-    assert found.features.shape == (2, 49, 1280) and found.boxes[0, 8].tolist() == pytest.approx(
-        [1 / 7, 1 / 7, 2 / 7, 2 / 7]
-    )
-    assert torch.allclose(
-        found.features[0], found.features[1], atol=1e-4
-    )  # one colour is the same in any shape
+    assert found.features.shape == (2, 49, 1280)
+    assert found.boxes[0, 8].tolist() == pytest.approx([1 / 7, 1 / 7, 2 / 7, 2 / 7])
+    # one colour is the same in any shape
+    assert torch.allclose(found.features[0], found.features[1], atol=1e-4)
     assert torch.allclose(found.pooled, found.features.mean(dim=1))
     half = Image.new("RGB", (224, 224), (0, 0, 0))
     half.paste((255, 255, 255), (0, 0, 112, 224))
-    left, right = backbone([half]).features[0].unflatten(0, (7, 7))[:, [0, 6]].unbind(dim=1)
-    mirrored = (
-        backbone([half.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]).features[0].unflatten(0, (7, 7))
+    there, mirror = (
+        backbone([picture]).features[0].unflatten(0, (7, 7))
+        for picture in (half, half.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     )
-    assert (left - mirrored[:, 6]).norm() < (
-        left - right
-    ).norm()  # cells lie where the picture has them
+    left, right = there[:, 0], there[:, 6]
+    # cells lie where the picture has them
+    assert (left - mirror[:, 6]).norm() < (left - right).norm()
     with pytest.raises(ValueError, match="no transformer layers, use 0"):
         VisionBackbone(LITE, trained_layers=1)
     larger = VisionBackbone(LITE, side=96)
-    assert (
-        larger([picture]).features.shape == (1, 9, 1280)
-        and larger.metadata["key"] != backbone.metadata["key"]
-    )
-    assert (
-        VisionBackbone(LITE, side=224).metadata["key"] == backbone.metadata["key"]
-    )  # the same features
+    assert larger([picture]).features.shape == (1, 9, 1280)
+    keys = [each.metadata["key"] for each in (backbone, VisionBackbone(LITE, side=224), larger)]
+    assert keys[0] == keys[1] != keys[2], "the usual side is the same"
     with pytest.raises(ValueError, match="side is 20; .* needs pictures of 32 pixels or more"):
         VisionBackbone(LITE, side=20)

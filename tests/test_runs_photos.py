@@ -1,6 +1,4 @@
-"""Whole runs with tiny pretrained encoders: a model trained on their features, judged, and gone on
-with.
-"""
+"""Whole runs with tiny pretrained encoders: a model of their features, judged and gone on with."""
 
 import json
 import os
@@ -29,17 +27,15 @@ from tgdt_mini.runs.photos import assess_on_photos, train_on_photos
 from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
 
-SIZES = dict(
-    width=32,
-    feedforward=64,
-    heads=2,
-    image_hidden=32,
-    image_width=32,
-    image_heads=2,
-    text_width=32,
-    text_heads=2,
-)
+SIZES = dict(width=32, feedforward=64, heads=2, image_hidden=32)
+SIZES |= dict(image_width=32, image_heads=2, text_width=32, text_heads=2)
 QUICK = dict(epochs=2, batch=8, learning_rate=1e-3, mirror=True, hide_regions=0.25, hide_words=0.2)
+
+
+def a_run(features, out, settings=None, **options):
+    """A short run with everything on, but for other settings of the training."""
+    config = TrainingConfig(**(settings or QUICK))
+    return train_on_photos(features, config, out, "cpu", progress=False, **options, **SIZES)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +55,11 @@ def features(tmp_path_factory, sources):
 def run(tmp_path_factory, features):
     """The folder of a short run with everything on, and what it returned."""
     out = tmp_path_factory.mktemp("run")
-    return out, train_on_photos(
-        features, TrainingConfig(**QUICK), out, "cpu", progress=False, **SIZES
-    )
+    return out, a_run(features, out)
+
+
+def encoders_of(features):
+    return json.loads((features / "encoders.json").read_text(encoding="utf-8"))
 
 
 def largest_gap(one, other):
@@ -75,18 +73,11 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     out, model = run
     again = load_model(out / "model")
     assert [row["epoch"] for row in again.notes["history"]] == [1, 2]
-    assert (
-        again.config.reader_settings["image_source"]
-        == json.loads((features / "encoders.json").read_text(encoding="utf-8"))["vision"]
-    )
+    assert again.config.reader_settings["image_source"] == encoders_of(features)["vision"]
     report = assess_on_photos(again, features)
     assert report == {**assess_on_photos(model, features), "milliseconds": report["milliseconds"]}
-    assert report["images"] == 12 and set(report["rows"]) == {
-        "global",
-        "local",
-        "full mixed",
-        "two-stage",
-    }
+    assert report["images"] == 12
+    assert set(report["rows"]) == {"global", "local", "full mixed", "two-stage"}
     game, found = report["pointing"], records("test", 12)
     assert game["phrases with a box"] == sum(len(phrases) for phrases in found["phrases"])
     assert 0 < game["random"] < 100 and 0 <= game["words"] <= 100
@@ -95,9 +86,8 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
 
 def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):
     calls, encode_all = [], reporting.encode
-    monkeypatch.setattr(
-        reporting, "encode", lambda *every: calls.append(every) or encode_all(*every)
-    )
+    noted = lambda *every: calls.append(every) or encode_all(*every)  # noqa: E731
+    monkeypatch.setattr(reporting, "encode", noted)
     assert "pointing" in assess_on_photos(run[1], features) and len(calls) == 1
 
 
@@ -106,33 +96,24 @@ def test_features_on_the_fly_give_what_features_from_disk_give(features, run):
     model, (_, tokens) = load_model(out / "model"), open_features(features, "test")
     load_encoders(model)
     images, captions = encode(model, tokens)
+    pictures = [record["image"] for record in records("test", 12)]
     with torch.no_grad():
-        direct = model.encode_images(
-            model.image_reader.encoder([record["image"] for record in records("test", 12)])
-        )
+        direct = model.encode_images(model.image_reader.encoder(pictures))
     assert largest_gap(images, direct) < 1e-3
     assert largest_gap(captions, encode_texts(model, list(tokens.captions))) < 1e-3
 
 
 def test_only_what_is_above_the_cut_learns(features, sources, run):
     _, model = run
-    for name, end in zip(("image", "text"), encoders(sources)):
-        reader = model.image_reader if name == "image" else model.text_reader
+    readers = {"vision": model.image_reader, "text": model.text_reader}
+    for (name, reader), end in zip(readers.items(), encoders(sources)):
         mine, pretrained = reader.top.state_dict(), end.top.state_dict()
-        assert all(
-            not torch.equal(value, pretrained[part])
-            for part, value in mine.items()
-            if value.dim() > 1
-        )
-        assert set(mine) == set(pretrained) and all(
-            part.startswith(("layers.0.", "norm.")) for part in mine
-        )
-        assert (
-            end.metadata
-            == json.loads((features / "encoders.json").read_text(encoding="utf-8"))[
-                "vision" if name == "image" else "text"
-            ]
-        )  # the encoder itself is as it was before the run
+        weights = [part for part, value in mine.items() if value.dim() > 1]
+        assert not any(torch.equal(mine[part], pretrained[part]) for part in weights)
+        assert set(mine) == set(pretrained)
+        assert all(part.startswith(("layers.0.", "norm.")) for part in mine)
+        # the encoder itself is as it was before the run
+        assert end.metadata == encoders_of(features)[name]
         assert not any(parameter.requires_grad for parameter in end.model.parameters())
 
 
@@ -146,9 +127,7 @@ def trainer_of(features, out, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(photo_experiments, "fit", keep)
-        train_on_photos(
-            features, TrainingConfig(**(QUICK | settings)), out, "cpu", progress=False, **SIZES
-        )
+        a_run(features, out, QUICK | settings)
     return made[0]
 
 
@@ -160,9 +139,8 @@ def test_gradients_reach_every_layer_above_the_cut(features, tmp_path):
     for top in (model.image_reader.top, model.text_reader.top):
         for name, parameter in top.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-            if (
-                ".k_proj.bias" not in name and "key.bias" not in name
-            ):  # softmax does not see what is added to all keys
+            # softmax does not see what is added to all keys
+            if ".k_proj.bias" not in name and "key.bias" not in name:
                 assert parameter.grad.abs().max() > 0, name
 
 
@@ -196,8 +174,7 @@ def test_validation_may_read_the_first_captions_of_each_picture_only(
         return trainers[0]
 
     monkeypatch.setattr(fit, "Trainer", keep)
-    settings = TrainingConfig(**(QUICK | {"epochs": 1, "validation_captions": 2}))
-    model = train_on_photos(features, settings, tmp_path, "cpu", progress=False, **SIZES)
+    model = a_run(features, tmp_path, QUICK | {"epochs": 1, "validation_captions": 2})
     judged, kept = trainers[0].validation, [row for row in range(60) if row % 5 < 2]
     assert judged.captions == tuple(tokens.captions[row] for row in kept)
     assert judged.caption_image.tolist() == [row // 5 for row in kept]
@@ -213,15 +190,12 @@ def test_a_share_below_zero_is_an_error():
 
 def test_tops_begin_with_the_pretrained_weights(features, sources, tmp_path):
     model = trainer_of(features, tmp_path).model
-    for top, source in (
-        (model.image_reader.top, vision_encoder()),
-        (model.text_reader.top, text_encoder()),
+    for reader, source in (
+        (model.image_reader, vision_encoder()),
+        (model.text_reader, text_encoder()),
     ):
-        layer = layers_of(source)[-1].state_dict()
-        assert len(top.layers) == 1
-        assert all(
-            torch.equal(value, layer[name]) for name, value in top.layers[0].state_dict().items()
-        )
+        (mine,), layer = reader.top.layers, layers_of(source)[-1].state_dict()
+        assert all(torch.equal(value, layer[name]) for name, value in mine.state_dict().items())
     assert model.config.most_tokens == 40
 
 
@@ -240,16 +214,11 @@ def test_a_stopped_run_goes_on_bit_for_bit_with_everything_on(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            train_on_photos(
-                features, TrainingConfig(**QUICK), tmp_path, "cpu", progress=False, **SIZES
-            )
+            a_run(features, tmp_path)
     torch.manual_seed(99)
-    again = train_on_photos(
-        features, TrainingConfig(**QUICK), tmp_path, "cpu", resume=True, progress=False, **SIZES
-    )
-    assert all(
-        torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items()
-    )
+    again = a_run(features, tmp_path, resume=True)
+    known = model.state_dict()
+    assert all(torch.equal(value, known[name]) for name, value in again.state_dict().items())
     for one, other in zip(again.notes["history"], model.notes["history"]):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
@@ -260,15 +229,7 @@ def test_a_run_does_not_go_on_with_another_encoders_features(tmp_path, sources, 
     extract(data(), *encoders((other, sources[1])), tmp_path / "features", progress=False)
     shutil.copytree(run[0], tmp_path / "run")
     with pytest.raises(ValueError, match="is of a model with another image_source"):
-        train_on_photos(
-            tmp_path / "features",
-            TrainingConfig(**QUICK),
-            tmp_path / "run",
-            "cpu",
-            resume=True,
-            progress=False,
-            **SIZES,
-        )
+        a_run(tmp_path / "features", tmp_path / "run", resume=True)
     with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
         assess_on_photos(run[1], tmp_path / "features")
     with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
@@ -277,47 +238,22 @@ def test_a_run_does_not_go_on_with_another_encoders_features(tmp_path, sources, 
 
 def test_a_run_needs_the_encoder_that_the_features_are_of(tmp_path, sources):
     text = shutil.copytree(sources[1], tmp_path / "text")
-    extract(
-        data(8, 4),
-        VisionBackbone(sources[0]),
-        TextBackbone(text),
-        tmp_path / "features",
-        progress=False,
-    )
+    ends = VisionBackbone(sources[0]), TextBackbone(text)
+    extract(data(8, 4), *ends, tmp_path / "features", progress=False)
     save_encoder(text_encoder(seed=1), text, tokenizer())
     with pytest.raises(ValueError, match="is not the encoder it was"):
-        train_on_photos(
-            tmp_path / "features",
-            TrainingConfig(**QUICK),
-            tmp_path / "run",
-            "cpu",
-            progress=False,
-            **SIZES,
-        )
+        a_run(tmp_path / "features", tmp_path / "run")
 
 
 def test_a_model_learns_a_few_pictures_by_heart(tmp_path, sources):
     few = records("train", 16)
-    few = few.remove_columns("captions").add_column(
-        "captions", [own[:1] for own in few["captions"]]
-    )
-    extract(
-        {"train": few, "validation": few},
-        *encoders(sources, 2),
-        tmp_path / "features",
-        progress=False,
-    )
+    first = [own[:1] for own in few["captions"]]
+    few = few.remove_columns("captions").add_column("captions", first)
+    sets = {"train": few, "validation": few}
+    extract(sets, *encoders(sources, 2), tmp_path / "features", progress=False)
     settings = dict(epochs=30, batch=16, learning_rate=3e-3, weight_decay=0.0, top_rate=0.3)
-    model = train_on_photos(
-        tmp_path / "features",
-        TrainingConfig(**settings),
-        tmp_path / "run",
-        "cpu",
-        progress=False,
-        image_feature_dropout=0.0,
-        text_feature_dropout=0.0,
-        **SIZES,
-    )
+    off = dict(image_feature_dropout=0.0, text_feature_dropout=0.0)
+    model = a_run(tmp_path / "features", tmp_path / "run", settings, **off)
     fresh = trainer_of(tmp_path / "features", tmp_path / "fresh").model
     tokens = open_features(tmp_path / "features", "train")[1]
     began, ended = (validate(each, tokens, 1.0)["rsum_mixed"] for each in (fresh, model))
@@ -326,14 +262,7 @@ def test_a_model_learns_a_few_pictures_by_heart(tmp_path, sources):
 
 def test_a_model_without_tops_reads_features_of_whole_encoders(tmp_path, sources):
     extract(data(8, 8), *encoders(sources, 0), tmp_path / "features", progress=False)
-    model = train_on_photos(
-        tmp_path / "features",
-        TrainingConfig(**QUICK),
-        tmp_path / "run",
-        "cpu",
-        progress=False,
-        **SIZES,
-    )
+    model = a_run(tmp_path / "features", tmp_path / "run")
     assert model.image_reader.top is None and model.text_reader.top is None
     assert Features(tmp_path / "features/test/images").metadata["trained_layers"] == 0
     assert assess_on_photos(model, tmp_path / "features")["rows"]["two-stage"]["rsum"] > 0

@@ -55,9 +55,9 @@ def _load_model(folder):
     return model
 
 
-def fingerprint(model: TGDT) -> str:
+def fingerprint(model: torch.nn.Module, settings: str = "") -> str:
     """Sixteen hex digits that change with any weight: a gallery keeps those of its model."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(settings.encode("utf-8"))
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode("utf-8"))
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

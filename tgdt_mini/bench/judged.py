@@ -15,7 +15,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import encode
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.reports.choice import missed, stored_settings, tune
-from tgdt_mini.retrieval import two_stage
+from tgdt_mini.reports.report import two_stage_scores
 from tgdt_mini.scenes.tokens import scene_tokens
 from tgdt_mini.similarity import global_similarity, local_similarity
 
@@ -64,22 +64,16 @@ def evaluation_rows(images, captions, repeats: int = 5) -> list[Row]:
     pictures = Pictures(len(images), 36, 128)
     generated = pictures.images(), pictures.captions(count // 5, 12, count % 5)
     tokens = {"shipped model": (images, captions), "36 regions x 128, 12 words": generated}
-    rows = []
+    rows, shortlists = [], dict(zip(("image", "caption"), RELEASED))
     for name, sides in tokens.items():
         for peer, padded in LOOPS.items():
             longest = tuple(max(side.mask.shape[1], least) for side, least in zip(sides, padded))
-            function = {"": lambda sides=sides: both_directions(*sides)}
+            function = {"": lambda sides=sides: two_stage_scores(*sides, shortlists, 1.0)}
             ours = cpu_milliseconds(function, repeats, least=0)[""] / 1000
             loop = median(_loop_seconds(*sides, longest) for _ in range(repeats))
             what = f"evaluation, {len(images):,} x {len(captions):,} both ways, {name}"
             rows.append(Row.speedup("Evaluation", what, ours, peer, loop, 20, unit="s"))
     return rows
-
-
-def both_directions(images, captions) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two-stage scores (I, C) and (C, I) with the released code's shortlists."""
-    i2t = two_stage(images, captions, RELEASED[0], 1.0, "image")
-    return i2t, two_stage(captions, images, RELEASED[1], 1.0, "caption")
 
 
 def _loop_seconds(images, captions, longest):

@@ -120,13 +120,13 @@ def _rows(images, captions, caption_image, settings):
     }
     rows = {name: both_ways(each, caption_image) for name, each in scores.items()}
     began = time.perf_counter()
-    i2t, t2i = _two_stage_scores(images, captions, settings.shortlist, settings.local_weight)
+    i2t, t2i = two_stage_scores(images, captions, settings.shortlist, settings.local_weight)
     searching = time.perf_counter() - began
     rows["two-stage"] = both_ways(i2t, caption_image, t2i_scores=t2i)
     return rows, by_global, searching
 
 
-def _two_stage_scores(images, captions, shortlist, local_weight):
+def two_stage_scores(images, captions, shortlist, local_weight):
     """Scores (I, C) of a search by images and (C, I) of one by captions."""
     i2t = two_stage(images, captions, shortlist["image"], local_weight, query_is="image")
     t2i = two_stage(captions, images, shortlist["caption"], local_weight, query_is="caption")
@@ -137,7 +137,7 @@ def _curve(images, captions, caption_image, local_weight):
     """{K: rsum of two-stage search with a shortlist of K}"""
     curve = {}
     for k in SHORTLISTS:
-        i2t, t2i = _two_stage_scores(images, captions, {"image": k, "caption": k}, local_weight)
+        i2t, t2i = two_stage_scores(images, captions, {"image": k, "caption": k}, local_weight)
         curve[k] = both_ways(i2t, caption_image, t2i_scores=t2i).rsum
     return curve
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.files.rows import as_stored
-from tgdt_mini.retrieval import two_stage
+from tgdt_mini.reports.report import two_stage_scores
 from tgdt_mini.scaling.capacity import BITS
 from tgdt_mini.similarity import INFINITY, at_least_float32
 
@@ -76,7 +76,5 @@ def two_stage_rsum(images: Embedding, captions: Embedding, caption_image, settin
 
     caption_image (C,): the image row of each caption. settings: see `reports.choice`.
     """
-    shortlist, weight = settings.shortlist, settings.local_weight
-    i2t = two_stage(images, captions, shortlist["image"], weight, query_is="image")
-    t2i = two_stage(captions, images, shortlist["caption"], weight, query_is="caption")
+    i2t, t2i = two_stage_scores(images, captions, settings.shortlist, settings.local_weight)
     return both_ways(i2t, caption_image, t2i_scores=t2i).rsum

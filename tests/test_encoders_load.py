@@ -20,8 +20,8 @@ from helpers import (
     vision_encoder,
 )
 
+from tgdt_mini.encoders import LITE, MINILM
 from tgdt_mini.encoders.load import load_encoders, rebuild
-from tgdt_mini.encoders.pretrained import LITE, MINILM
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.encoding import encode_texts

@@ -75,9 +75,13 @@ def test_states_of_several_layers_lie_side_by_side(saved):
     assert torch.equal(
         TextBackbone(saved["text"], states=2, layers=2)(CAPTIONS).features, torch.cat(every[1:3], 2)
     )
+    all_of_them = TextBackbone(saved["text"], states=4)  # the embeddings too
+    assert torch.equal(all_of_them(CAPTIONS).features, torch.cat(every, dim=2))
     assert backbone.metadata["key"] != TextBackbone(saved["text"]).metadata["key"]
-    with pytest.raises(ValueError, match="states is 4; .* has 3 layers, use 1 to 3"):
-        TextBackbone(saved["text"], states=4)
+    with pytest.raises(
+        ValueError, match="states is 5; .* has 3 layers and the embeddings, use 1 to 4"
+    ):
+        TextBackbone(saved["text"], states=5)
     with pytest.raises(ValueError, match="states is 2 and trained_layers 1"):
         TextBackbone(saved["text"], trained_layers=1, states=2)
 

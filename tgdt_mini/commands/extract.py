@@ -79,6 +79,8 @@ def add_encoders(parser) -> None:
     side = f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)"
     common.add_number(parser, "--side", side, 0)
     common.add_switch(parser, "--mirrored", "the mean of each picture and its mirror image")
+    stages = f"each cell also with what {LITE}'s last N stages saw there (default 0)"
+    common.add_number(parser, "--stages", stages, 0)
     common.add_number(parser, "--grid", "average its cells to N x N (default 0: no)", 0)
     parser.add_argument(
         "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
@@ -102,7 +104,7 @@ def run(args) -> None:
         "most_captions": args.most_captions,
     }
     source = {name: value for name, value in source.items() if value not in (None, {}, [])}
-    cells = {"grid": args.grid, "side": args.side, "mirrored": args.mirrored}
+    cells = {name: getattr(args, name) for name in ("grid", "side", "mirrored", "stages")}
     regions = {n: getattr(args, n) for n in ("boxes", "sizes", "width", "allow_strays")}
     vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
     text = (args.text, args.text_layers, args.text_depth, args.text_states)

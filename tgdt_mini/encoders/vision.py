@@ -12,10 +12,10 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tgdt_mini.data import ImageTokens
+from tgdt_mini.encoders import LITE, lite
 from tgdt_mini.encoders.cutting import run_lower, split_top
-from tgdt_mini.encoders.pretrained import LITE, key_of, lite, load, one_line, preprocessing
+from tgdt_mini.encoders.pretrained import key_of, load, one_line, preprocessing
 
-LEAST_SIDE = 32  # pixels of a picture that make one cell of LITE
 # tokens before the cells: a class token and a few registers; with more the grid is misread
 MOST_PREFIX = 8
 
@@ -31,6 +31,8 @@ class VisionBackbone:
     divide; 0 keeps them as they are.
     side: pixels of the square that pictures are resized to, where the encoder does not fix it
     (LITE); 0 for its usual side.
+    stages: of LITE's cells, what its last so many stages saw there, side by side; see `lite.py`.
+    0 for its last layer alone.
     mirrored: the mean of what it sees in a picture and in its mirror image, turned back.
     `metadata` describes it, with the key of its weights. ValueError for settings that do not go
     together, and for an encoder without a square grid.
@@ -43,10 +45,12 @@ class VisionBackbone:
         grid: int = 0,
         side: int = 0,
         mirrored: bool = False,
+        stages: int = 0,
         device="cpu",
     ):
         self.source, self.device = str(source), torch.device(device)
         self.trained_layers, self.grid, self.mirrored = trained_layers, grid, mirrored
+        self.stages = stages
         self.top, self.prefix = None, 0
         if self.source == LITE:
             self._load_lite(side)
@@ -54,7 +58,10 @@ class VisionBackbone:
             self._load(side)
         self._check_settings()
         settings = dict(trained_layers=trained_layers, grid=grid, side=side, mirrored=mirrored)
+        if stages:
+            settings |= {"stages": stages}
         seen = [self.side, self.mean.tolist(), self.std.tolist(), *(["mirrored"] * mirrored)]
+        seen += [f"{stages} stages"] * (stages > 0)
         key = key_of(self.model, trained_layers, grid, *seen)
         self.metadata = {"source": self.source} | settings | {"key": key}
 
@@ -63,14 +70,21 @@ class VisionBackbone:
             raise ValueError(
                 f"trained_layers is {self.trained_layers}; {LITE} has no transformer layers, use 0"
             )
-        if side and side < LEAST_SIDE:
+        if side and side < lite.LEAST_SIDE:
             raise ValueError(
-                f"side is {side}; {LITE} needs pictures of {LEAST_SIDE} pixels or more"
+                f"side is {side}; {LITE} needs pictures of {lite.LEAST_SIDE} pixels or more"
             )
-        self.model, self.width, self.side = lite().to(self.device), 1280, side or 224
-        self.mean, self.std = torch.full((3,), 127 / 255), torch.full((3,), 128 / 255)
+        self.lite = lite.Stages(self.stages, self.device)
+        self.model, self.width, self.side = (
+            self.lite.model,
+            self.lite.width,
+            side or lite.USUAL_SIDE,
+        )
+        self.mean, self.std = torch.full((3,), lite.MEAN), torch.full((3,), lite.STD)
 
     def _load(self, side):
+        if self.stages:
+            raise ValueError(f"stages is {self.stages}, which is for {LITE} only; use 0")
         self.model = load(self.source, vision=True).to(self.device)
         self.side, self.mean, self.std = preprocessing(self.source, self.model.config)
         if side not in (0, self.side):
@@ -150,8 +164,7 @@ class VisionBackbone:
     def _see(self, pixels):
         """((B, R, F) cells, (B, F) the whole image) of pixels (B, 3, side, side)."""
         if self.source == LITE:
-            cells = self.model.extract_features(pixels).flatten(2).transpose(1, 2)  # (B, R, 1280)
-            return cells, cells.mean(dim=1)
+            return self.lite(pixels)
         tokens = run_lower(self.model, self.trained_layers, pixel_values=pixels)
         cells = tokens[:, self.prefix :]
         return cells, tokens[:, 0] if self.prefix else cells.mean(dim=1)

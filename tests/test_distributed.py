@@ -56,11 +56,11 @@ def test_a_step_of_two_processes_is_the_step_of_one(tmp_path, two, name):
 def test_the_steps_compared_are_of_different_kinds(two):
     """Else the test above could pass by comparing one thing nine times."""
     steps = two[0]["steps"]
-    # total, inter_global, inter_local, intra, hard captions, steps
+    # total, inter_global, inter_local, intra, inter_mixed, hard captions, steps
     losses = {name: steps[name][0] for name in STEPS}
     assert losses["staged, local"][1] == losses["staged, global"][2] == 0 != losses["joint, all"][1]
     assert len({round(row[0], 4) for row in losses.values()}) >= 7
-    assert losses["hard captions"][4] > 0 and losses["fewer hard captions than processes"][4] > 0
+    assert losses["hard captions"][5] > 0 and losses["fewer hard captions than processes"][5] > 0
     assert all(part is not None for part in steps["joint, all"][1].values())
     assert any(part is None for part in steps["staged, local"][1].values())
 

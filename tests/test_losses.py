@@ -187,6 +187,28 @@ def test_cmc_is_the_sum_of_its_parts(inter):
     assert min(loss.inter_global, loss.inter_local, loss.intra) > 0
 
 
+@pytest.mark.parametrize("inter", ["hinge", "info_nce"])
+def test_the_mixed_part_is_of_the_sum_of_scores_and_teaches_local_tokens_only(inter):
+    images, captions = batch()
+    parts = [images.global_token, images.local_tokens, captions.global_token, captions.local_tokens]
+    leaves = [part.clone().requires_grad_() for part in parts]
+    images = Embedding(leaves[0], leaves[1], images.mask)
+    captions = Embedding(leaves[2], leaves[3], captions.mask)
+    off = dict(use_global=False, use_local=False, use_intra=False)
+    loss = cmc_loss(images, captions, SAME_IMAGE, contrastive=inter, use_mixed=True, **off)
+    scores = global_similarity(images, captions) + local_similarity(images, captions)
+    positives = same(SAME_IMAGE)
+    if inter == "hinge":
+        expected = hinge_loss(scores, 0.2, positives)
+    else:
+        expected = info_nce_loss(scores, 0.07, positives)
+    torch.testing.assert_close(loss.inter_mixed, expected)
+    assert loss.total == loss.inter_mixed > 0
+    loss.total.backward()
+    assert [leaf.grad is not None for leaf in leaves] == [False, True, False, True]
+    assert cmc_loss(images, captions).inter_mixed == 0
+
+
 def test_cmc_hands_on_negatives_and_reduction():
     images, captions = batch()
     how = dict(negatives="mean", reduction="sum")
@@ -276,7 +298,7 @@ def test_float32_under_autocast():
         ),
         (
             lambda s: cmc_loss(*batch(), use_global=False, use_local=False, use_intra=False),
-            "use_intra are all False",
+            "use_mixed are False",
         ),
     ],
 )

@@ -79,8 +79,9 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     assert report["images"] == 12
     assert set(report["rows"]) == {"global", "local", "full mixed", "two-stage"}
     game, found = report["pointing"], records("test", 12)
-    assert game["phrases with a box"] == sum(len(phrases) for phrases in found["phrases"])
-    assert 0 < game["random"] < 100 and 0 <= game["words"] <= 100
+    assert game["phrases"]["count"] == sum(len(phrases) for phrases in found["phrases"])
+    assert 0 < game["words"]["random"] < 100 and 0 <= game["words"]["right"] <= 100
+    assert -1 <= report["score_correlation"] <= 1
     json.dumps(report)
 
 
@@ -230,9 +231,9 @@ def test_a_run_does_not_go_on_with_another_encoders_features(tmp_path, sources, 
     shutil.copytree(run[0], tmp_path / "run")
     with pytest.raises(ValueError, match="is of a model with another image_source"):
         a_run(tmp_path / "features", tmp_path / "run", resume=True)
-    with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
+    with pytest.raises(ValueError, match="another vision encoder .*source .*, not .*vision"):
         assess_on_photos(run[1], tmp_path / "features")
-    with pytest.raises(ValueError, match="the model was trained on those of .*vision"):
+    with pytest.raises(ValueError, match="another vision encoder .*source .*, not .*vision"):
         encode_split(run[1], tmp_path / "features", "test")
 
 

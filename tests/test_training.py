@@ -500,7 +500,7 @@ def test_an_image_without_a_caption_is_named(tmp_path):
         ({"batch": -1}, "batch is -1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"chunk": -1}, "chunk is -1"),
-        ({"use_global": False, "use_local": False}, "use_global and use_local"),
+        ({"use_global": False, "use_local": False}, "use_global, use_local and use_mixed"),
         ({"schedule": "staged", "use_local": False}, "'staged' without use_local"),
         (
             {"schedule": "staged", "use_global": False, "use_intra": False},

@@ -24,10 +24,14 @@ def save_model(
     folder: Path | str,
     tokenizer: TextTokenizer | None = None,
     notes: dict | None = None,
+    dtype: torch.dtype | None = None,
 ):
-    """Write a model, its tokenizer and notes (any JSON values) to a folder, whole or not at all."""
+    """Write a model, its tokenizer and notes (any JSON values) to a folder, whole or not at all.
+
+    dtype: of the weights on disk, such as float16 for half of the size; None: as they are.
+    """
     with whole_folder(Path(folder), marker="config.json") as staging:
-        _write_model(staging, model, tokenizer, notes)
+        _write_model(staging, model, tokenizer, notes, dtype)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
@@ -151,11 +155,12 @@ def _settings(config):
     return settings | (settings.pop("reader_settings") or {})
 
 
-def _write_model(folder, model, tokenizer, notes):
+def _write_model(folder, model, tokenizer, notes, dtype=None):
     from safetensors.torch import save_file
 
+    state = model.state_dict()
     weights = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+        name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in state.items()
     }
     save_file(weights, folder / "model.safetensors")
     if tokenizer is not None:

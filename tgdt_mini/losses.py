@@ -1,15 +1,14 @@
 """What training minimises: the consistent multimodal contrastive (CMC) loss and its parts.
 
-    total = inter(S_G) + inter(S_L) + intra
+    total = inter(S_G) + inter(S_L) + intra, and if asked for + inter(S_G + S_L)
 
-inter asks that a pair scores higher than its negatives, by a margin, in both directions (the
-triplet loss of VSE++). intra asks that two captions are about as similar as their two images are.
-Source: the released TGDT code. Three things differ from it: the mean over the batch instead of the
-sum, so that learning rate and gradient clipping do not depend on the batch size; captions of one
-image are never each other's negatives; and all negatives can be used instead of the hardest one,
-because the hardest alone can collapse a model that starts from scratch.
+inter asks that a pair scores higher than its negatives, by a margin, both ways (the triplet loss of
+VSE++). intra asks that two captions are about as similar as their two images are. Source: the
+released TGDT code. Three things differ: the mean over the batch instead of the sum, so that the
+learning rate does not depend on the batch; captions of one image are never each other's negatives;
+and all negatives can count, since the hardest alone can collapse a model that starts from scratch.
 
-B is the batch size, D the width of the tokens. Losses are in float32 even under autocast.
+B is the batch size, D the width of tokens. Losses are in float32 even under autocast.
 """
 
 from dataclasses import dataclass
@@ -38,9 +37,8 @@ def hinge_loss(
 
     negatives "hardest": sum_i [margin + max_j S_ij - S_ii]+ and the same over columns, as VSE++ has
     it. "mean": the mean over j of the hinges, so that every negative pushes a little. positives:
-    (B, B) bool, further matches, which are no negatives. A row without a negative adds 0: one pair
-    alone teaches nothing. reduction "sum" is the formula; "mean" divides it by B, and equal scores
-    then give 2 x margin: a loss that sticks at that value has collapsed.
+    (B, B) bool, further matches, which are no negatives. A row without a negative adds 0. reduction
+    "sum" is the formula; "mean" divides it by B, and equal scores then give 2 x margin: collapse.
 
     Example: scores [[0.5, 0.4], [0.1, 0.6]] -> rows 0.1 + 0, columns 0 + 0 -> sum 0.1, mean 0.05.
     """
@@ -67,11 +65,9 @@ def consistency_loss(
 
     Example: images (1, 0) and (0, 1), both captions (1, 0): |1 - 0| - 0.3 = 0.7 twice -> mean 0.7.
     """
-    if image_globals.shape != caption_globals.shape or image_globals.dim() != 2:
-        raise ValueError(
-            f"image_globals {tuple(image_globals.shape)} and caption_globals "
-            f"{tuple(caption_globals.shape)} must both be (B, D): one caption for each image"
-        )
+    shapes = [tuple(tokens.shape) for tokens in (image_globals, caption_globals)]
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2:
+        raise ValueError(f"image_globals and caption_globals are {shapes}; both must be (B, D)")
     with autocast_off(image_globals):
         images, captions = at_least_float32(image_globals), at_least_float32(caption_globals)
         gap = (captions @ captions.T - images @ images.T).abs()  # (B, B)
@@ -83,8 +79,7 @@ def info_nce_loss(
 ) -> torch.Tensor:
     """Scalar loss of CLIP: cross-entropy of the diagonal of scores (B, B) / temperature, both ways.
 
-    positives: (B, B) bool, further matches. They leave the denominator: neither pulled nor pushed.
-    Equal scores give ln(B): a loss that sticks at that value has learnt nothing.
+    positives: (B, B) bool, further matches. They leave the denominator. Equal scores give ln(B).
 
     Example: scores [[1, 0], [0, 1]], temperature 1 -> ln(1 + e^-1) = 0.3133.
     """
@@ -121,6 +116,7 @@ class CMCLoss:
     inter_global: torch.Tensor
     inter_local: torch.Tensor
     intra: torch.Tensor
+    inter_mixed: torch.Tensor
 
 
 def cmc_loss(
@@ -136,21 +132,22 @@ def cmc_loss(
     use_global: bool = True,
     use_local: bool = True,
     use_intra: bool = True,
+    use_mixed: bool = False,
     reduction: str = "mean",
 ) -> CMCLoss:
     """The CMC loss of B pairs, image i with caption i: inter_global + inter_local + intra.
 
     image_ids: (B,) integers; pairs with the same id are never each other's negatives.
-    margin, negatives: as in `hinge_loss`; consistency_margin: as in `consistency_loss`.
+    margin, negatives: as in `hinge_loss`. consistency_margin: as in `consistency_loss`.
     contrastive "info_nce" puts `info_nce_loss` in place of the hinge, and takes temperature instead
     of margin. use_global, use_local, use_intra: a part that is switched off is not computed.
+    use_mixed: a part more (not in the paper), on S_G + S_L; only local tokens learn from it.
     """
     _check_choice("contrastive", contrastive, ("hinge", "info_nce"))
     _check_choice("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))
-    if not (use_global or use_local or use_intra):
-        raise ValueError("use_global, use_local and use_intra are all False; switch one on")
-    size = len(images)
-    if size != len(captions):
+    if not (use_global or use_local or use_intra or use_mixed):
+        raise ValueError("use_global, use_local, use_intra, use_mixed are False; switch one on")
+    if (size := len(images)) != len(captions):
         raise ValueError(f"{size} images and {len(captions)} captions; they must be pairs")
     if image_ids is not None and image_ids.shape != (size,):
         raise ValueError(f"image_ids has shape {tuple(image_ids.shape)}; it must be ({size},)")
@@ -162,11 +159,14 @@ def cmc_loss(
         return hinge_loss(scores, margin, positives, negatives, reduction)
 
     zero = at_least_float32(images.global_token).new_zeros(())
-    inter_global = inter(global_similarity(images, captions)) if use_global else zero
-    inter_local = inter(local_similarity(images, captions)) if use_local else zero
+    by_global = global_similarity(images, captions) if use_global or use_mixed else zero
+    by_local = local_similarity(images, captions) if use_local or use_mixed else zero
+    inter_global = inter(by_global) if use_global else zero
+    inter_local = inter(by_local) if use_local else zero
+    inter_mixed = inter(by_global.detach() + by_local) if use_mixed else zero
     pair = images.global_token, captions.global_token
     intra = consistency_loss(*pair, consistency_margin, reduction) if use_intra else zero
-    return CMCLoss(inter_global + inter_local + intra, inter_global, inter_local, intra)
+    return CMCLoss(sum(parts := (inter_global, inter_local, intra, inter_mixed)), *parts)
 
 
 def _hinge_rows(scores, matches, allowed, margin, negatives):

@@ -90,10 +90,14 @@ class RegionReader(nn.Module):
         else:
             features = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:]], dim=1)
         boxes = geometry(boxes)  # (B, 1 + R, 5) with the area
-        tokens = self.features(torch.cat([features, boxes], dim=-1))  # (B, 1 + R, width)
+        tokens = self.read(torch.cat([features, boxes], dim=-1))  # (B, 1 + R, width)
         if self.box_embedding is not None:
             tokens = tokens + self.box_embedding(waves(boxes, self.config.box_waves))
         return tokens, mask
+
+    def read(self, features):
+        """(B, 1 + R, width) of features with their boxes (B, 1 + R, F + 5)."""
+        return self.features(features)
 
     def prepare(self, features, mask):
         """Features (B, 1 + R, F) as floats around 0; pixels come as 0 to 255."""
@@ -145,6 +149,10 @@ class WordReader(nn.Module):
         positions = torch.arange(longest, device=batch.ids.device)
         return self.dropout(tokens + self.position_embedding(positions))
 
+    def local_mask(self, batch: TextTokens):
+        """(C, T) bool: which tokens become local tokens, here all words."""
+        return batch.word_mask
+
 
 def readers(config: TGDTConfig) -> tuple[nn.Module, nn.Module]:
     """(reader of images, reader of captions): those above, or those of the wing `config.reader`."""
@@ -176,7 +184,9 @@ class TGDT(nn.Module):
     def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
         """Embedding of C captions: a local token for each word piece; special tokens are masked."""
         tokens = self.text_reader(batch)
-        return self.text_branch(tokens, batch.mask, batch.word_mask, stop_gradient)
+        return self.text_branch(
+            tokens, batch.mask, self.text_reader.local_mask(batch), stop_gradient
+        )
 
     def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
         """(Embedding of the images, Embedding of the captions)."""

@@ -23,7 +23,8 @@ from tgdt_mini.model import TGDT
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig, precision_of
 
 # what an epoch adds up in `Trainer.sums`, and how many steps that was
-PARTS = ("loss", "inter_global", "inter_local", "intra", "hard_caption_loss", "steps")
+PARTS = ("loss", "inter_global", "inter_local", "intra", "inter_mixed", "hard_caption_loss")
+PARTS += ("steps",)
 PROGRESS = ("step", "history", "best", "seconds")
 
 
@@ -141,7 +142,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        parts = (total, loss.inter_global, loss.inter_local, loss.intra, by_hard)
+        parts = (total, *(getattr(loss, name) for name in PARTS[1:5]), by_hard)
         self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
         self.step += 1  # but in float16 nothing asked a GPU for a number: it never waits
 

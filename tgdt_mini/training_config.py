@@ -59,6 +59,7 @@ class TrainingConfig:
     use_global: bool = True
     use_local: bool = True
     use_intra: bool = True
+    use_mixed: bool = False  # a term on the score of stage two, which local tokens learn from
     hard_captions: float = 0.0  # share of a batch with a negative made of the caption's own words
     # photographs are few, so their batches are made harder (photos/augmentation.py)
     mirror: bool = False  # half of the pictures left to right
@@ -94,8 +95,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {value!r}; it must be {kind}")
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}; it must be {allowed}")
-        if not (self.use_global or self.use_local):
-            raise ValueError("use_global and use_local are both off; one must be on")
+        if not (self.use_global or self.use_local or self.use_mixed):
+            raise ValueError("use_global, use_local and use_mixed are off; one must be on")
         if self.schedule == "staged" and not self.use_local:
             raise ValueError("schedule is 'staged' without use_local: stage one learns nothing")
         if self.schedule == "staged" and not (self.use_global or self.use_intra):
@@ -132,11 +133,13 @@ class TrainingConfig:
             "use_global": self.use_global and stage != "local",
             "use_local": self.use_local and stage != "global",
             "use_intra": self.use_intra and stage != "local",
+            "use_mixed": self.use_mixed and stage != "global",
         }
 
     def hard_share_at(self, epoch: int) -> float:
         """The share of an epoch's pairs with a hard caption: 0 where local scores do not learn."""
-        return self.hard_captions if self.terms_at(epoch)["use_local"] else 0.0
+        terms = self.terms_at(epoch)
+        return self.hard_captions if terms["use_local"] or terms["use_mixed"] else 0.0
 
     def has_waited_enough(self, history: list[dict]) -> bool:
         """Whether `patience` epochs in a row were no better than those before."""

@@ -14,6 +14,8 @@ from pathlib import Path
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
 
+PHOTOGRAPHS = "photographs"  # --model with this name is the shipped model for photographs
+
 # after "stopped", where a command can go on: `parser.set_defaults(stopped=RESUME)`
 RESUME = "; what was done is in {out}/last, go on with the same command and --resume"
 AGAIN = "; what is whole in {out} is kept, go on with the same command"
@@ -45,7 +47,8 @@ def add_switch(parser, name: str, text: str) -> None:
 
 
 def add_model(parser) -> None:
-    add_path(parser, "--model", "a trained model (default: the shipped one)")
+    text = "a trained model; photographs: the shipped one for photographs (default: for scenes)"
+    add_path(parser, "--model", text, "FOLDER")
 
 
 def add_features(parser, use: str = "photographs", split: bool = True) -> None:
@@ -115,6 +118,8 @@ def load_model(folder: Path | None, device: str):
     from tgdt_mini.files.paths import shipped
 
     folder = folder or shipped() / "weights"
+    if str(folder) == PHOTOGRAPHS and not (folder / "config.json").exists():
+        folder = shipped() / "weights" / PHOTOGRAPHS
     model = load_model(folder, pick_device(device))
     if model.tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")

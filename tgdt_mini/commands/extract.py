@@ -180,7 +180,9 @@ def next_step(out: Path) -> str:
     splits = encoders_of(out)["splits"]
     missing = [split for split in ("train", "validation") if split not in splits]
     if missing:
-        return f"extract {' and '.join(missing)} into the same folder, too, which train needs"
+        evaluate = common.shell_line("evaluate", "--features", out, "--model", common.PHOTOGRAPHS)
+        also = f"; or judge a model: {evaluate}" if "test" in splits else ""
+        return f"extract {' and '.join(missing)} into the same folder, too, which train needs{also}"
     return common.shell_line("train", "--features", out, "--out", "runs/photos")
 
 

@@ -92,6 +92,8 @@ def _of_pictures(model, names: list[str], open_picture: Callable) -> Gallery:
         for group in groups:
             parts.append(encode_pictures(model, [open_picture(name) for name in group]))
             bar.update(len(group))
+            if bar.disable and len(parts) % 10 == 0:  # not on a terminal: a line now and then
+                print(f"{sum(map(len, parts))} of {len(names)} pictures are encoded", flush=True)
     return _built(model, Embedding.cat(parts), names, "image")
 
 

@@ -49,15 +49,17 @@ def canonical_maps(
         raise ValueError(f"width is {width}; images and captions share {least} numbers at most")
     if min(ridges) < 0:
         raise ValueError(f"ridges are {ridges}; they are shares of a variance, 0 or more")
-    x, y = images.double()[caption_image], captions.double()  # (C, F), (C, E)
-    means = x.mean(0), y.mean(0)
+    x, y = images.double(), captions.double()  # (I, F), (C, E)
+    count = len(y)
+    # an image counts once for each of its captions, of which the sum will do
+    share = torch.bincount(caption_image, minlength=len(x)).double()[:, None] / count  # (I, 1)
+    means = (x * share).sum(0), y.mean(0)
     x, y = x - means[0], y - means[1]
-    image_root, caption_root = (
-        _inverse_root(side.T @ side / len(side), ridge) for side, ridge in zip((x, y), ridges)
-    )
-    u, rho, vt = torch.linalg.svd(
-        image_root @ (x.T @ y / len(x)) @ caption_root, full_matrices=False
-    )
+    of_image = torch.zeros(len(x), y.shape[1], dtype=y.dtype, device=y.device)
+    of_image.index_add_(0, caption_image, y / count)  # (I, E)
+    image_root = _inverse_root(x.T @ (x * share), ridges[0])
+    caption_root = _inverse_root(y.T @ y / count, ridges[1])
+    u, rho, vt = torch.linalg.svd(image_root @ (x.T @ of_image) @ caption_root, full_matrices=False)
     scale = rho[:width] ** power
     weights = (image_root @ u[:, :width] * scale).T, (caption_root @ vt.T[:, :width] * scale).T
     maps = [(weight.float(), -(weight @ mean).float()) for weight, mean in zip(weights, means)]
@@ -69,7 +71,8 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
     """The correlations, once the model's linear layers score a training set as CCA does.
 
     The readers of regions and words begin with the maps of whole images and captions: a mean of
-    tokens is mapped to the mean of what they are mapped to. Boxes begin without influence, and so
+    tokens is mapped to the mean of what they are mapped to. Where local tokens have maps of their
+    own, these begin with those of the means of local tokens. Boxes begin without influence, and so
     do directions that the features do not have. ValueError unless all layers between features and
     common space are linear.
     """
@@ -83,41 +86,63 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
             "image_hidden=0, no transformer layers, equal widths, image_slot 'whole'; or use "
             "start='random'"
         )
-    readers = model.image_reader.features, model.text_reader.features
-    images = _inputs_of(
-        readers[0], model, lambda rows: model.encode_images(train.images(rows)), train.image_count
+    images, texts = model.image_reader, model.text_reader
+    pairs = [(images.features, texts.features)]  # of slot 0, and of local tokens too if they share
+    if images.settings.own_maps:
+        pairs.append((images.cell_features, texts.word_features))  # of local tokens alone
+    image_inputs = _inputs_of(
+        [image for image, _ in pairs],
+        model,
+        lambda rows: model.encode_images(train.images(rows)),
+        train.image_count,
     )
-    captions = _inputs_of(
-        readers[1], model, lambda rows: model.encode_captions(train.text[rows]), len(train.text)
+    caption_inputs = _inputs_of(
+        [text for _, text in pairs],
+        model,
+        lambda rows: model.encode_captions(train.text[rows]),
+        len(train.text),
     )
-    known = min(c.width, c.image_features, model.text_reader.settings.text_features)
-    *maps, correlations = canonical_maps(images, captions, train.caption_image, known)
-    for reader, (weight, bias) in zip(readers, maps):
-        reader.weight[known:] *= SPARE
-        reader.bias[known:] *= SPARE
-        reader.weight[:known], reader.bias[:known] = weight, bias
+    known = min(c.width, c.image_features, texts.settings.text_features)
+    correlations = []
+    for pair, seen, read in zip(pairs, image_inputs, caption_inputs):
+        *maps, rho = canonical_maps(seen, read, train.caption_image, known)
+        correlations.append(rho)
+        for layer, (weight, bias) in zip(pair, maps):
+            layer.weight[known:] *= SPARE
+            layer.bias[known:] *= SPARE
+            layer.weight[:known], layer.bias[:known] = weight, bias
     if model.image_reader.box_embedding is not None:
         nn.init.zeros_(model.image_reader.box_embedding.weight)
         nn.init.zeros_(model.image_reader.box_embedding.bias)
     for branch in branches:
         nn.init.eye_(branch.project.weight)
         nn.init.zeros_(branch.project.bias)
-    return correlations
+    return correlations[0]
 
 
-def _inputs_of(layer, model, encode, count):
-    """(count, F) what a layer reads in slot 0, dropout off."""
-    read, device = [], next(model.parameters()).device
-    hook = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0][:, 0].float()))
+def _inputs_of(layers, model, encode, count):
+    """[(count, F) for each layer]: what the first reads in slot 0, and the second in local tokens.
+
+    Of local tokens the mean. Dropout is off.
+    """
+    read, now, device = [[] for _ in layers], {}, next(model.parameters()).device
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs, i=i: now.update({i: inputs[0].float()}))
+        for i, layer in enumerate(layers)
+    ]
     was_training = model.training
     model.eval()
     try:
         for rows in torch.arange(count, device=device).split(BATCH):
-            encode(rows)
+            mask = encode(rows).mask[..., None]  # (B, L, 1)
+            read[0].append(now[0][:, 0])
+            if len(layers) > 1:
+                read[1].append((now[1] * mask).sum(dim=1) / mask.sum(dim=1))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         model.train(was_training)
-    return torch.cat(read)
+    return [torch.cat(parts) for parts in read]
 
 
 def _inverse_root(covariance, ridge):

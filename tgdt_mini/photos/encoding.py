@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tgdt_mini.encoding import encode
 from tgdt_mini.model import TGDT
-from tgdt_mini.photos.feature_folder import encoders_of, open_features
+from tgdt_mini.photos.feature_folder import difference, encoders_of, open_features
 from tgdt_mini.photos.reader import settings_of
 
 
@@ -16,12 +16,14 @@ def features_for(model: TGDT, folder: Path, split: str):
     encoders, settings = encoders_of(folder), settings_of(model.config)
     for name in ("vision", "text"):
         source = getattr(settings, "image_source" if name == "vision" else "text_source", None)
-        if not source or source["key"] != encoders[name]["key"]:
-            trained = f"{source['source']} {source['key']}" if source else "none"
+        if not source:
             raise ValueError(
-                f"{folder} holds features of the {name} encoder {encoders[name]['source']} "
-                f"{encoders[name]['key']}, but the model was trained on those of {trained}; "
-                "extract them with that one"
+                f"the model reads no features of a {name} encoder, so {folder} is not for it"
+            )
+        if source["key"] != encoders[name]["key"]:
+            raise ValueError(
+                f"{folder} holds features of another {name} encoder than the model was trained on: "
+                f"{difference(encoders[name], source)}; extract them as for the model"
             )
     return open_features(folder, split)
 

@@ -169,12 +169,22 @@ def _check_encoders(out, encoders):
         return
     for name, encoder in encoders.items():
         if before[name]["key"] != encoder["key"]:
-            theirs, ours = (f"{e['source']} {e['key']}" for e in (before[name], encoder))
             raise ValueError(
-                f"{out} was begun with another {name} encoder or other options of it ({theirs}, "
-                f"not {ours}), so its features are stale; use the same options, delete it, or "
-                "choose another folder"
+                f"{out} was begun with another {name} encoder or other options of it "
+                f"({difference(before[name], encoder)}), so its features are stale; use the same "
+                "options, delete it, or choose another folder"
             )
+
+
+def difference(there: dict, wanted: dict) -> str:
+    """In words, what differs in two descriptions of an encoder: "grid 0, not 4".
+
+    Where all settings are alike it is the weights, whose fingerprints are named.
+    """
+    names = [name for name in {**there, **wanted} if name != "key"]
+    pairs = {name: (there.get(name, 0), wanted.get(name, 0)) for name in names}
+    other = [f"{name} {here}, not {ours}" for name, (here, ours) in pairs.items() if here != ours]
+    return ", ".join(other) or f"weights {there['key']}, not {wanted['key']}"
 
 
 def _key(encoder, data):

@@ -64,11 +64,17 @@ def write_features(
         for number, first in enumerate(range(0, len(items), shard)):
             rows, name = range(first, min(first + shard, len(items))), f"shard-{number:05d}"
             if name not in shards or not store.is_complete(folder / name, shards[name]):
-                arrays = {part: np.asarray(array) for part, array in make(rows).items()}
+                step, parts = max(50, shard // 10), []
+                for start in range(rows.start, rows.stop, step):
+                    part = range(start, min(start + step, rows.stop))
+                    parts.append(make(part))
+                    bar.update(len(part))
+                arrays = {of: np.concatenate([part[of] for part in parts]) for of in parts[0]}
                 arrays = _encoded(arrays, len(rows), precision)
                 shards[name] = store.write_shard(folder / name, items[first : rows.stop], arrays)
                 note()
-            bar.update(len(rows))
+            else:
+                bar.update(len(rows))
 
 
 def _begun(folder, plan):

@@ -8,6 +8,7 @@ part of a reader (`top`), and are trained with everything else.
 B images, R regions, F numbers of a region, C captions, T tokens, E numbers of a word.
 """
 
+import copy
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.encoders.cutting import TopLayers
+from tgdt_mini.layers import perceptron
 from tgdt_mini.model import RegionReader
 from tgdt_mini.text_tokens import TextTokens
 
@@ -24,6 +26,8 @@ class ReaderSettings:
     """What these readers need beside the sizes of `TGDTConfig`; JSON values."""
 
     text_features: int  # numbers that a word comes with
+    own_maps: bool = False  # local tokens have maps of their own, and share none with slot 0
+    stop_ids: list[int] | None = None  # ids of words without a local token, see `stop_words.py`
     text_slot: str = "mean"  # slot 0 of a caption: the mean of its words, or its "start" token
     image_power: float = 1.0  # each feature x becomes sign(x) |x|^image_power
     image_feature_dropout: float = 0.0  # share of the features hidden in training, of a whole image
@@ -47,21 +51,21 @@ def photo_config(**changes) -> TGDTConfig:
 
     changes: fields of TGDTConfig or of ReaderSettings. With some thousand pictures, layers learn
     them by heart; so do linear maps, until half of the features are hidden from them at each step.
-    What attention would bring to local tokens, they get from slot 0 as it is (`global_residual`).
-    The square root keeps few strong features from drowning the rest (power normalisation, Perronnin
-    et al., ECCV 2010).
+    Two scores help each other where they differ. So local tokens have maps of their own, nothing of
+    slot 0 is added to them, and stop words have none. The square root keeps few strong features
+    from drowning the rest (power normalisation, Perronnin et al., ECCV 2010).
     """
     sizes = dict(
         width=256,
         local_layers=0,
         global_layers=0,
-        global_residual=3.0,
         image_hidden=0,
         image_width=256,
         text_width=256,
         text_window=0,
     )
-    settings = dict(image_power=0.5, image_feature_dropout=0.5, text_feature_dropout=0.3)
+    settings = dict(own_maps=True, image_power=0.5)
+    settings |= dict(image_feature_dropout=0.5, text_feature_dropout=0.3)
     known = {field.name for field in fields(ReaderSettings)}
     settings |= {name: value for name, value in changes.items() if name in known}
     sizes |= {name: value for name, value in changes.items() if name not in known}
@@ -94,6 +98,9 @@ class FeatureReader(RegionReader):
         self.norm = nn.LayerNorm(config.image_features) if config.norm_first else nn.Identity()
         self.feature_dropout = DropFeatures(self.settings.image_feature_dropout)
         self.top = _top(self.settings.image_top)
+        if self.settings.own_maps:
+            sizes = config.image_features + 5, config.image_hidden, config.image_width
+            self.cell_features, self.cell_norm = perceptron(*sizes), copy.deepcopy(self.norm)
 
     def prepare(self, features, mask):
         """Features (B, 1 + R, F) through the encoder's last layers, rooted, normed, some hidden."""
@@ -107,7 +114,16 @@ class FeatureReader(RegionReader):
         power = self.settings.image_power
         if power != 1:  # at 0 a root has no slope that could be learnt from
             features = features.sign() * features.abs().clamp(min=1e-8) ** power
-        return self.feature_dropout(self.norm(features))
+        if not self.settings.own_maps:
+            return self.feature_dropout(self.norm(features))
+        slot, cells = self.norm(features[:, :1]), self.cell_norm(features[:, 1:])
+        return torch.cat([self.feature_dropout(slot), self.feature_dropout(cells)], dim=1)
+
+    def read(self, features):
+        """(B, 1 + R, width) of features with their boxes (B, 1 + R, F + 5)."""
+        if not self.settings.own_maps:
+            return self.features(features)
+        return torch.cat([self.features(features[:, :1]), self.cell_features(features[:, 1:])], 1)
 
     def cut(self, pictures: list):
         """The tokens of PIL pictures, by the encoder. ValueError if it has not been loaded."""
@@ -128,6 +144,14 @@ class WordFeatureReader(nn.Module):
         width = self.settings.text_features
         self.features = nn.Linear(width, config.text_width)
         self.norm = nn.LayerNorm(width)
+        if self.settings.own_maps:
+            self.word_features, self.word_norm = (
+                nn.Linear(width, config.text_width),
+                nn.LayerNorm(width),
+            )
+        self.register_buffer(
+            "stop_ids", torch.tensor(self.settings.stop_ids or []), persistent=False
+        )
         self.feature_dropout = DropFeatures(self.settings.text_feature_dropout)
         self.dropout = nn.Dropout(config.dropout)
         self.top = _top(self.settings.text_top)
@@ -148,7 +172,19 @@ class WordFeatureReader(nn.Module):
         if self.settings.text_slot == "mean":
             mean = _mean(features[:, 1:], batch.word_mask[:, 1:])  # (C, 1, E)
             features = torch.cat([mean, features[:, 1:]], dim=1)
-        return self.dropout(self.features(self.feature_dropout(self.norm(features))))
+        if not self.settings.own_maps:
+            return self.dropout(self.features(self.feature_dropout(self.norm(features))))
+        slot, words = self.norm(features[:, :1]), self.word_norm(features[:, 1:])
+        slot = self.features(self.feature_dropout(slot))  # (C, 1, width)
+        words = self.word_features(self.feature_dropout(words))  # (C, T - 1, width)
+        return self.dropout(torch.cat([slot, words], dim=1))
+
+    def local_mask(self, batch: TextTokens):
+        """(C, T) bool: all words but stop words; all words of a caption that has no other."""
+        if not len(self.stop_ids):
+            return batch.word_mask
+        content = batch.word_mask & ~torch.isin(batch.ids, self.stop_ids)
+        return torch.where(content.any(dim=1, keepdim=True), content, batch.word_mask)
 
 
 class DropFeatures(nn.Dropout1d):

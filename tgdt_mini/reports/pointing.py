@@ -1,10 +1,12 @@
 """The pointing game on photographs: does a word's best region lie on the thing that it means?
 
 Flickr30k Entities (Plummer et al., ICCV 2015) has boxes for the phrases of captions. A point is
-right if it is inside one of the phrase's boxes, as in Zhang et al. (ECCV 2016). A word's point is
-the centre of its best region; a phrase's point is that of the region with the best mean over its
-words. Two baselines help to read the shares: the picture's centre, which photographers favour, and
-a region drawn at random. A phrase without a box, such as a scene, is left out.
+right if it is inside one of the phrase's boxes, as in Zhang et al. (ECCV 2016). Three units are
+counted: every word piece that has a local token; those of them that are no stop words; and phrases,
+whose point is that of the region with the best mean over its words. Two baselines help to read each
+share: the picture's centre, which photographers favour, and a region drawn at random. They are
+counted over the same units, since a long phrase has more words. A phrase without a box, such as a
+scene, is left out.
 """
 
 import re
@@ -13,21 +15,22 @@ import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.photos.stop_words import STOP_WORDS
 
 CENTRE = torch.tensor([[0.5, 0.5]])
+UNITS = ("words", "content words", "phrases")
 
 
 def pointing_game(
     images: Embedding, captions: Embedding, tokens: TokenSet, records, pieces
-) -> dict[str, float]:
-    """Percent of words and of phrases, and of both baselines, that point into a box of the phrase.
+) -> dict[str, dict[str, float]]:
+    """{unit of UNITS: {"right", "centre", "random": percent, "count": how many there are}}.
 
     records: I records with `captions`, `boxes` and `phrases` (see `photos/sources.py`), in the
     order of `images`. pieces: as `TextTokenizer.pieces` of the tokenizer that cut the captions.
-    Counts are "word pieces" and "phrases with a box". Raises ValueError if no phrase has a box.
+    A unit that does not occur is left out. Raises ValueError if no phrase has a box.
     """
-    right = dict.fromkeys(("words", "phrases", "centre", "random"), 0.0)
-    word_count = phrase_count = caption = 0
+    sums, caption = {unit: torch.zeros(4, dtype=torch.float64) for unit in UNITS}, 0
     for row, record in enumerate(records):
         start, end = int(tokens.starts[row]), int(tokens.starts[row + 1])
         corners = tokens.boxes[start:end].cpu()  # (R, 4)
@@ -37,32 +40,46 @@ def pointing_game(
         for box in record["boxes"]:
             boxes.setdefault(box["region"], []).append(box["box"])
         for number, text in enumerate(record["captions"]):
-            words = captions.local_tokens[caption][captions.mask[caption]].cpu()  # (W, D)
-            spans = [(first, last) for _, first, last in pieces(text)][: len(words)]
+            words, mask = captions.local_tokens[caption].cpu(), captions.mask[caption].tolist()
+            cut = pieces(text)[: len(mask)]  # piece i has local token i
             caption += 1
             phrases = [phrase for phrase in record["phrases"] if phrase["caption"] == number]
             phrase_spans = spans_of([phrase["text"] for phrase in phrases], text)
             for phrase, (begin, stop) in zip(phrases, phrase_spans):
                 inside = [
-                    i for i, (first, last) in enumerate(spans) if begin <= first and last <= stop
+                    i
+                    for i, (_, first, last) in enumerate(cut)
+                    if mask[i] and begin <= first and last <= stop
                 ]
                 if phrase["region"] not in boxes or not inside:
                     continue
-                hit = _inside(points, boxes[phrase["region"]])  # (R,)
+                hit = _inside(points, boxes[phrase["region"]]).double()  # (R,)
+                centre = float(_inside(CENTRE, boxes[phrase["region"]])[0])
                 scores = words[inside] @ regions.T  # (w, R)
-                right["words"] += float(hit[scores.argmax(dim=1)].float().sum())
-                right["phrases"] += float(hit[scores.mean(dim=0).argmax()])
-                right["centre"] += float(_inside(CENTRE, boxes[phrase["region"]])[0])
-                right["random"] += float(hit.float().mean())
-                word_count, phrase_count = word_count + len(inside), phrase_count + 1
-    if not phrase_count:
+                right = hit[scores.argmax(dim=1)].tolist()  # of each word
+                content = [r for r, i in zip(right, inside) if cut[i][0].lower() not in STOP_WORDS]
+                best = float(hit[scores.mean(dim=0).argmax()])
+                for unit, rights in zip(UNITS, (right, content, [best])):
+                    found, random = sum(rights), float(hit.mean())
+                    sums[unit] += torch.tensor(
+                        [found, centre * len(rights), random * len(rights), len(rights)]
+                    )
+    if not sums["phrases"][3]:
         raise ValueError(
             "records hold no phrase with a box; the pointing game needs Flickr30k Entities or "
             "data of that kind"
         )
-    shares = {name: 100 * count / phrase_count for name, count in right.items()}
-    shares["words"] = 100 * right["words"] / word_count
-    return shares | {"word pieces": word_count, "phrases with a box": phrase_count}
+    return {
+        unit: {
+            name: 100 * share / count
+            for name, share in zip(("right", "centre", "random"), (right, centre, random))
+        }
+        | {"count": int(count)}
+        for unit, (right, centre, random, count) in (
+            (u, total.tolist()) for u, total in sums.items()
+        )
+        if count
+    }
 
 
 def has_places(records) -> bool:

@@ -42,7 +42,7 @@ def assess(
     images, captions = encode(model, tokens)
     encoding = time.perf_counter() - began
     caption_image = tokens.caption_image.to(images.mask.device)  # (C,)
-    rows, by_global, searching = _rows(images, captions, caption_image, settings)
+    rows, (by_global, by_local), searching = _rows(images, captions, caption_image, settings)
     positives = matches(caption_image, len(images))  # (I, C)
     items = len(images) + len(captions)
     report = {
@@ -71,6 +71,9 @@ def assess(
             model, images, captions, tokens, dataset["foils"], settings.local_weight
         )
         report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
+    if records is not None:
+        pair = torch.stack([by_global.flatten(), by_local.flatten()])  # (2, I * C)
+        report["score_correlation"] = float(torch.corrcoef(pair)[0, 1])
     if records is not None and has_places(records):
         report["pointing"] = pointing_game(
             images, captions, tokens, records, model.tokenizer.pieces
@@ -111,7 +114,7 @@ def hard_pairs(
 
 
 def _rows(images, captions, caption_image, settings):
-    """({way of scoring: BothWays}, global scores (I, C), seconds of two-stage search)."""
+    """({way of scoring: BothWays}, (global, local) scores (I, C), seconds of two-stage search)."""
     by_global, by_local = global_similarity(images, captions), local_similarity(images, captions)
     scores = {
         "global": by_global,
@@ -123,7 +126,7 @@ def _rows(images, captions, caption_image, settings):
     i2t, t2i = two_stage_scores(images, captions, settings.shortlist, settings.local_weight)
     searching = time.perf_counter() - began
     rows["two-stage"] = both_ways(i2t, caption_image, t2i_scores=t2i)
-    return rows, by_global, searching
+    return rows, (by_global, by_local), searching
 
 
 def two_stage_scores(images, captions, shortlist, local_weight):

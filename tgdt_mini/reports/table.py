@@ -27,13 +27,16 @@ def table(report: dict) -> str:
     lines.append(_stage_one(report["shortlist_recall"]["t2i"]))
     if "share_of_oracle" in report:
         lines.append(f"share of the oracle's text -> image R@1: {_each(report['share_of_oracle'])}")
+    if "score_correlation" in report:
+        correlation = report["score_correlation"]
+        lines.append(f"global and local scores of all pairs correlate by {correlation:.2f}")
     if "hard_pairs" in report:
         wins = dict(report["hard_pairs"])
         lines.append(f"hard pairs told apart ({wins.pop('pairs')}): {_each(wins)}")
     if "grounding" in report:
         lines += _grounding(report["grounding"])
     if "pointing" in report:
-        lines.append(_pointing(report["pointing"]))
+        lines += _pointing(report["pointing"])
     times = ", ".join(f"{name} {value:.2f}" for name, value in report["milliseconds"].items())
     return "\n".join([*lines, f"milliseconds: {times}"])
 
@@ -91,9 +94,8 @@ def _grounding(found):
 
 
 def _pointing(game):
-    return (
-        f"pointing game ({game['word pieces']} word pieces, "
-        f"{game['phrases with a box']} phrases with a box): "
-        f"words {game['words']:.1f}%, phrases {game['phrases']:.1f}%, "
-        f"the picture's centre {game['centre']:.1f}%, at random {game['random']:.1f}%"
-    )
+    for unit, found in game.items():
+        yield (
+            f"pointing game, {found['count']} {unit} with a box: {found['right']:.1f}% "
+            f"(the picture's centre {found['centre']:.1f}%, at random {found['random']:.1f}%)"
+        )

@@ -22,6 +22,7 @@ from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig
 
 EPOCHS, SEEDS = 8, (0, 1, 2)
 MAY_DIFFER = (*CHANGEABLE_ON_RESUME, "precision")  # "auto" is another one on another device
+DEFAULTS = asdict(TrainingConfig())
 # kept of each epoch
 HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "contrastive", "rsum_mixed")
 
@@ -162,7 +163,8 @@ def _check(out, epochs, data):
             now = data | asdict(settings(name, seed, epochs, photos))
             before = report.get("data", {}) | report["trained"]["training"]
             for key, value in now.items():
-                if key not in MAY_DIFFER and before.get(key) != value:
+                # a setting that the report does not name was not there yet: it had its default
+                if key not in MAY_DIFFER and before.get(key, DEFAULTS.get(key)) != value:
                     raise ValueError(
                         f"{path} differs in {key} ({before.get(key)!r} instead of {value!r}), so "
                         "it does not compare; choose another --out"
@@ -212,7 +214,9 @@ COLUMNS = {  # heading: (part of a report that it needs, how it is read)
     ),
     "pointing": (
         "pointing",
-        lambda report, way: report["pointing"]["words"] if way == "local" else None,
+        lambda report, way: (
+            report["pointing"]["content words"]["right"] if way == "local" else None
+        ),
     ),
 }
 

@@ -68,6 +68,12 @@ def fit(
     if not leads:
         return None
     best = load_model(out / "best", device)
+    # weights that read features of float16 are kept in float16 too; what is kept is judged
+    readers = best.config.reader_settings
+    halved = readers and not (readers["image_top"] or readers["text_top"])
+    kept = torch.float16 if halved else torch.float32
+    for weights in best.parameters():
+        weights.data = weights.data.to(kept).float()
     settings = tune(*encode(best, validation), validation.caption_image.to(device))
     rsum = settings.rsums[settings.local_weight]
     notes = {
@@ -78,7 +84,7 @@ def fit(
         "device": str(device),
         "seconds": round(trainer.seconds),
     }
-    save_model(best, out / "model", best.tokenizer, notes)
+    save_model(best, out / "model", best.tokenizer, notes, kept)
     if progress:
         print(
             f"the model is in {out}/model: the best of {len(history)} epochs, "

@@ -15,6 +15,7 @@ from tgdt_mini.model import TGDT
 from tgdt_mini.photos.encoding import features_for
 from tgdt_mini.photos.feature_folder import encoders_of, open_features
 from tgdt_mini.photos.reader import photo_config
+from tgdt_mini.photos.stop_words import stop_ids
 from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
@@ -23,15 +24,14 @@ from tgdt_mini.scaling.communication import rank
 from tgdt_mini.training_config import TrainingConfig
 
 PHOTO_DEFAULTS = dict(  # of training on features; chosen on Flickr8k's dev split
-    epochs=20,
+    epochs=24,
     batch=512,
     learning_rate=3e-4,
     contrastive="hardest",
     warm_negatives=0.8,
     start="correlation",
-    mirror=True,
-    hide_regions=0.5,
-    hide_words=0.2,
+    use_local=False,
+    use_mixed=True,
     validation_captions=1,
 )
 
@@ -69,6 +69,7 @@ def train_on_photos(
             image_source=encoders["vision"],
             text_source=encoders["text"],
             most_tokens=encoders["text"]["most_tokens"],
+            stop_ids=stop_ids(text.tokenizer),
             image_top=_top_to_train(vision_top, trained, "vision"),
             text_top=_top_to_train(text.top, trained, "text"),
             **sizes,

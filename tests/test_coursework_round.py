@@ -18,7 +18,8 @@ TOP = FOLDER.parents[1]
 CRASHES = {  # student -> {question: (its solution's cell, what the graded notebook says)}
     "crashes": {
         "word_pieces": (
-            "def word_pieces(*_, **__):\n    while True:\n        pass",
+            "calls = []\ndef word_pieces(*_, **__):  # the first call never ends, others do\n"
+            "    calls.append(1)\n    while len(calls) == 1:\n        pass",
             "CellTimeoutError",
         ),
         "pad": ("def pad(*_, **__):\n    return bytearray(20 * 2**30)", "MemoryError"),
@@ -175,6 +176,24 @@ def test_right_answers_get_all_points_wrong_and_missing_ones_none(course, name):
     assert given[name, "right"] == points(name), done.stdout + done.stderr
     assert given[name, "wrong"] == 0
     assert given[name, "empty"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_release_fails_in_the_graded_cells_alone_and_says_what_to_do(course, name):
+    out, _ = course
+    questions = assignment(name).questions
+    errors = {
+        grade_id(cell): output
+        for cell in graded(out, "empty", name).cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    }
+    assert set(errors) == {f"test_{question}" for question in questions}
+    for question in questions:
+        error = errors[f"test_{question}"]
+        assert error.ename == "NotImplementedError" and error.evalue.startswith(
+            f"{question} is to be"
+        )
 
 
 @pytest.mark.parametrize("student", CRASHES)

@@ -20,9 +20,12 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before torch is imported; kernels and programs inherit it
 
 MOST_PROCESSES = 4
-LONGEST = (  # begin with these, in this order; the seconds of all others are few
-    "test_coursework_round.py",
-)
+WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it in the processes that it starts
+LONGEST = """
+test_coursework_round test_notebooks 09_opening_the_model 11_from_scenes_to_photographs
+06_training 12_scaling_out 08_honest_evaluation 07_two_stage_inference 05_cmc_loss
+test_distributed test_coursework test_cli test_commands_extract 10_ablations
+""".split()  # begin with these, in this order; all others take few seconds
 OLDER = ("04_similarity", "05_cmc_loss", "07_two_stage_inference")  # as an older processor runs
 INSTRUCTIONS = "ATEN_CPU_CAPABILITY"
 FREE = INSTRUCTIONS not in os.environ and platform.machine() in ("x86_64", "AMD64")
@@ -32,8 +35,10 @@ FREE = INSTRUCTIONS not in os.environ and platform.machine() in ("x86_64", "AMD6
 def pytest_cmdline_main(config):
     """Ask for several processes where everything runs and nothing else was asked for."""
     option = config.option
+    if WORKER in os.environ or not hasattr(option, "numprocesses"):
+        return  # one of several processes already, which must not start more; or no pytest-xdist
     everything = config.args_source == config.ArgsSource.TESTPATHS
-    free = getattr(option, "numprocesses", 0) is None and option.dist == "no" and not option.tx
+    free = option.numprocesses is None and option.dist == "no" and not option.tx
     if everything and free and not (option.usepdb or option.collectonly):
         option.numprocesses = min(MOST_PROCESSES, _cores())
         option.dist, option.loadscopereorder = "loadfile", False
@@ -41,8 +46,8 @@ def pytest_cmdline_main(config):
 
 def pytest_collection_modifyitems(config, items):
     """In each of several processes: the files that take longest first."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: _place(item.path.name))
+    if WORKER in os.environ:
+        items.sort(key=lambda item: _place(item.path.stem))
 
 
 @pytest.hookimpl(tryfirst=True)  # before nbval starts the notebook's kernel

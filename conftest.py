@@ -22,10 +22,10 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
 MOST_PROCESSES = 4
 WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it in the processes that it starts
 LONGEST = """
-test_coursework_round test_notebooks 09_opening_the_model 11_from_scenes_to_photographs
-06_training 12_scaling_out 08_honest_evaluation 07_two_stage_inference 05_cmc_loss
-test_distributed test_coursework test_cli test_commands_extract 10_ablations
-""".split()  # begin with these, in this order; all others take few seconds
+test_coursework_round test_scenes test_notebooks test_coursework 09_opening_the_model
+test_distributed test_training 12_scaling_out test_cli test_commands_extract 06_training
+08_honest_evaluation 05_cmc_loss 11_from_scenes_to_photographs 07_two_stage_inference a4 a3
+""".split()  # begin with these; test_scenes draws what others then find in the cache
 OLDER = ("04_similarity", "05_cmc_loss", "07_two_stage_inference")  # as an older processor runs
 INSTRUCTIONS = "ATEN_CPU_CAPABILITY"
 FREE = INSTRUCTIONS not in os.environ and platform.machine() in ("x86_64", "AMD64")

@@ -65,5 +65,6 @@ def test_without_pytest_xdist_all_is_as_usual():
 
 def test_the_files_that_come_first_exist():
     top = Path(conftest.__file__).parent
-    stems = [path.stem for path in [*(top / "tests").glob("*.py"), *top.glob("notebooks/*.ipynb")]]
+    paths = [*(top / "tests").glob("*.py"), *(top / "notebooks").rglob("*.ipynb")]
+    stems = [path.stem for path in paths]
     assert set(conftest.LONGEST) | set(conftest.OLDER) <= set(stems)

@@ -48,11 +48,18 @@ def test_what_is_compared_runs_in_turns_and_the_median_counts(monkeypatch):
     assert times == {"a": 1000.0, "b": 1000.0}
 
 
-def test_one_thread_is_given_back():
-    before, environment = torch.get_num_threads(), dict(os.environ)
-    with measure.one_thread():
-        assert torch.get_num_threads() == 1 and os.environ["RAYON_NUM_THREADS"] == "1"
-    assert torch.get_num_threads() == before and dict(os.environ) == environment
+def test_threads_and_environment_are_given_back(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("RAYON_NUM_THREADS", "2")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    environment, before = dict(os.environ), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with measure.one_thread():
+            assert torch.get_num_threads() == 1 and os.environ["RAYON_NUM_THREADS"] == "1"
+        assert torch.get_num_threads() == 2 and dict(os.environ) == environment
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_memory_is_what_a_call_adds():

@@ -146,11 +146,8 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
     assert model.training
     found = global_similarity(*encode(model, tokens))
 
-    whole = tokens.pooled.sign() * tokens.pooled.abs().sqrt()  # image_power of photos()
-    whole = torch.nn.functional.layer_norm(whole, (F,))
-    mean = (tokens.text.features * tokens.text.word_mask[..., None]).sum(
-        1
-    ) / tokens.text.word_mask.sum(1)[:, None]
+    whole = normed(tokens.pooled, F)
+    mean = words_of(tokens, lambda words: words)
     mean = torch.nn.functional.layer_norm(mean, (E,))
     for_images, for_captions, wanted = canonical_maps(whole, mean, tokens.caption_image, 4)
     torch.testing.assert_close(correlations, wanted, atol=1e-5, rtol=1e-4)
@@ -158,8 +155,42 @@ def test_a_model_that_starts_there_scores_as_the_closed_form_does():
         normalize(mapped(for_images, whole), dim=1) @ normalize(mapped(for_captions, mean), dim=1).T
     )
     torch.testing.assert_close(found, scores, atol=1e-4, rtol=0)
-    before = model.image_reader.features.weight[:, :F]
-    assert torch.allclose(before, for_images[0], atol=1e-4)  # local tokens start in the same space
+
+
+def normed(features, width):
+    """Rooted, as photo_config says, and normed."""
+    rooted = features.sign() * features.abs().sqrt()
+    return torch.nn.functional.layer_norm(rooted, (width,))
+
+
+def words_of(tokens, prepare):
+    """(C, E) the mean over each caption's words of what `prepare` makes of them."""
+    mask = tokens.text.word_mask[..., None]
+    return (prepare(tokens.text.features) * mask).sum(1) / mask.sum(1)
+
+
+@pytest.mark.parametrize("own_maps", [True, False])
+def test_local_tokens_start_from_their_own_means_or_from_the_maps_of_slot_0(own_maps):
+    tokens = stored()
+    torch.manual_seed(0)
+    sizes = dict(width=4, image_width=4, text_width=4, image_features=F, text_features=E)
+    model = TGDT(photo_config(own_maps=own_maps, **sizes))
+    start_from_correlation(model, tokens)
+    images, captions = encode(model, tokens)
+
+    cells = normed(tokens.features, F)  # (2 I, F)
+    normed_words = lambda words: torch.nn.functional.layer_norm(words, (E,))  # noqa: E731
+    if own_maps:
+        seen, read = cells.unflatten(0, (-1, 2)).mean(1), words_of(tokens, normed_words)
+    else:
+        seen = normed(tokens.pooled, F)
+        read = normed_words(words_of(tokens, lambda words: words))
+    for_cells, for_words, _ = canonical_maps(seen, read, tokens.caption_image, 4)
+    found = images.local_tokens[images.mask]
+    torch.testing.assert_close(found, normalize(mapped(for_cells, cells), dim=1), atol=1e-4, rtol=0)
+    words = normed_words(tokens.text.features[tokens.text.word_mask])
+    found = captions.local_tokens[captions.mask]
+    torch.testing.assert_close(found, normalize(mapped(for_words, words), dim=1), atol=1e-4, rtol=0)
 
 
 def test_a_space_wider_than_the_features_scores_nearly_the_same_and_learns_in_all_directions():
@@ -186,6 +217,7 @@ def test_a_space_wider_than_the_features_scores_nearly_the_same_and_learns_in_al
 )
 def test_a_model_that_is_not_linear_is_refused(changes):
     sizes = dict(width=4, image_width=4, text_width=4, heads=2, image_heads=2, text_heads=2)
+    sizes["own_maps"] = False
     model = TGDT(photo_config(image_features=F, text_features=E, **(sizes | changes)))
     with pytest.raises(ValueError, match="start is 'correlation', which needs linear layers"):
         start_from_correlation(model, stored())

@@ -75,29 +75,31 @@ class RegionReader(nn.Module):
 
     def forward(self, batch: ImageTokens):
         """(tokens (B, 1 + R, width), mask (B, 1 + R)); ValueError for features of another width."""
-        if batch.features.shape[2] != self.config.image_features:
-            raise ValueError(
-                f"regions have {batch.features.shape[2]} features; "
-                f"this model was made for {self.config.image_features}"
-            )
+        self.check(batch)
         features = torch.cat([batch.pooled[:, None], batch.features], dim=1)  # (B, 1 + R, F)
-        mask = torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)  # (B, 1 + R)
-        features = self.prepare(features, batch.mask)
-        # slot 0 is the whole picture, and its box all of it; or zeros, as in the released code
-        boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)
-        if self.config.image_slot == "whole":
-            boxes[:, 0, 2:] = 1
-        else:
+        features, (boxes, mask) = self.prepare(features, batch.mask), self.with_slot(batch)
+        if self.config.image_slot == "zero":
             features = torch.cat([torch.zeros_like(features[:, :1]), features[:, 1:]], dim=1)
         boxes = geometry(boxes)  # (B, 1 + R, 5) with the area
-        tokens = self.read(torch.cat([features, boxes], dim=-1))  # (B, 1 + R, width)
+        tokens = self.features(torch.cat([features, boxes], dim=-1))  # (B, 1 + R, width)
         if self.box_embedding is not None:
             tokens = tokens + self.box_embedding(waves(boxes, self.config.box_waves))
         return tokens, mask
 
-    def read(self, features):
-        """(B, 1 + R, width) of features with their boxes (B, 1 + R, F + 5)."""
-        return self.features(features)
+    def check(self, batch):
+        """ValueError for regions of another width than the model was made for."""
+        if (seen := batch.features.shape[2]) != (known := self.config.image_features):
+            raise ValueError(f"regions have {seen} features; this model was made for {known}")
+
+    def with_slot(self, batch):
+        """(boxes (B, 1 + R, 4), mask (B, 1 + R)), slot 0 before the regions.
+
+        Slot 0 is the whole picture, and its box all of it; or zeros, as in the released code.
+        """
+        boxes = torch.cat([torch.zeros_like(batch.boxes[:, :1]), batch.boxes], dim=1)
+        if self.config.image_slot == "whole":
+            boxes[:, 0, 2:] = 1
+        return boxes, torch.cat([torch.ones_like(batch.mask[:, :1]), batch.mask], dim=1)
 
     def prepare(self, features, mask):
         """Features (B, 1 + R, F) as floats around 0; pixels come as 0 to 255."""

@@ -105,12 +105,14 @@ def start_from_correlation(model: TGDT, train: TokenSet) -> torch.Tensor:
     known = min(c.width, c.image_features, texts.settings.text_features)
     correlations = []
     for pair, seen, read in zip(pairs, image_inputs, caption_inputs):
-        *maps, rho = canonical_maps(seen, read, train.caption_image, known)
+        # boxes follow the features of a region, and begin without influence
+        *maps, rho = canonical_maps(seen[:, : c.image_features], read, train.caption_image, known)
         correlations.append(rho)
         for layer, (weight, bias) in zip(pair, maps):
             layer.weight[known:] *= SPARE
             layer.bias[known:] *= SPARE
-            layer.weight[:known], layer.bias[:known] = weight, bias
+            layer.weight[:, weight.shape[1] :] = 0
+            layer.weight[:known, : weight.shape[1]], layer.bias[:known] = weight, bias
     if model.image_reader.box_embedding is not None:
         nn.init.zeros_(model.image_reader.box_embedding.weight)
         nn.init.zeros_(model.image_reader.box_embedding.bias)

@@ -8,15 +8,17 @@ part of a reader (`top`), and are trained with everything else.
 B images, R regions, F numbers of a region, C captions, T tokens, E numbers of a word.
 """
 
-import copy
 from dataclasses import asdict, dataclass, fields
 
 import torch
 from torch import nn
+from torch.nn.functional import layer_norm
 
 from tgdt_mini.config import TGDTConfig
+from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoders.cutting import TopLayers
-from tgdt_mini.layers import perceptron
+from tgdt_mini.image_tokens import geometry
+from tgdt_mini.layers import waves
 from tgdt_mini.model import RegionReader
 from tgdt_mini.text_tokens import TextTokens
 
@@ -99,31 +101,46 @@ class FeatureReader(RegionReader):
         self.feature_dropout = DropFeatures(self.settings.image_feature_dropout)
         self.top = _top(self.settings.image_top)
         if self.settings.own_maps:
-            sizes = config.image_features + 5, config.image_hidden, config.image_width
-            self.cell_features, self.cell_norm = perceptron(*sizes), copy.deepcopy(self.norm)
+            if config.image_hidden or config.image_slot != "whole":
+                raise ValueError(
+                    f"own_maps is True with image_hidden {config.image_hidden} and image_slot "
+                    f"{config.image_slot!r}; it needs image_hidden=0 and image_slot='whole'"
+                )
+            self.norm = Normed(self.settings.image_power)
+            sizes = config.image_features, config.image_width
+            self.features, self.cell_features = nn.Linear(*sizes), nn.Linear(*sizes)
+
+    def forward(self, batch: ImageTokens):
+        """(tokens (B, 1 + R, width), mask (B, 1 + R)); ValueError for features of another width."""
+        if not self.settings.own_maps:
+            return super().forward(batch)
+        self.check(batch)
+        slot, cells = batch.pooled[:, None], batch.features
+        if self.top is not None:
+            seen = self._through_top(torch.cat([slot, cells], dim=1).float(), batch.mask)
+            slot, cells = seen[:, :1], seen[:, 1:]
+        slot = self.features(self.feature_dropout(self.norm(slot)))  # (B, 1, width)
+        cells = self.cell_features(self.feature_dropout(self.norm(cells)))  # (B, R, width)
+        boxes, mask = self.with_slot(batch)
+        tokens = torch.cat([slot, cells], dim=1)
+        if self.box_embedding is not None:
+            tokens = tokens + self.box_embedding(waves(geometry(boxes), self.config.box_waves))
+        return tokens, mask
 
     def prepare(self, features, mask):
         """Features (B, 1 + R, F) through the encoder's last layers, rooted, normed, some hidden."""
         features = features.float()
         if self.top is not None:
-            # an encoder without a class token never saw slot 0: its top sees the cells only
-            start = 1 - self.top.first
-            real = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)[:, start:]
-            cells = self.top(features[:, start:], real)
-            features = cells if self.top.first else torch.cat([_mean(cells, mask), cells], dim=1)
-        power = self.settings.image_power
-        if power != 1:  # at 0 a root has no slope that could be learnt from
-            features = features.sign() * features.abs().clamp(min=1e-8) ** power
-        if not self.settings.own_maps:
-            return self.feature_dropout(self.norm(features))
-        slot, cells = self.norm(features[:, :1]), self.cell_norm(features[:, 1:])
-        return torch.cat([self.feature_dropout(slot), self.feature_dropout(cells)], dim=1)
+            features = self._through_top(features, mask)
+        return self.feature_dropout(self.norm(rooted(features, self.settings.image_power)))
 
-    def read(self, features):
-        """(B, 1 + R, width) of features with their boxes (B, 1 + R, F + 5)."""
-        if not self.settings.own_maps:
-            return self.features(features)
-        return torch.cat([self.features(features[:, :1]), self.cell_features(features[:, 1:])], 1)
+    def _through_top(self, features, mask):
+        """Features (B, 1 + R, F) after the encoder's last layers."""
+        # an encoder without a class token never saw slot 0: its top sees the cells only
+        start = 1 - self.top.first
+        real = torch.cat([torch.ones_like(mask[:, :1]), mask], dim=1)[:, start:]
+        cells = self.top(features[:, start:], real)
+        return cells if self.top.first else torch.cat([_mean(cells, mask), cells], dim=1)
 
     def cut(self, pictures: list):
         """The tokens of PIL pictures, by the encoder. ValueError if it has not been loaded."""
@@ -145,10 +162,7 @@ class WordFeatureReader(nn.Module):
         self.features = nn.Linear(width, config.text_width)
         self.norm = nn.LayerNorm(width)
         if self.settings.own_maps:
-            self.word_features, self.word_norm = (
-                nn.Linear(width, config.text_width),
-                nn.LayerNorm(width),
-            )
+            self.norm, self.word_features = Normed(), nn.Linear(width, config.text_width)
         self.register_buffer(
             "stop_ids", torch.tensor(self.settings.stop_ids or []), persistent=False
         )
@@ -174,9 +188,8 @@ class WordFeatureReader(nn.Module):
             features = torch.cat([mean, features[:, 1:]], dim=1)
         if not self.settings.own_maps:
             return self.dropout(self.features(self.feature_dropout(self.norm(features))))
-        slot, words = self.norm(features[:, :1]), self.word_norm(features[:, 1:])
-        slot = self.features(self.feature_dropout(slot))  # (C, 1, width)
-        words = self.word_features(self.feature_dropout(words))  # (C, T - 1, width)
+        slot = self.features(self.feature_dropout(self.norm(features[:, :1])))  # (C, 1, width)
+        words = self.word_features(self.feature_dropout(self.norm(features[:, 1:])))
         return self.dropout(torch.cat([slot, words], dim=1))
 
     def local_mask(self, batch: TextTokens):
@@ -185,6 +198,22 @@ class WordFeatureReader(nn.Module):
             return batch.word_mask
         content = batch.word_mask & ~torch.isin(batch.ids, self.stop_ids)
         return torch.where(content.any(dim=1, keepdim=True), content, batch.word_mask)
+
+
+class Normed(nn.Module):
+    """Features rooted and normed, without weights: a linear map behind it can do what they would.
+
+    Where nothing below learns, it keeps nothing for a backward pass, which saves most of a step.
+    """
+
+    def __init__(self, power: float = 1.0):
+        super().__init__()
+        self.power = power
+
+    def forward(self, features):
+        """(B, L, F) float32 of features (B, L, F)."""
+        with torch.set_grad_enabled(features.requires_grad and torch.is_grad_enabled()):
+            return layer_norm(rooted(features.float(), self.power), features.shape[-1:])
 
 
 class DropFeatures(nn.Dropout1d):
@@ -197,6 +226,17 @@ class DropFeatures(nn.Dropout1d):
     def forward(self, tokens):
         """(B, L, F) of tokens (B, L, F)"""
         return super().forward(tokens.transpose(1, 2)).transpose(1, 2)
+
+
+def rooted(features, power: float):
+    """sign(x) |x|^power of each number x."""
+    if power == 1:
+        return features
+    if not features.requires_grad:
+        root = features.abs()
+        return torch.copysign(root.sqrt_() if power == 0.5 else root.pow_(power), features)
+    # at 0 a root has no slope that could be learnt from
+    return features.sign() * features.abs().clamp(min=1e-8) ** power
 
 
 def _top(metadata):

@@ -14,14 +14,16 @@ STOP_WORDS = tuple(
     and or there it its he his him she her they their them who which one two three s
     , . ; : ' " ! ? ( ) & -""".split()
 )
+UNKNOWN = ("[UNK]", "<unk>")
 
 
 def stop_ids(tokenizer: TextTokenizer) -> list[int]:
     """The ids of the stop words that are a single piece to a tokenizer, in ascending order."""
-    ids = set()
-    for word in STOP_WORDS:
-        for written in (word, word.capitalize()):
-            tokens = tokenizer([written])
-            pieces = tokens.ids[tokens.word_mask].tolist()
-            ids.update(pieces if len(pieces) == 1 else ())
+    written = [form for word in STOP_WORDS for form in (word, word.capitalize())]
+    tokens = tokenizer(written)
+    ids = {
+        int(row_ids[words])
+        for row_ids, words, text in zip(tokens.ids, tokens.word_mask, written)
+        if words.sum() == 1 and tokenizer.pieces(text)[0][0] not in UNKNOWN
+    }
     return sorted(ids)

@@ -153,6 +153,7 @@ def tiny_photo_config(**changes):
         "image_power": 1.0,
         "image_feature_dropout": 0.0,
         "text_feature_dropout": 0.0,
+        "own_maps": False,
     }
     return photo_config(**(config | features | changes))
 

@@ -146,6 +146,7 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(tmp_path
 SMALL = dict(
     width=32, heads=2, image_hidden=32, image_width=32, image_heads=2, text_width=32, text_heads=2
 )
+SMALL |= dict(own_maps=False)
 
 
 def models(vision, text, config=tiny_photo_config):

@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from helpers import save_encoder, text_encoder, tokenizer, vision_encoder
+from safetensors.torch import load_file
 from test_feature_folder import PICTURES, data, encoders, records, saved_sources
 
 from tgdt_mini.checkpoint import load_model
@@ -23,11 +24,11 @@ from tgdt_mini.reports import report as reporting
 from tgdt_mini.runs import fit
 from tgdt_mini.runs import photos as photo_experiments
 from tgdt_mini.runs.fit import augmentation
-from tgdt_mini.runs.photos import assess_on_photos, train_on_photos
+from tgdt_mini.runs.photos import PHOTO_DEFAULTS, assess_on_photos, train_on_photos
 from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
 
-SIZES = dict(width=32, feedforward=64, heads=2, image_hidden=32)
+SIZES = dict(width=32, feedforward=64, heads=2, image_hidden=32, own_maps=False)
 SIZES |= dict(image_width=32, image_heads=2, text_width=32, text_heads=2)
 QUICK = dict(epochs=2, batch=8, learning_rate=1e-3, mirror=True, hide_regions=0.25, hide_words=0.2)
 
@@ -83,6 +84,24 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     assert 0 < game["words"]["random"] < 100 and 0 <= game["words"]["right"] <= 100
     assert -1 <= report["score_correlation"] <= 1
     json.dumps(report)
+
+
+def test_the_recipe_itself_trains_a_model_that_is_kept_in_half_of_the_room(tmp_path, sources):
+    """Frozen encoders, the closed form, maps of their own, the mixed term: all but its length."""
+    extract(data(), *encoders(sources, 0), tmp_path / "features", progress=False)
+    recipe = TrainingConfig(**(PHOTO_DEFAULTS | dict(epochs=2, batch=8)))
+    sizes = dict(width=16, image_width=16, text_width=16)
+    whole = train_on_photos(
+        tmp_path / "features", recipe, tmp_path / "run", "cpu", progress=False, **sizes
+    )
+    settings = whole.config.reader_settings
+    assert settings["own_maps"] and settings["stop_ids"] and not whole.config.global_residual
+    assert all(row["inter_mixed"] > 0 == row["inter_local"] for row in whole.notes["history"])
+    # weights are kept in half of the room, and judged as they are kept
+    kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert {weights.dtype for weights in kept.values()} == {torch.float16}
+    assert all(torch.equal(w, kept[n].float()) for n, w in whole.state_dict().items())
+    assert whole.notes["validation_rsum"] > 0
 
 
 def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):

@@ -21,6 +21,7 @@ TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "data" / "results"
 SHOWN = ", two stages from disk, K 100"  # ends the rows of the benchmark that README shows
 SHIPPED = RESULTS / "default-2.json"  # the report of the model in data/weights/
+SHIPPED_FOR_PHOTOGRAPHS = RESULTS / "photographs" / "default" / "default-0.json"
 
 
 def tables() -> dict[tuple[str, str], str]:
@@ -40,7 +41,10 @@ def tables() -> dict[tuple[str, str], str]:
             ablations.read(photographs / "ablations")
         ),
         ("docs/benchmark.md", "bench"): bench_tables.table(report),
-        ("data/weights/README.md", "figures"): figures_of_one_model(),
+        ("data/weights/README.md", "figures"): figures_of_one_model(SHIPPED),
+        ("data/weights/photographs/README.md", "figures"): figures_of_one_model(
+            SHIPPED_FOR_PHOTOGRAPHS
+        ),
     }
 
 
@@ -55,16 +59,19 @@ def speed(report: dict) -> str:
     return "\n".join(lines)
 
 
-def figures_of_one_model() -> str:
-    """The test figures of the shipped model, by each way of scoring: its model card's table."""
-    report = json.loads(SHIPPED.read_text(encoding="utf-8"))
+def figures_of_one_model(path: Path) -> str:
+    """The test figures of a shipped model, by each way of scoring: its model card's table."""
+    report = json.loads(path.read_text(encoding="utf-8"))
     heads = [f"{way} R@{k}" for way in ("image→text", "text→image") for k in (1, 5, 10)]
-    lines = [f"| scored by | {' | '.join(heads)} | rsum | hard pairs |", "|---" * 9 + "|"]
+    heads += ["rsum"] + ["hard pairs"] * ("hard_pairs" in report)
+    lines = [f"| scored by | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
     for name in ("global", "local", "two-stage"):
         row = report["rows"][name]
         recalls = [f"{value:.1f}" for way in ("i2t", "t2i") for value in row[way].values()]
-        pairs = report["hard_pairs"][name]
-        lines.append(f"| {name} | {' | '.join(recalls)} | {row['rsum']:.1f} | {pairs:.1f} |")
+        cells = [*recalls, f"{row['rsum']:.1f}"]
+        if "hard_pairs" in report:
+            cells.append(f"{report['hard_pairs'][name]:.1f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -82,6 +82,9 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
             "curriculum": {"contrastive"},
             "random start": {"start"},
             "curriculum from random": {"contrastive", "start"},
+            "local term": {"use_local", "use_mixed"},
+            "shared maps": set(),
+            "all words": set(),
         }[name]
     )
     assert ablations.VARIANTS[name].kind == ("patches" if name == "patches" else "regions")
@@ -89,7 +92,7 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
 
 def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():
     names = ablations.names_for("features")
-    assert names[0] == "default" and len(names) == 9 and set(ablations.PHOTOS_ONLY) < set(names)
+    assert names[0] == "default" and len(names) == 12 and set(ablations.PHOTOS_ONLY) < set(names)
     for name in names:
         config = ablations.settings(name, photos=True)
         stages = {config.stage_at(epoch) for epoch in range(config.epochs)}

@@ -11,7 +11,7 @@ from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_e
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.photos import extraction, feature_folder, origin
-from tgdt_mini.photos.feature_folder import extract, open_features
+from tgdt_mini.photos.feature_folder import difference, extract, open_features
 from tgdt_mini.photos.subsets import first_images
 
 PICTURES = {"size": 32, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
@@ -348,3 +348,11 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, sources, featur
         (out / "encoders.json").unlink()
     with pytest.raises(ValueError, match=MIXED[what]):
         open_features(out, "test")
+
+
+def test_a_difference_of_encoders_is_told_in_options():
+    there = {"source": "a", "grid": 0, "side": 288, "key": "1"}
+    wanted = {"source": "a", "grid": 4, "side": 288, "stages": 5, "key": "2"}
+    assert difference(there, wanted) == "grid 0, not 4, stages 0, not 5"
+    assert difference(wanted, there) == "grid 4, not 0, stages 5, not 0"
+    assert difference(there, there | {"key": "3"}) == "weights 1, not 3"

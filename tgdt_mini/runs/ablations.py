@@ -34,14 +34,19 @@ class Variant:
     text: str
     changes: dict = field(default_factory=dict)
     kind: str = "regions"
+    sizes: dict = field(default_factory=dict)  # changes to photo_config
 
 
 VARIANTS = {  # the default's text is of the scenes
     "default": Variant("everything on: InfoNCE for 70% of the epochs, then the hardest negative"),
     "global only": Variant(
-        "no inter-modal term on local scores", {"use_local": False, "hard_captions": 0.0}
+        "no inter-modal term on local or mixed scores",
+        {"use_local": False, "use_mixed": False, "hard_captions": 0.0},
     ),
-    "local only": Variant("no term on global scores", {"use_global": False, "use_intra": False}),
+    "local only": Variant(
+        "no term on global or mixed scores",
+        {"use_global": False, "use_intra": False, "use_local": True, "use_mixed": False},
+    ),
     "no intra": Variant("without the intra-modal consistency term", {"use_intra": False}),
     "InfoNCE": Variant("all negatives, as a softmax, to the end", {"contrastive": "info_nce"}),
     "mean hinge": Variant("all negatives, as hinges, to the end", {"contrastive": "mean"}),
@@ -62,12 +67,22 @@ VARIANTS = {  # the default's text is of the scenes
     "curriculum from random": Variant(
         "both of the last two", {"contrastive": "curriculum", "start": "random"}
     ),
+    "local term": Variant(
+        "the local score learns by itself, not on top of the global score",
+        {"use_local": True, "use_mixed": False},
+    ),
+    "shared maps": Variant(
+        "local tokens have the maps of slot 0, and three times slot 0 is added to them",
+        sizes={"own_maps": False, "global_residual": 3.0},
+    ),
+    "all words": Variant("stop words have local tokens too", sizes={"stop_ids": None}),
 }
 # Photographs have no lexicon and no regions found in their pixels, their model has no global layers
 # to train apart, and their default learns from the hardest negative throughout.
 SCENES_ONLY = ("no hard captions", "patches", "staged", "hardest")
-# The last of these is what scenes do by default.
+# "curriculum from random" is what scenes do by default.
 PHOTOS_ONLY = ("curriculum", "random start", "curriculum from random")
+PHOTOS_ONLY += ("local term", "shared maps", "all words")
 
 
 def names_for(features: Path | None = None) -> list[str]:
@@ -122,7 +137,8 @@ def run(
         folder = Path(out) / "runs" / path.stem
         begun = (standing(folder / "last") / "state.json").is_file()
         if features:
-            model = train_on_photos(features, config, folder, device, begun, progress, share=share)
+            how = {"share": share, **VARIANTS[name].sizes}
+            model = train_on_photos(features, config, folder, device, begun, progress, **how)
             report = assess_on_photos(model, features, share=share)
         else:
             kind = VARIANTS[name].kind
@@ -215,7 +231,7 @@ COLUMNS = {  # heading: (part of a report that it needs, how it is read)
     "pointing": (
         "pointing",
         lambda report, way: (
-            report["pointing"]["content words"]["right"] if way == "local" else None
+            report["pointing"]["phrases"]["right"] if way == "local" else None
         ),
     ),
 }

@@ -69,10 +69,9 @@ def train_on_photos(
             image_source=encoders["vision"],
             text_source=encoders["text"],
             most_tokens=encoders["text"]["most_tokens"],
-            stop_ids=stop_ids(text.tokenizer),
+            **({"stop_ids": stop_ids(text.tokenizer)} | sizes),
             image_top=_top_to_train(vision_top, trained, "vision"),
             text_top=_top_to_train(text.top, trained, "text"),
-            **sizes,
         )
     )
     for reader, top in ((model.image_reader, vision_top), (model.text_reader, text.top)):

@@ -24,7 +24,9 @@ def load(source: str, vision: bool = False) -> nn.Module:
     vision: take the part that sees of a model with two towers (CLIP, SigLIP).
     """
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of weights, which are read in no time
     try:
         model, report = AutoModel.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True

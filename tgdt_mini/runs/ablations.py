@@ -230,9 +230,7 @@ COLUMNS = {  # heading: (part of a report that it needs, how it is read)
     ),
     "pointing": (
         "pointing",
-        lambda report, way: (
-            report["pointing"]["phrases"]["right"] if way == "local" else None
-        ),
+        lambda report, way: report["pointing"]["phrases"]["right"] if way == "local" else None,
     ),
 }
 

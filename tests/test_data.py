@@ -198,6 +198,29 @@ def test_tokens_from_the_cache_are_the_fresh_ones(kind, tmp_path, monkeypatch):
     assert [folder.name for folder in tmp_path.iterdir()] == [f"tokens-four-{kind}"]
 
 
+@pytest.mark.parametrize("kind", ["regions", "patches"])
+def test_the_first_scenes_of_a_split_have_the_tokens_of_the_whole_split(
+    kind, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    few = some_scenes("validation").select(range(9))
+    monkeypatch.setattr(scenes, "load", lambda *args: few.select(range(args[2] or 9)))
+    _, fresh = scene_tokens("validation", tokenizer(), kind, first=4)
+    assert not list(tmp_path.iterdir())  # a part of a split is not kept
+    scene_tokens("validation", tokenizer(), kind)
+    monkeypatch.setattr(image_tokens, kind, None)  # reading needs no cutting
+    for first in (1, 4, 9):
+        dataset, kept = scene_tokens("validation", tokenizer(), kind, first=first)
+        assert len(dataset) == len(kept.image_ids) == first and len(kept.captions) == 5 * first
+        assert len(kept.features) == len(kept.boxes) == int(kept.starts[-1])
+        assert len(kept.pooled) == first == len(kept.starts) - 1
+        assert kept.features.untyped_storage().nbytes() == kept.features.numel()
+        places = torch.arange(min(first, 4))
+        for name, part in parts(kept.images(places)).items():
+            cut = parts(fresh.images(places))[name]
+            assert part.dtype == cut.dtype and torch.equal(part, cut), name
+
+
 def test_the_cache_holds_one_folder_for_each_version_of_data_and_code(tmp_path, monkeypatch):
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     monkeypatch.setattr(scenes, "load", lambda split, *_: some_scenes().select(range(3)))
@@ -215,6 +238,8 @@ def test_the_cache_holds_one_folder_for_each_version_of_data_and_code(tmp_path, 
     published = scenes.published("validation")
     monkeypatch.setattr(scenes, "published", lambda split: published | {"pixels": "0" * 64})
     assert len(folders()) == 3
+    scene_tokens("validation", tokenizer(), first=3)
+    monkeypatch.setattr(scenes, "published", lambda split: published | {"pixels": "1" * 64})
     scene_tokens("validation", tokenizer(), first=3)
     assert (
         len(list(tmp_path.iterdir())) == 3

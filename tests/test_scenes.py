@@ -42,7 +42,17 @@ def meanings_of(split, first):
 
 @cache
 def training_captions():
-    return [caption for own in scenes.captions_of("train") for caption in own]
+    """Of the set in the cache, whose text another test compares with the published checksum."""
+    return [caption for own in scenes.load("train")["captions"] for caption in own]
+
+
+known_truth = cache(scenes.truth)
+
+
+@pytest.fixture
+def truth_once(monkeypatch):
+    """What is true of a split is found out once for all tests that ask for this."""
+    monkeypatch.setattr(scenes, "truth", known_truth)
 
 
 def fits(thing, mention):
@@ -371,12 +381,15 @@ def reader_of_few(split):
     return 100 * float(((fewest & own).sum(axis=0) / fewest.sum(axis=0)).mean())
 
 
-def test_the_oracle_is_no_upper_bound_for_a_caption_tells_also_by_what_it_does_not_mention():
-    for split in ("validation", "test"):
-        assert reader_of_few(split) > scenes.oracle(split)["t2i"][1] + 4
+def test_the_oracle_is_no_upper_bound_for_a_caption_tells_also_by_what_it_does_not_mention(
+    truth_once,
+):
+    few = {split: reader_of_few(split) for split in ("validation", "test")}
+    for split, recall in few.items():
+        assert recall > scenes.oracle(split)["t2i"][1] + 4
     told = " ".join(sys.modules[oracle.__module__].__doc__.split())
-    few = f"R@1 {reader_of_few('test'):.1f} from text to image on the test split"
-    assert f"{few}, the oracle 86.2" in told
+    said = f"R@1 {few['test']:.1f} from text to image on the test split"
+    assert f"{said}, the oracle 86.2" in told
 
 
 def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():
@@ -387,7 +400,7 @@ def test_the_oracle_of_captions_true_of_one_image_only_is_perfect():
         oracle(np.zeros((4, 20), bool), owner)
 
 
-def test_the_oracle_of_a_split_is_that_of_its_truth():
+def test_the_oracle_of_a_split_is_that_of_its_truth(truth_once):
     true = scenes.truth("validation", 50)
     assert scenes.oracle("validation", 50) == oracle(true, np.repeat(np.arange(50), 5))
     assert 50 < scenes.oracle("test")["t2i"][1] < 100

@@ -25,6 +25,8 @@ from nbgrader.preprocessors import ClearHiddenTests, Execute, OverwriteCells
 from nbgrader.utils import is_grade
 from traitlets import Int, List, Unicode
 
+from tgdt_mini.files.paths import cache
+
 BELT = Path(__file__).with_name("belt.py").read_text(encoding="utf-8")
 DOWN = (DeadKernelError, CellTimeoutError, asyncio.TimeoutError)
 PASSED = {  # what a submission sees of the environment, where passwords and tokens may stand
@@ -112,6 +114,8 @@ class ConfinedExecute(Execute):
         (caches / "matplotlib").mkdir(parents=True)
         for fonts in _fonts():
             shutil.copy(fonts, caches / "matplotlib")
+        for scenes in _scenes():
+            shutil.copytree(scenes, caches / "tgdt_mini" / scenes.name)
         environment = {name: os.environ[name] for name in PASSED if name in os.environ}
         environment |= {
             name: str(caches) for name in ("HOME", "USERPROFILE", "TMPDIR", "TEMP", "TMP")
@@ -192,6 +196,16 @@ def _error(words):
 def _root_of(folder):
     """The course folder: of .../autograded/STUDENT/ASSIGNMENT the folder of autograded."""
     return next((path.parent for path in folder.parents if path.name == "autograded"), folder)
+
+
+def _scenes():
+    """The drawn scenes of this machine's cache that assignments use, and the tokens cut from them.
+
+    Copies, so that no submission can change those of others. What is not there is drawn again.
+    """
+    for split in ("validation", "test"):
+        for name in (f"scenes-{split}-*", f"tokens-scenes-{split}-*"):
+            yield from cache().glob(name)
 
 
 def _fonts():

@@ -27,13 +27,15 @@ def scene_tokens(
 ):
     """(dataset, TokenSet) of a split of the scenes, or of its first ones; see `scenes.load`.
 
-    Image tokens of a whole split are cached. The key holds the scenes' checksum and that of the
-    code that cuts images, so a stale cache is never read.
+    Image tokens of a whole split are cached, and those of its first scenes are taken from there.
+    The key holds the scenes' checksum and that of the code that cuts images, so a stale cache is
+    never read.
     """
-    dataset, key = scenes.load(split, progress, first), ""
-    if first is None:
-        code = hashlib.sha256(Path(image_tokens.__file__).read_bytes()).hexdigest()[:8]
-        key = f"scenes-{split}-{scenes.published(split)['pixels'][:8]}-{code}"
+    dataset = scenes.load(split, progress, first)
+    code = hashlib.sha256(Path(image_tokens.__file__).read_bytes()).hexdigest()[:8]
+    key = f"scenes-{split}-{scenes.published(split)['pixels'][:8]}-{code}"
+    if first is not None and not _folder(key, kind).exists():
+        key = ""  # a part of a split is not kept
     return dataset, build_token_set(dataset, tokenizer, kind, key, progress)
 
 
@@ -42,11 +44,13 @@ def build_token_set(
 ) -> TokenSet:
     """The TokenSet of a dataset with columns image, image_id and captions (see `scenes.load`).
 
-    key: what names data and preprocessing; under it, image tokens are kept in the cache.
+    key: what names data and preprocessing; under it, image tokens are kept in the cache. Those kept
+    may be of more images: the dataset's come first.
     """
-    folder = cache() / f"tokens-{key}-{kind}"
+    folder = _folder(key, kind)
     if key and folder.exists():
-        arrays = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
+        kept = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
+        arrays = _first(kept, len(dataset))
     else:
         arrays = _cut_all(dataset, kind, progress)
         if key:
@@ -63,6 +67,19 @@ def build_token_set(
         captions=captions,
         image_ids=tuple(dataset["image_id"]),
     )
+
+
+def _folder(key, kind):
+    return cache() / f"tokens-{key}-{kind}"
+
+
+def _first(arrays, count):
+    """The arrays of the first `count` images."""
+    end = int(arrays["starts"][count])
+    ends = {"features": end, "boxes": end, "starts": count + 1, "pooled": count}
+    if end == len(arrays["features"]):
+        return arrays
+    return {name: array[: ends[name]].copy() for name, array in arrays.items()}
 
 
 def _cut_all(dataset, kind, progress):

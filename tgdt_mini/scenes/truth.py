@@ -19,6 +19,7 @@ from tgdt_mini.scenes.words import OPPOSITE, PLACE_WORDS
 from tgdt_mini.scenes.world import Scene
 
 MOST = 5  # objects in a scene
+APART = ~np.eye(MOST, dtype=bool)  # two of them that are not one and the same
 
 
 class World:
@@ -32,7 +33,8 @@ class World:
         self.background = np.array([scene.background for scene in scenes])
         self.total = np.array([len(scene.things) for scene in scenes])
         self.real = np.arange(MOST) < self.total[:, None]  # (I, MOST)
-        self.facts = {name: fact(attrgetter(name)) for name in ("shape", "colour", "size")}
+        self.words = {name: fact(attrgetter(name)) for name in ("shape", "colour", "size")}
+        self.facts = {name: {} for name in self.words}  # {name: {value: (I, MOST) bool}}, as asked
         self.places = {name: fact(partial(placed, place=name), False) for name in PLACE_WORDS}
         self.relations = {name: self._relation(scenes, name) for name in OPPOSITE}
 
@@ -48,8 +50,11 @@ class World:
         """(I, MOST) bool: the objects that have the mention's attributes and place."""
         fits = self.real.copy()
         for name, facts in self.facts.items():
-            if getattr(mention, name) is not None:
-                fits &= facts == getattr(mention, name)
+            value = getattr(mention, name)
+            if value is not None:
+                if value not in facts:
+                    facts[value] = self.words[name] == value
+                fits &= facts[value]
         return fits & self.places[mention.place] if mention.place else fits
 
     def true_of(self, meaning: Meaning) -> np.ndarray:
@@ -68,19 +73,20 @@ class World:
             else:
                 singles.append(fits)
         singles = [fits & ~taken for fits in singles]
-        if not singles:
+        for fits in singles:
+            holds &= fits.any(axis=1)
+        left = np.flatnonzero(holds)  # L scenes: what follows is the costly part
+        if len(singles) < 2 or not len(left):
             return holds
-        apart = ~np.eye(MOST, dtype=bool)
-        if len(singles) == 1:
-            return holds & singles[0].any(axis=1)
-        pair = singles[0][:, :, None] & singles[1][:, None, :] & apart  # (I, MOST, MOST)
+        one, other, *third = (fits[left] for fits in singles)
+        pair = one[:, :, None] & other[:, None, :] & APART  # (L, MOST, MOST)
         if meaning.relation:
-            pair = pair & self.relations[meaning.relation]
-        if len(singles) == 2:
-            return holds & pair.any(axis=(1, 2))
-        third = singles[2][:, None, None, :] & apart[:, None, :] & apart[None, :, :]
-        triple = pair[..., None] & third  # (I, MOST, MOST, MOST)
-        return holds & triple.any(axis=(1, 2, 3))
+            pair &= self.relations[meaning.relation][left]
+        for fits in third:  # one that fits must be left when the pair is taken out
+            count = fits.sum(axis=1)[:, None, None] - fits[:, :, None] - fits[:, None, :]
+            pair &= count > 0
+        holds[left] = pair.any(axis=(1, 2))
+        return holds
 
 
 def truth(scenes: list[Scene], meanings: list[Meaning]) -> np.ndarray:

@@ -184,10 +184,9 @@ def draw(a_scene: Scene) -> Image.Image:
             picture.paste(
                 paint, (thing.x - radius, thing.y - radius), sprite(thing.shape, radius, thing.turn)
             )
-    grain = _grain(a_scene.seed, levels=5) * 3 - 6 + between(rng, -10, 10)
-    return Image.fromarray(
-        np.clip(np.asarray(picture, np.int16) + grain[..., None], 0, 255).astype(np.uint8)
-    )
+    grain = _grain(a_scene.seed, levels=5).astype(np.int16) * 3 - 6 + between(rng, -10, 10)
+    pixels = np.asarray(picture, np.int16) + grain[..., None]
+    return Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
 
 
 def _background(name, rng):
@@ -219,7 +218,8 @@ def _background(name, rng):
         dx, dy = (x + phase) % period - period // 2, (y + phase) % period - period // 2
         plan, step = (dx * dx + dy * dy <= 9) * 16, ((250, 238, 226), (-16, -34, -30))
     base, change = (np.array(part, np.int64) for part in step)
-    return np.clip(base + plan[..., None] * change // 16, 0, 255).astype(np.uint8)
+    palette = np.clip(base + np.arange(17)[:, None] * change // 16, 0, 255).astype(np.uint8)
+    return palette[plan]  # plan: whole numbers from 0 to 16
 
 
 def _grain(seed, levels):

@@ -269,6 +269,8 @@ def test_stages_of_efficientnet_lite0_lie_side_by_side_and_its_norms_change_noth
 
     one, six = (VisionBackbone(LITE, side=96, stages=stages) for stages in (0, 5))
     pixels = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    early, first_halving = [], six.lite.network._blocks[1]
+    first_halving._depthwise_conv.register_forward_pre_hook(lambda _, read: early.append(read[0]))
     plain = one.lite.model.extract_features(pixels).flatten(2).transpose(1, 2)  # with its norms
     (cells, _), (all_cells, all_means) = one.lite(pixels), six.lite(pixels)
     torch.testing.assert_close(cells, plain, rtol=1e-3, atol=1e-3)
@@ -276,9 +278,9 @@ def test_stages_of_efficientnet_lite0_lie_side_by_side_and_its_norms_change_noth
     assert all_cells.shape == (2, 9, sum(lite.WIDTHS)) and six.width == sum(lite.WIDTHS)
     # 96 pixels are 3 cells of 32: every map divides, so a mean of cells is the mean of its map
     torch.testing.assert_close(all_cells.mean(dim=1), all_means, rtol=1e-3, atol=1e-4)
-    early = six.lite.maps[0]  # of the widest layer before the first halving of a block
-    assert early.shape == (2, 96, 48, 48)
-    torch.testing.assert_close(all_means[:, -96:], early.mean(dim=(2, 3)))
+    assert early[0].shape == (2, 96, 48, 48)  # the widest layer before the first block that halves
+    torch.testing.assert_close(all_means[:, -96:], early[0].mean(dim=(2, 3)))
+    assert not six.lite.maps, "large maps are not kept"
     assert one.metadata["key"] != six.metadata["key"]
     assert "stages" not in one.metadata, "features of one stage are known as they were"
     with pytest.raises(ValueError, match="stages is 6; .* has 5"):

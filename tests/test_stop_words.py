@@ -6,7 +6,7 @@ import torch
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.reader import photo_config
-from tgdt_mini.photos.stop_words import STOP_WORDS, stop_ids
+from tgdt_mini.photos.stop_words import STOP_WORDS, is_stop_word, stop_ids
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 CAPTIONS = ["a dog runs on the grass .", "the dog and the man", "on it"]
@@ -23,6 +23,42 @@ def test_ids_are_those_of_stop_words_that_are_one_piece(tokenizer):
     pieces = {tokenizer.engine.id_to_token(number) for number in ids}
     assert {"a", "on", "the", "and", "it", "."} <= pieces <= set(STOP_WORDS)
     assert not pieces & {"dog", "man", "grass"}
+
+
+@pytest.mark.parametrize("form", ["bytes", "sentence piece"])
+def test_words_inside_a_sentence_are_known_though_they_are_written_in_another_way(form):
+    """Such as "Ġthe" of byte-level BPE and "▁the" of SentencePiece."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    engine = Tokenizer(models.BPE(unk_token=None if form == "bytes" else "<unk>"))
+    engine.pre_tokenizer = byte_level if form == "bytes" else pre_tokenizers.Metaspace()
+    engine.decoder = decoders.ByteLevel() if form == "bytes" else decoders.Metaspace()
+    alphabet = pre_tokenizers.ByteLevel.alphabet() if form == "bytes" else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=alphabet,
+        special_tokens=["<unk>", "<s>", "</s>"],
+        show_progress=False,
+    )
+    engine.train_from_iterator(["the dog on the grass and the cat on a mat ."] * 50, trainer)
+    ends = [(name, engine.token_to_id(name)) for name in ("<s>", "</s>")]
+    engine.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    learnt = TextTokenizer(engine)
+    sentence = "a dog on the mat ."
+    tokens, known = learnt([sentence]), set(stop_ids(learnt))
+    ids = tokens.ids[0][tokens.word_mask[0]].tolist()
+    words = [
+        (sentence[a:b].strip(), i in known) for (_, a, b), i in zip(learnt.pieces(sentence), ids)
+    ]
+    assert {word for word, is_stop in words if is_stop} == {"a", "on", "the", "."}
+
+
+def test_a_stop_word_is_a_whole_word():
+    text = "an island, a man"
+    assert is_stop_word(text, 0, 2) and is_stop_word(text, 9, 10) and is_stop_word(text, 10, 12)
+    assert not is_stop_word(text, 3, 5), "is of island"
+    assert not is_stop_word(text, 14, 16), "an of man"
 
 
 def model_of(ids):

@@ -184,7 +184,7 @@ class TGDT(nn.Module):
         return self.image_branch(tokens, mask, mask, stop_gradient)
 
     def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
-        """Embedding of C captions: a local token for each word piece; special tokens are masked."""
+        """Embedding of C captions: a local token for each word of the reader's `local_mask`."""
         tokens = self.text_reader(batch)
         return self.text_branch(
             tokens, batch.mask, self.text_reader.local_mask(batch), stop_gradient

@@ -59,7 +59,7 @@ class TrainingConfig:
     use_global: bool = True
     use_local: bool = True
     use_intra: bool = True
-    use_mixed: bool = False  # a term on the score of stage two, which local tokens learn from
+    use_mixed: bool = False  # a term on global + local score, which local tokens learn from
     hard_captions: float = 0.0  # share of a batch with a negative made of the caption's own words
     # photographs are few, so their batches are made harder (photos/augmentation.py)
     mirror: bool = False  # half of the pictures left to right

@@ -180,9 +180,10 @@ def next_step(out: Path) -> str:
     splits = encoders_of(out)["splits"]
     missing = [split for split in ("train", "validation") if split not in splits]
     if missing:
-        evaluate = common.shell_line("evaluate", "--features", out, "--model", common.PHOTOGRAPHS)
-        also = f"; or judge a model: {evaluate}" if "test" in splits else ""
-        return f"extract {' and '.join(missing)} into the same folder, too, which train needs{also}"
+        step = f"extract {' and '.join(missing)} into the same folder, too, which train needs"
+        if "test" in splits:
+            step += f"; or {common.shell_line('evaluate', '--features', out, '--model', 'MODEL')}"
+        return step
     return common.shell_line("train", "--features", out, "--out", "runs/photos")
 
 

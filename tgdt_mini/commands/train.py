@@ -11,7 +11,7 @@ SETTINGS = {
     "epochs": (
         "epochs",
         int,
-        f"default 30, demo 16, photographs 20, --quick {common.QUICK['epochs']}",
+        f"default 30, demo 16, photographs 24, --quick {common.QUICK['epochs']}",
     ),
     "batch": ("batch", int, "pairs in a step, of all processes (default 64, photographs 512)"),
     "learning-rate": (
@@ -119,7 +119,14 @@ def run(args) -> None:
     from tgdt_mini.runs import photos, scenes
     from tgdt_mini.scaling import distributed
 
-    defaults = photos.PHOTO_DEFAULTS if features else SCENES
+    defaults = SCENES
+    if features:
+        defaults = photos.PHOTO_DEFAULTS
+        # their local term is on the mixed score: without one of the scores there is no such term
+        if args.settings.get("use_global") is False:
+            defaults = defaults | {"use_local": True, "use_mixed": False}
+        elif args.settings.get("use_local") is False:
+            defaults = defaults | {"use_mixed": False}
     config = training_config(defaults, args.quick, args.settings, args.seed)
     counts, share = common.scene_counts(args.quick), common.QUARTER if args.quick else 1.0
     with distributed.joined(args.device) as device:

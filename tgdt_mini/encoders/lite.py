@@ -42,10 +42,11 @@ class Stages:
         if not 0 <= stages < len(WIDTHS):
             raise ValueError(f"stages is {stages}; {LITE} has {len(WIDTHS) - 1}: use 0 to 5")
         self.model, self.width, self.maps = lite().to(device), sum(WIDTHS[: 1 + stages]), {}
-        self.stages, self.network = stages, without_norms(self.model)
+        self.network = without_norms(self.model)
         blocks = self.network._blocks
         halving = [b for b in blocks if _stride(b) == 2 and hasattr(b, "_expand_conv")]
-        for stage, block in enumerate([*halving, blocks[-1]]):
+        wanted = [*halving, blocks[-1]][len(WIDTHS) - 1 - stages :]  # the last so many
+        for stage, block in enumerate(wanted):
             block._depthwise_conv.register_forward_pre_hook(
                 lambda _, inputs, stage=stage: self.maps.update({stage: inputs[0]})
             )
@@ -56,8 +57,8 @@ class Stages:
         A finer map is averaged to the cells of the last layer, and all are put side by side.
         """
         last = self.network.extract_features(pixels)  # (B, 1280, h, h)
-        maps = [last, *(self.maps[stage] for stage in sorted(self.maps, reverse=True))]
-        maps = maps[: 1 + self.stages]
+        # the last stage first; large maps are not kept until the next call
+        maps = [last, *(self.maps.pop(stage) for stage in sorted(self.maps, reverse=True))]
         cells = torch.cat([adaptive_avg_pool2d(m, last.shape[2:]) for m in maps], dim=1)
         means = torch.cat([m.mean(dim=(2, 3)) for m in maps], dim=1)
         return cells.flatten(2).transpose(1, 2), means

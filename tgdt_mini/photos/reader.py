@@ -20,7 +20,10 @@ from tgdt_mini.encoders.cutting import TopLayers
 from tgdt_mini.image_tokens import geometry
 from tgdt_mini.layers import waves
 from tgdt_mini.model import RegionReader
+from tgdt_mini.photos.extraction import CPU_PICTURES, PICTURES
 from tgdt_mini.text_tokens import TextTokens
+
+NEEDED = {"image_hidden": 0, "image_slot": "whole", "norm_first": True, "global_residual": 0.0}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class ReaderSettings:
     """What these readers need beside the sizes of `TGDTConfig`; JSON values."""
 
     text_features: int  # numbers that a word comes with
-    own_maps: bool = False  # local tokens have maps of their own, and share none with slot 0
+    # local tokens have maps of their own, and share none with slot 0; boxes come by box_waves alone
+    own_maps: bool = False
     stop_ids: list[int] | None = None  # ids of words without a local token, see `stop_words.py`
     text_slot: str = "mean"  # slot 0 of a caption: the mean of its words, or its "start" token
     image_power: float = 1.0  # each feature x becomes sign(x) |x|^image_power
@@ -101,11 +105,12 @@ class FeatureReader(RegionReader):
         self.feature_dropout = DropFeatures(self.settings.image_feature_dropout)
         self.top = _top(self.settings.image_top)
         if self.settings.own_maps:
-            if config.image_hidden or config.image_slot != "whole":
-                raise ValueError(
-                    f"own_maps is True with image_hidden {config.image_hidden} and image_slot "
-                    f"{config.image_slot!r}; it needs image_hidden=0 and image_slot='whole'"
-                )
+            for name, needed in NEEDED.items():
+                if (value := getattr(config, name)) != needed:
+                    raise ValueError(
+                        f"{name} is {value!r} with own_maps True, which needs {needed!r}; "
+                        "or use own_maps=False"
+                    )
             self.norm = Normed(self.settings.image_power)
             sizes = config.image_features, config.image_width
             self.features, self.cell_features = nn.Linear(*sizes), nn.Linear(*sizes)
@@ -149,7 +154,11 @@ class FeatureReader(RegionReader):
                 "the model's encoder of pictures is not loaded; call "
                 "tgdt_mini.encoders.load.load_encoders(model) first"
             )
-        return self.encoder(pictures)
+        # few pictures stay in the cache of a CPU
+        step = CPU_PICTURES if next(self.parameters()).device.type == "cpu" else PICTURES
+        parts = [self.encoder(pictures[i : i + step]) for i in range(0, len(pictures), step)]
+        names = [field.name for field in fields(ImageTokens)]
+        return ImageTokens(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
 
 
 class WordFeatureReader(nn.Module):
@@ -196,7 +205,8 @@ class WordFeatureReader(nn.Module):
         """(C, T) bool: all words but stop words; all words of a caption that has no other."""
         if not len(self.stop_ids):
             return batch.word_mask
-        content = batch.word_mask & ~torch.isin(batch.ids, self.stop_ids)
+        # torch.isin would make a GPU wait
+        content = batch.word_mask & (batch.ids[..., None] != self.stop_ids).all(dim=-1)
         return torch.where(content.any(dim=1, keepdim=True), content, batch.word_mask)
 
 

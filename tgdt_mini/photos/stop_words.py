@@ -15,15 +15,29 @@ STOP_WORDS = tuple(
     , . ; : ' " ! ? ( ) & -""".split()
 )
 UNKNOWN = ("[UNK]", "<unk>")
+OTHER = "dog"  # a word that is none of them
 
 
 def stop_ids(tokenizer: TextTokenizer) -> list[int]:
-    """The ids of the stop words that are a single piece to a tokenizer, in ascending order."""
-    written = [form for word in STOP_WORDS for form in (word, word.capitalize())]
-    tokens = tokenizer(written)
-    ids = {
-        int(row_ids[words])
-        for row_ids, words, text in zip(tokens.ids, tokens.word_mask, written)
-        if words.sum() == 1 and tokenizer.pieces(text)[0][0] not in UNKNOWN
-    }
+    """The ids of the stop words that are a single piece to a tokenizer, in ascending order.
+
+    Some tokenizers write a word inside a sentence in another way than at its start ("Ġa", "▁a").
+    """
+    forms = [form for word in STOP_WORDS for form in (word, word.capitalize())]
+    texts = [(start + form, form) for start in ("", f"{OTHER} ") for form in forms]
+    texts += [(OTHER + form, form) for form in forms if not form.isalnum()]  # as in "dog."
+    tokens, ids = tokenizer([text for text, _ in texts]), set()
+    for row_ids, words, (text, form) in zip(tokens.ids, tokens.word_mask, texts):
+        piece, first, last = tokenizer.pieces(text)[-1]
+        if text[first:last].strip() == form and piece not in UNKNOWN:
+            ids.add(int(row_ids[words][-1]))
     return sorted(ids)
+
+
+def is_stop_word(text: str, first: int, last: int) -> bool:
+    """Whether characters first to last of a text are a stop word, and no part of another word."""
+    first += len(text[first:last]) - len(text[first:last].lstrip())
+    word = text[first:last].strip()
+    around = text[max(first - 1, 0) : first] + text[first + len(word) : first + len(word) + 1]
+    part_of_another = word.isalnum() and any(character.isalnum() for character in around)
+    return word.lower() in STOP_WORDS and not part_of_another

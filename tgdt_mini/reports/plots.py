@@ -32,6 +32,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         ("loss", "total", "black"),
         ("inter_global", "inter, global", COLOURS["global"]),
         ("inter_local", "inter, local", COLOURS["local"]),
+        ("inter_mixed", "inter, mixed", COLOURS["mixed"]),
         ("intra", "intra", "#cc79a7"),
         ("hard_caption_loss", "hard captions", "#d55e00"),
     )

@@ -15,7 +15,7 @@ import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.photos.stop_words import STOP_WORDS
+from tgdt_mini.photos.stop_words import is_stop_word
 
 CENTRE = torch.tensor([[0.5, 0.5]])
 UNITS = ("words", "content words", "phrases")
@@ -57,7 +57,7 @@ def pointing_game(
                 centre = float(_inside(CENTRE, boxes[phrase["region"]])[0])
                 scores = words[inside] @ regions.T  # (w, R)
                 right = hit[scores.argmax(dim=1)].tolist()  # of each word
-                content = [r for r, i in zip(right, inside) if cut[i][0].lower() not in STOP_WORDS]
+                content = [r for r, i in zip(right, inside) if not is_stop_word(text, *cut[i][1:])]
                 best = float(hit[scores.mean(dim=0).argmax()])
                 for unit, rights in zip(UNITS, (right, content, [best])):
                     found, random = sum(rights), float(hit.mean())

@@ -95,6 +95,8 @@ def _grounding(found):
 
 def _pointing(game):
     for unit, found in game.items():
+        if unit == "content words" and found == game["words"]:
+            continue  # stop words have no local token
         yield (
             f"pointing game, {found['count']} {unit} with a box: {found['right']:.1f}% "
             f"(the picture's centre {found['centre']:.1f}%, at random {found['random']:.1f}%)"

@@ -24,7 +24,8 @@ EPOCHS, SEEDS = 8, (0, 1, 2)
 MAY_DIFFER = (*CHANGEABLE_ON_RESUME, "precision")  # "auto" is another one on another device
 DEFAULTS = asdict(TrainingConfig())
 # kept of each epoch
-HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "contrastive", "rsum_mixed")
+HISTORY = ("epoch", "loss", "inter_global", "inter_local", "intra", "inter_mixed")
+HISTORY += ("contrastive", "rsum_mixed")
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Variant:
 VARIANTS = {  # the default's text is of the scenes
     "default": Variant("everything on: InfoNCE for 70% of the epochs, then the hardest negative"),
     "global only": Variant(
-        "no inter-modal term on local or mixed scores",
+        "no inter-modal term on local scores",
         {"use_local": False, "use_mixed": False, "hard_captions": 0.0},
     ),
     "local only": Variant(
-        "no term on global or mixed scores",
+        "no term on global scores",
         {"use_global": False, "use_intra": False, "use_local": True, "use_mixed": False},
     ),
     "no intra": Variant("without the intra-modal consistency term", {"use_intra": False}),

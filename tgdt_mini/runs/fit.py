@@ -19,12 +19,15 @@ from tgdt_mini.files.whole import set_aside
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.augmentation import augmented
 from tgdt_mini.photos.correlation import start_from_correlation
+from tgdt_mini.photos.reader import settings_of
 from tgdt_mini.photos.subsets import limit_captions
 from tgdt_mini.reports.choice import tune
 from tgdt_mini.scaling import distributed
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
+
+HALF_MOST = 60_000  # float16 holds a little more
 
 
 def fit(
@@ -69,9 +72,10 @@ def fit(
         return None
     best = load_model(out / "best", device)
     # weights that read features of float16 are kept in float16 too; what is kept is judged
-    readers = best.config.reader_settings
-    halved = readers and not (readers["image_top"] or readers["text_top"])
-    kept = torch.float16 if halved else torch.float32
+    reader = settings_of(best.config)
+    frozen = reader is not None and not (reader.image_top or reader.text_top)
+    largest = max(float(weights.detach().abs().max()) for weights in best.parameters())
+    kept = torch.float16 if frozen and largest < HALF_MOST else torch.float32
     for weights in best.parameters():
         weights.data = weights.data.to(kept).float()
     settings = tune(*encode(best, validation), validation.caption_image.to(device))

@@ -536,6 +536,26 @@ def test_quick_takes_the_first_quarter_of_each_split(cells, tmp_path, capsys):
     assert report["images"] == 3 and assess_on_photos(model, cells / "features")["images"] == 12
 
 
+@pytest.mark.parametrize(
+    "options, terms",
+    [
+        ("", (True, False, True)),
+        ("--no-local", (True, False, False)),
+        ("--no-global --no-intra", (False, True, False)),
+    ],
+)
+def test_photographs_learn_from_the_terms_that_were_asked_for(
+    cells, tmp_path, capsys, options, terms
+):
+    """Of global, local and mixed scores; no mixed score without one of the two."""
+    model = trained(capsys, cells / "features", tmp_path / "run", options)
+    settings = load_model(model).notes["training"]
+    assert tuple(settings[f"use_{name}"] for name in ("global", "local", "mixed")) == terms
+    learnt = load_model(model).notes["history"][-1]
+    found = [learnt[f"inter_{name}"] > 0 for name in ("global", "local", "mixed")]
+    assert tuple(found) == terms
+
+
 def test_quick_ablations_train_and_judge_on_a_quarter(cells, tmp_path, capsys, monkeypatch):
     given, fit = [], photo_experiments.fit
     monkeypatch.setattr(photo_experiments, "fit", lambda *every: given.append(every) or fit(*every))

@@ -86,10 +86,14 @@ def test_a_run_trains_and_judges_a_model_that_can_be_loaded(features, run):
     json.dumps(report)
 
 
-def test_the_recipe_itself_trains_a_model_that_is_kept_in_half_of_the_room(tmp_path, sources):
+def test_the_recipe_itself_trains_a_model_that_is_kept_in_half_of_the_room(
+    tmp_path, sources, monkeypatch
+):
     """Frozen encoders, the closed form, maps of their own, the mixed term: all but its length."""
     extract(data(), *encoders(sources, 0), tmp_path / "features", progress=False)
-    recipe = TrainingConfig(**(PHOTO_DEFAULTS | dict(epochs=2, batch=8)))
+    recipe, judged = TrainingConfig(**(PHOTO_DEFAULTS | dict(epochs=2, batch=8))), []
+    noted = lambda model, tokens: judged.append(model) or encode(model, tokens)  # noqa: E731
+    monkeypatch.setattr(fit, "encode", noted)
     sizes = dict(width=16, image_width=16, text_width=16)
     whole = train_on_photos(
         tmp_path / "features", recipe, tmp_path / "run", "cpu", progress=False, **sizes
@@ -101,7 +105,8 @@ def test_the_recipe_itself_trains_a_model_that_is_kept_in_half_of_the_room(tmp_p
     kept = load_file(tmp_path / "run" / "model" / "model.safetensors")
     assert {weights.dtype for weights in kept.values()} == {torch.float16}
     assert all(torch.equal(w, kept[n].float()) for n, w in whole.state_dict().items())
-    assert whole.notes["validation_rsum"] > 0
+    assert all(torch.equal(w, w.half().float()) for w in judged[0].parameters())
+    assert len(judged) == 1 and whole.notes["validation_rsum"] > 0
 
 
 def test_a_split_is_encoded_once_to_be_judged(features, run, monkeypatch):

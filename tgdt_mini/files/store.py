@@ -130,7 +130,8 @@ def read_store(
     lists = [read_json(shard / ITEMS, {"items": list}, "list of items", cure) for shard in shards]
     items = [item for content in lists for item in content["items"]]
     try:
-        counts = torch.from_numpy(np.concatenate([np.load(shard / COUNTS) for shard in shards]))
+        counts = [np.load(shard / COUNTS, allow_pickle=False) for shard in shards]
+        counts = torch.from_numpy(np.concatenate(counts))
         arrays = [map_array(shard / large[0]) for shard in shards]
         scales = [map_array(s / SCALES) if (s / SCALES).is_file() else None for s in shards]
     except (OSError, ValueError) as error:

@@ -49,7 +49,7 @@ def build_token_set(
     """
     folder = _folder(key, kind)
     if key and folder.exists():
-        kept = {name: np.load(folder / f"{name}.npy") for name in ARRAYS}
+        kept = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
         arrays = _first(kept, len(dataset))
     else:
         arrays = _cut_all(dataset, kind, progress)

@@ -84,9 +84,10 @@ def lite() -> nn.Module:
 
 
 def without_norms(model: nn.Module) -> nn.Module:
-    """A copy that sees the same in about half of the time: each norm is part of its convolution.
+    """A copy that sees the same in less time: each norm is part of its convolution.
 
-    In eval mode a batch norm multiplies and adds fixed numbers, as a convolution can.
+    In eval mode a batch norm multiplies and adds fixed numbers, as a convolution can. A picture of
+    288 x 288 takes 32 instead of 38 ms (one CPU core, mean of three rounds).
     """
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 

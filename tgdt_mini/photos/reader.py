@@ -213,7 +213,7 @@ class WordFeatureReader(nn.Module):
 class Normed(nn.Module):
     """Features rooted and normed, without weights: a linear map behind it can do what they would.
 
-    Where nothing below learns, it keeps nothing for a backward pass, which saves most of a step.
+    Where nothing below learns, it keeps nothing for a backward pass.
     """
 
     def __init__(self, power: float = 1.0):

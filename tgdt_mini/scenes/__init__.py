@@ -10,8 +10,10 @@ No photograph, no download: train on it in minutes, then use the same code on ph
 import hashlib
 import io
 import json
+from functools import cache
 
-from tgdt_mini.files.paths import cache, shipped
+from tgdt_mini.files.paths import cache as cache_folder
+from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
@@ -80,7 +82,7 @@ def load(split: str, progress: bool = False, first: int | None = None):
     known = published(split)
     if first is not None and not 1 <= first <= SPLITS[split][1]:
         raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
-    folder = cache() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
+    folder = cache_folder() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
     if first is not None and not folder.exists():
         return datasets.Dataset.from_dict(
             draw(split, progress, first), features=_features(datasets)
@@ -147,6 +149,26 @@ def truth(split: str, first: int | None = None):
     scenes = scenes_of(split, first)
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
     return truths.truth(scenes, meanings)
+
+
+def judge(split: str, first: int | None = None):
+    """A function (caption c, its words with one change) -> whether they are false of its scene.
+
+    c counts the captions of all scenes, in the order of `load`. Words that are no sentence of the
+    grammar are not false: nobody knows what they mean.
+    """
+    scenes = scenes_of(split, first)
+
+    @cache
+    def known(row):
+        return truths.World([scenes[row]]), grammar.captions(scenes[row], CAPTIONS)
+
+    def is_false(caption: int, text: str) -> bool:
+        world, meanings = known(caption // CAPTIONS)
+        meaning = grammar.rewordings(meanings[caption % CAPTIONS]).get(text)
+        return meaning is not None and not world.true_of(meaning)[0]
+
+    return is_false
 
 
 def published(split: str) -> dict[str, str]:

@@ -6,6 +6,7 @@
 
 import random
 from dataclasses import replace
+from itertools import combinations
 
 from tgdt_mini.scenes.sentences import Meaning, Mention, write
 from tgdt_mini.scenes.words import (
@@ -188,3 +189,20 @@ def foil(meaning: Meaning) -> list[Meaning]:
         words = RELATION_WORDS[opposite][at]
         foils.append(replace(meaning, relation=opposite, relation_words=words))
     return foils
+
+
+def rewordings(meaning: Meaning) -> dict[str, Meaning]:
+    """{caption: what it means} of all captions with one change: a swap, or the relation reversed.
+
+    As `foil`, but any two mentions may have changed places in colour or shape.
+    """
+    mentions, changed = meaning.mentions, foil(meaning)
+    for one, other in combinations(range(len(mentions)), 2):
+        for names in (("colour", "colour_word"), ("shape", "noun")):
+            swapped = list(mentions)
+            for here, there in ((one, other), (other, one)):
+                values = {name: getattr(mentions[there], name) for name in names}
+                swapped[here] = replace(mentions[here], **values)
+            if all(mention.shape or mention.colour for mention in swapped):
+                changed.append(replace(meaning, mentions=tuple(swapped)))
+    return {write(other)[0]: other for other in changed}

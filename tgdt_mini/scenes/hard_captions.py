@@ -2,9 +2,10 @@
 
 A model can rank well by the words alone, in any order; only a negative with the same words makes
 order and binding matter. NegCLIP (Yuksekgonul et al., ICLR 2023) swaps words by their part of
-speech; here a small lexicon says which words are of one kind and which phrases are opposites. Only
-text is read, no ground truth: now and then a swapped caption is still true of its picture, as it
-would be with any corpus. Not part of the paper's method.
+speech; here a lexicon says which words are of one kind and which phrases are opposites. A changed
+caption can still be true. What the text alone shows to be true is left out ("a star left of a
+star", reversed); where the truth is known, as on the scenes, a caller hands in a judge, and what it
+refuses is drawn again. Not part of the paper's method.
 """
 
 import random
@@ -19,11 +20,13 @@ class Lexicon:
     """Which words can be swapped, and which phrases are opposites.
 
     kinds: words of one kind, such as colours, in groups of synonyms. opposites: pairs of phrases of
-    which at most one is true.
+    which at most one is true. fixed: phrases whose words are never swapped, such as "light green
+    meadow".
     """
 
     kinds: tuple[tuple[tuple[str, ...], ...], ...]
     opposites: tuple[tuple[str, str], ...]
+    fixed: tuple[str, ...] = ()
 
     @cached_property
     def sense(self) -> dict[str, tuple[int, int]]:
@@ -41,37 +44,75 @@ class Lexicon:
 
     @cached_property
     def phrase(self) -> re.Pattern:
-        longest_first = sorted(self.reverse, key=len, reverse=True)
-        return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b")
+        return _any_of(self.reverse)
+
+    @cached_property
+    def fixed_phrase(self) -> re.Pattern:
+        return _any_of(self.fixed)
 
 
-def hard_caption(caption: str, lexicon: Lexicon, rng: random.Random) -> str:
+def hard_caption(caption: str, lexicon: Lexicon, rng: random.Random, is_false=None) -> str:
     """A caption of nearly the same words that says something else; "" if there is no such one.
 
+    is_false(text): whether a changed caption is known to be false; others are not taken.
     Example: "a red star above a blue ring" -> "a blue star above a red ring", or "... below ...".
     """
-    words = caption.split(" ")
-    bare = [word.strip(",.") for word in words]
-    senses = [lexicon.sense.get(word) for word in bare]
+    reversals, swaps = _reversals(caption, lexicon), _swaps(caption, lexicon)
+    while reversals or swaps:
+        # a relation is reversed half of the time, else two words are swapped
+        chosen = reversals if reversals and (not swaps or rng.random() < 0.5) else swaps
+        text = chosen.pop(int(rng.random() * len(chosen)))
+        if is_false is None or is_false(text):
+            return text
+    return ""
+
+
+def _reversals(caption, lexicon):
+    """The caption with its relation reversed, unless both sides are described alike."""
     relation = lexicon.phrase.search(caption) if lexicon.opposites else None
-    known = [position for position, sense in enumerate(senses) if sense]
-    options = [
-        (one, other)
-        for one, other in combinations(known, 2)
-        if _changes(senses, one, other, relation is not None)
-    ]
-    if not options and not relation:
-        return ""
-    if relation and (not options or rng.random() < 0.5):
-        start, end = relation.span()
-        return caption[:start] + lexicon.reverse[relation.group()] + caption[end:]
-    one, other = options[int(rng.random() * len(options))]
-    for here, there in ((one, other), (other, one)):  # commas stay where they are
-        words[here] = words[here].replace(bare[here], bare[there])
-    for position in (one, other):
-        if position and words[position - 1] in ("a", "an"):
-            words[position - 1] = "an" if words[position][0] in "aeiou" else "a"
-    return " ".join(words)
+    if not relation:
+        return []
+    start, end = relation.span()
+    before, after = (_senses(part, lexicon) for part in (caption[:start], caption[end:]))
+    before, after = ([sense for sense in side if sense] for side in (before, after))
+    if before and before == after:
+        return []
+    return [caption[:start] + lexicon.reverse[relation.group()] + caption[end:]]
+
+
+def _swaps(caption, lexicon):
+    """The captions with two words swapped: of one kind, of other senses, outside fixed phrases."""
+    words, senses = caption.split(" "), _senses(caption, lexicon)
+    bare = [word.strip(",.") for word in words]
+    related = bool(lexicon.opposites and lexicon.phrase.search(caption))
+    texts = []
+    for one, other in combinations([at for at, sense in enumerate(senses) if sense], 2):
+        if not _changes(senses, one, other, related):
+            continue
+        swapped = list(words)
+        for here, there in ((one, other), (other, one)):  # commas stay where they are
+            swapped[here] = words[here].replace(bare[here], bare[there])
+        for at in (one, other):
+            if at and words[at - 1] in ("a", "an"):
+                swapped[at - 1] = "an" if swapped[at][0] in "aeiou" else "a"
+        texts.append(" ".join(swapped))
+    return texts
+
+
+def _senses(text, lexicon):
+    """The sense of each word, None for one that the lexicon does not know or that stays."""
+    spans = [match.span() for match in lexicon.fixed_phrase.finditer(text)] if lexicon.fixed else []
+    senses, start = [], 0
+    for word in text.split(" "):
+        stays = any(first <= start < last for first, last in spans)
+        senses.append(None if stays else lexicon.sense.get(word.strip(",.")))
+        start += len(word) + 1
+    return senses
+
+
+def _any_of(phrases):
+    longest_first = sorted(phrases, key=len, reverse=True)
+    return re.compile(rf"\b({'|'.join(map(re.escape, longest_first))})\b")
 
 
 def _changes(senses, one, other, related):

@@ -3,6 +3,7 @@
 import hashlib
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -99,11 +100,15 @@ def _cut_all(dataset, kind, progress):
 
 
 def with_hard_captions(
-    tokens: TokenSet, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0
+    tokens: TokenSet, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0, is_false=None
 ) -> TokenSet:
-    """The same set with a hard negative beside each caption that allows one."""
+    """The same set with a hard negative beside each caption that allows one.
+
+    is_false(c, text): whether a text made from caption c is false of its image; see `scenes.judge`.
+    """
     rng = random.Random(seed)
-    hard = [hard_caption(caption, lexicon, rng) for caption in tokens.captions]
+    judges = (is_false and partial(is_false, c) for c in range(len(tokens.captions)))
+    hard = [hard_caption(text, lexicon, rng, judge) for text, judge in zip(tokens.captions, judges)]
     text = tokenizer([wrong or caption for wrong, caption in zip(hard, tokens.captions)])
     exists = torch.tensor([bool(wrong) for wrong in hard])[:, None]
     return replace(tokens, hard=replace(text, word_mask=text.word_mask & exists))

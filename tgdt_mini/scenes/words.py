@@ -89,4 +89,5 @@ def lexicon() -> Lexicon:
         for here in ("left", "above", "front", "bigger")
         for pair in zip(RELATION_WORDS[here], RELATION_WORDS[OPPOSITE[here]])
     )
-    return Lexicon((colours, singular, plural), opposites)
+    backgrounds = tuple(words for several in BACKGROUND_WORDS.values() for words in several)
+    return Lexicon((colours, singular, plural), opposites, fixed=backgrounds)

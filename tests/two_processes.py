@@ -24,6 +24,7 @@ from tgdt_mini.training_config import TrainingConfig
 STEPS = {  # settings of a training step, and the epoch that it is taken from
     "joint, hardest": (dict(contrastive="hardest"), 0),
     "joint, all": (dict(contrastive="info_nce"), 0),
+    "another optimizer": (dict(contrastive="info_nce", optimizer="muon", use_mixed=True), 0),
     "staged, local": (dict(schedule="staged", contrastive="mean"), 0),
     "staged, global": (dict(schedule="staged", contrastive="hardest"), 3),
     "an odd batch": (dict(contrastive="hardest", batch=7), 0),

@@ -1,8 +1,8 @@
 """One training loop for any device: it keeps the best model, and can be stopped and resumed.
 
-AdamW with warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The
-inter-modal terms begin with all negatives and move to the hardest one: hardest from the start can
-collapse (every score equal, the loss at twice the margin), which the loop watches for.
+Warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The inter-modal
+terms begin with all negatives and move to the hardest one: hardest from the start can collapse
+(every score equal, the loss at twice the margin), which the loop watches for.
 
 What is around the loop is handed in: batches made harder (`augment`), a wish to stop (`stop`), and
 another way to carry out a step (`engine`). The loop draws no figure.
@@ -20,6 +20,7 @@ from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import validate
 from tgdt_mini.losses import cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
+from tgdt_mini.optimizer import optimizer_of
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig, precision_of
 
 # what an epoch adds up in `Trainer.sums`, and how many steps that was
@@ -63,8 +64,7 @@ class Trainer:
         self.engine.start(self)
         if config.compile:
             self.model.compile(dynamic=True)  # dynamic: each batch is as long as its longest item
-        groups, fused = config.groups(model), self.device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
+        self.optimizer = optimizer_of(model, config, fused=self.device.type == "cuda")
         self.precision = precision_of(config.precision, self.device)
         # float16 underflows without a scale; in the other formats the scaler does nothing
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)

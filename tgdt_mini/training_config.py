@@ -17,6 +17,7 @@ CHOICES = {
     "start": ("random", "correlation"),
     "schedule": ("joint", "staged"),
     "contrastive": ("curriculum", *CONTRASTIVE),
+    "optimizer": ("adamw", "muon"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
 WARMUP = 0.05  # share of the steps in which the learning rate rises
@@ -46,6 +47,7 @@ class TrainingConfig:
 
     epochs: int = 30
     batch: int = 64  # pairs; the captions of an image take turns over the epochs
+    optimizer: str = "adamw"  # or "muon": for the matrices of both branches (optimizer.py)
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 2.0  # largest gradient norm
@@ -133,7 +135,8 @@ class TrainingConfig:
             "use_global": self.use_global and stage != "local",
             "use_local": self.use_local and stage != "global",
             "use_intra": self.use_intra and stage != "local",
-            "use_mixed": self.use_mixed and stage != "global",
+            # the first stage has no global score yet
+            "use_mixed": self.use_mixed and stage == "joint",
         }
 
     def hard_share_at(self, epoch: int) -> float:
@@ -152,21 +155,6 @@ class TrainingConfig:
         """The learning rate of a step of `steps`: the lower of a warm-up and a cosine."""
         warm = (step + 1) / max(1, WARMUP * steps)
         return self.learning_rate * min(warm, 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
-
-    def groups(self, model) -> list[dict]:
-        """The optimizer's parameter groups: weights decay, biases and norms do not.
-
-        Layers called `top` learn slowly: a pretrained encoder's last ones (photos/reader.py).
-        """
-        groups = {}
-        for name, parameter in model.named_parameters():
-            share = self.top_rate if ".top." in name else 1.0
-            decay = self.weight_decay if parameter.dim() > 1 else 0.0
-            groups.setdefault((share, decay), []).append(parameter)
-        return [
-            {"params": groups[share, decay], "share": share, "weight_decay": decay}
-            for share, decay in sorted(groups)
-        ]
 
     def collapse_value(self, contrastive: str) -> float:
         """The loss of a model that scores all pairs alike: ln(batch), or twice the margin."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from helpers import refusal, tiny_config, tiny_model, token_set, tokenizer
 from safetensors.torch import load_file
 
 import tgdt_mini
-from tgdt_mini import checkpoint
+from tgdt_mini import TGDT, checkpoint
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.encoding import encode
+from tgdt_mini.files.manifest import write_sealed
 
 
 @pytest.fixture
@@ -21,6 +23,11 @@ def saved(tmp_path):
     model = tiny_model()
     save_model(model, tmp_path / "model", tokenizer(), {"seed": 3, "figures": [1.5, None]})
     return model, tmp_path / "model"
+
+
+def weights_of(model):
+    """The fingerprint of the weights alone: a tokenizer may be there or not."""
+    return fingerprint(model, settings="")
 
 
 def contents(folder):
@@ -32,7 +39,7 @@ def rewrite(folder, name, content):
     (folder / name).write_bytes(content)
     about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     about["sha256"][name] = checkpoint._sha(folder / name)
-    (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
+    write_sealed(folder / "config.json", about)
 
 
 def test_a_loaded_model_is_the_saved_one(saved):
@@ -72,11 +79,36 @@ def test_saving_again_replaces_the_old_model(saved):
 
 def test_the_fingerprint_changes_with_any_weight(saved):
     model, folder = saved
-    assert load_model(folder).fingerprint == fingerprint(model) == fingerprint(tiny_model())
+    model.tokenizer = load_model(folder).tokenizer
+    assert load_model(folder).fingerprint == fingerprint(model) != fingerprint(tiny_model())
+    model.tokenizer = None
+    assert fingerprint(model) == fingerprint(tiny_model())
     for name, part in model.state_dict().items():
         before = fingerprint(model)
         part.view(-1)[0] += 1e-3
         assert fingerprint(model) != before, name
+
+
+@pytest.mark.parametrize("change", [{"heads": 4}, {"global_residual": 0.5}])
+def test_the_fingerprint_changes_with_settings_that_no_weight_shows(saved, change):
+    other = TGDT(replace(saved[0].config, **change))
+    other.load_state_dict(saved[0].state_dict())
+    assert fingerprint(other) != fingerprint(saved[0])
+
+
+def test_no_value_of_a_config_can_change_in_silence(saved):
+    path = saved[1] / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for part, name, value in (
+        ("model", "heads", 4),
+        ("model", "global_residual", float("nan")),
+        ("notes", "rsum", 600),
+        ("sha256", "tokenizer.json", "0"),
+    ):
+        changed = content | {part: content[part] | {name: value}}
+        path.write_text(json.dumps(changed), encoding="utf-8")
+        with refusal(r"config\.json is damaged: its seal"):
+            load_model(saved[1])
 
 
 WORDS = "text_reader.word_embedding.weight"
@@ -145,8 +177,9 @@ def test_no_folder_at_all_is_an_error(tmp_path):
 )
 def test_a_config_that_describes_no_model_is_an_error(saved, about, message):
     if isinstance(about, dict):
-        about = {"notes": {}, "sha256": {}} | about
-    (saved[1] / "config.json").write_text(json.dumps(about), encoding="utf-8")
+        write_sealed(saved[1] / "config.json", {"notes": {}, "sha256": {}} | about)
+    else:
+        (saved[1] / "config.json").write_text(json.dumps(about), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         load_model(saved[1])
 
@@ -159,14 +192,14 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["save_file", "_write_json", "rename"])
+@pytest.mark.parametrize("where", ["save_file", "write_sealed", "rename"])
 @pytest.mark.parametrize("trouble, error", [(full_disk, OSError), (interrupted, KeyboardInterrupt)])
 def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, error, monkeypatch):
     before = contents(saved[1])
     if where == "save_file":
         monkeypatch.setattr(safetensors.torch, "save_file", trouble)
-    elif where == "_write_json":
-        monkeypatch.setattr(checkpoint, "_write_json", trouble)
+    elif where == "write_sealed":
+        monkeypatch.setattr(checkpoint, "write_sealed", trouble)
     else:
         rename = Path.rename
 
@@ -180,7 +213,7 @@ def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, err
         save_model(tiny_model(seed=1), saved[1], tokenizer())
     monkeypatch.undo()
     assert contents(saved[1]) == before
-    assert fingerprint(load_model(saved[1])) == fingerprint(saved[0])
+    assert weights_of(load_model(saved[1])) == weights_of(saved[0])
     assert [path.name for path in saved[1].parent.iterdir()] == ["model"]
 
 
@@ -193,7 +226,7 @@ def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_
     saved, tmp_path
 ):
     moved_aside(saved[1])
-    assert fingerprint(load_model(saved[1])) == fingerprint(saved[0])
+    assert weights_of(load_model(saved[1])) == weights_of(saved[0])
     optimizer, scaler = run_state(saved[0])
     checkpoint.save_state(tmp_path / "last", saved[0], None, optimizer, scaler, {"step": 7})
     moved_aside(tmp_path / "last")
@@ -202,7 +235,7 @@ def test_a_model_and_a_run_are_found_again_after_the_process_was_killed_between_
 
 
 def test_a_first_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_write_json", full_disk)
+    monkeypatch.setattr(checkpoint, "write_sealed", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_model(tiny_model(), tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -313,7 +313,9 @@ MIXED = {  # what was put in the place of a part, and what the error says
     "records of other captions": "holds records that are not those of its features",
     "records of other pictures": "holds records that are not those of its features",
     "no records": "has no split test; it has train, validation: extract that, too",
+    "no table": "records.arrow is damaged",
     "damaged records": "records.arrow is damaged",
+    "changed records": "records.arrow is damaged",
     "another encoder's images": "holds features of another encoder than encoders.json",
     "another encoder's captions": "holds records that are not those of its features",
     "another encoders.json": "extract them again",
@@ -332,9 +334,15 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, sources, featur
     elif what == "records of other pictures":
         feature_folder._write_records(records("validation", 12), out / "test")
     elif what == "no records":
+        table.with_name("records.json").unlink()
+    elif what == "no table":
         table.unlink()
     elif what == "damaged records":
         table.write_bytes(table.read_bytes()[:-500])
+    elif what == "changed records":  # such as one box of one phrase
+        content = bytearray(table.read_bytes())
+        content[len(content) // 2] ^= 1
+        table.write_bytes(content)
     elif "another encoder" in what:
         other = extracted(tmp_path / "other", {"test": test}, sources, trained=2)
         part = {"another encoder's images": "images", "another encoder's captions": "captions"}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.files.rows import as_stored
 from tgdt_mini.photos.features import Features, StoredText, write_features
 from tgdt_mini.text_tokens import TextTokens
@@ -172,14 +173,23 @@ def rewrite(change):
     return lambda path: path.write_bytes(change(path.read_bytes()))
 
 
-ODD = (b'"counts.npy": [', b'"counts.npy": ["152", 1, ', 1)
+ODD = {"counts.npy": ["152", 1, 2]}
+
+
+def reseal(path, odd):
+    """Change what a manifest says of its first shard, under a seal that fits."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["shards"]["shard-00000"] |= odd
+    write_sealed(path, manifest)
+
+
 DAMAGE = {  # what happened, and to which file
     "cut short": ("shard-00001/features.npy", rewrite(lambda text: text[:-8])),
     "gone": ("shard-00002/features.npy", lambda path: path.unlink()),
     "a shard gone": ("shard-00000", shutil.rmtree),
     "another count": ("shard-00001/counts.npy", damage),
     "another id": ("shard-00000/ids.npy", damage),
-    "nonsense of a shard": ("manifest.json", rewrite(lambda text: text.replace(*ODD))),
+    "nonsense of a shard": ("manifest.json", lambda path: reseal(path, ODD)),
     "half a manifest": ("manifest.json", rewrite(lambda text: b'{"format": ')),
     "a manifest of something else": ("manifest.json", rewrite(lambda text: b"[1, 2]")),
 }

@@ -11,6 +11,7 @@ from test_retrieval import BOTH, REGIONS, full_scores, sides
 
 from tgdt_mini import retrieval
 from tgdt_mini.files import store
+from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.search import gallery as gallery_module
 from tgdt_mini.search.faiss_index import faiss_index
@@ -41,7 +42,7 @@ def assert_same_hits(one, other):
 
 def change_manifest(folder, **changes):
     manifest = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))
-    (folder / "gallery.json").write_text(json.dumps(manifest | changes), encoding="utf-8")
+    write_sealed(folder / "gallery.json", manifest | changes)
 
 
 def content(folder):
@@ -131,6 +132,37 @@ def test_a_search_takes_the_settings_of_its_gallery(tmp_path, settings):
         assert_same_hits(
             gallery.search(queries, 2, 3, 0.7), gallery_of(embedding).search(queries, 2, 3, 0.7)
         )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"k": 0},
+        {"k": "5"},
+        {"k": 2.5},
+        {"k": True},
+        {"shortlist": 2.5},
+        {"shortlist": 0},
+        {"local_weight": float("nan")},
+        {"local_weight": float("inf")},
+        {"local_weight": 1e300},
+        {"local_weight": "1"},
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_name(settings):
+    queries, embedding = sides("caption")
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} is .*; it must be"):
+        gallery_of(embedding).search(queries, **({"k": 2} | settings))
+
+
+def test_an_array_that_the_manifest_does_not_name_is_refused(tmp_path):
+    _, embedding = sides("caption")
+    gallery_of(embedding).save(tmp_path / "gallery")
+    stray = tmp_path / "gallery" / "shard-00000" / "scales.npy"
+    np.save(stray, np.ones(int(embedding.mask.sum()), np.float32))
+    with pytest.raises(ValueError, match="scales.npy does not belong there"):
+        Gallery.load(tmp_path / "gallery")
 
 
 @pytest.mark.parametrize("settings", [{"shortlist": 2.5}, {"local_weight": "1"}, {"k": 3}, [3]])

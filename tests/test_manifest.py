@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from tgdt_mini.files.manifest import read_json, read_whole
+from tgdt_mini.files.manifest import (
+    check_folder,
+    is_intact,
+    read_json,
+    read_whole,
+    seal_folder,
+    write_sealed,
+)
 from tgdt_mini.files.whole import whole_folder
 
 KEYS = {"format": "one", "items": list, "model": (str, None)}
@@ -39,8 +46,66 @@ def test_whatever_is_wrong_is_a_value_error_with_the_file_and_the_cure(tmp_path,
 
 
 def test_what_is_good_is_returned_with_all_that_it_holds(tmp_path):
-    (tmp_path / "list.json").write_text(json.dumps(GOOD), encoding="utf-8")
-    assert read_json(tmp_path / "list.json", KEYS, "list", "make another") == GOOD
+    path = tmp_path / "list.json"
+    write_sealed(path, GOOD)
+    assert read_json(path, KEYS, "list", "make another") == GOOD
+    path.write_text(json.dumps(GOOD), encoding="utf-8")
+    assert read_json(path, KEYS, "list", "make another", sealed=False) == GOOD
+    with pytest.raises(ValueError, match="list.json is damaged: its seal.*make another"):
+        read_json(path, KEYS, "list", "make another")
+
+
+def test_no_byte_of_a_sealed_file_changes_in_silence(tmp_path):
+    """Spaces between values may come and go: they mean nothing."""
+    path, content = tmp_path / "list.json", GOOD | {"sizes": {"a": 1.5, "b": [2, 3]}}
+    write_sealed(path, content)
+    good = path.read_bytes()
+    for at in range(len(good)):
+        for change in (1, 16, 128):
+            changed = bytearray(good)
+            changed[at] ^= change
+            path.write_bytes(changed)
+            try:
+                assert read_json(path, KEYS, "list", "make another") == content
+            except ValueError as error:
+                assert "list.json" in str(error) and "make another" in str(error)
+    path.write_bytes(good.replace(b'"a": 1.5', b'"a": 2.5'))
+    with pytest.raises(ValueError, match="seal"):
+        read_json(path, KEYS, "list", "make another")
+
+
+def test_the_order_of_what_is_sealed_counts(tmp_path):
+    """The shards of a gallery stand in the order of its items."""
+    write_sealed(tmp_path / "list.json", GOOD | {"shards": {"one": 1, "two": 2}})
+    text = (tmp_path / "list.json").read_text(encoding="utf-8")
+    turned = text.replace('"one": 1,\n  "two": 2', '"two": 2,\n  "one": 1')
+    assert turned != text
+    (tmp_path / "list.json").write_text(turned, encoding="utf-8")
+    with pytest.raises(ValueError, match="seal"):
+        read_json(tmp_path / "list.json", KEYS, "list", "make another")
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "no list"])
+def test_a_sealed_folder_is_what_it_was_or_is_discarded_with_a_warning(tmp_path, damage):
+    folder = tmp_path / "cached"
+    assert not is_intact(folder, "made again")  # nothing is there: nothing is said
+    (folder / "deep").mkdir(parents=True)
+    for name in ("a", "deep/b", "empty"):
+        (folder / name).write_bytes(name.encode() if name != "empty" else b"")
+    seal_folder(folder)
+    (folder / "cache-1.arrow").write_bytes(b"datasets puts it there")
+    check_folder(folder, "made again")
+    assert is_intact(folder, "made again") and (folder / "a").exists()
+    path = folder / {"no list": "files.json"}.get(damage, "deep/b")
+    if damage == "changed":
+        path.write_bytes(b"other")
+    else:
+        path.unlink()
+    with pytest.raises(ValueError, match=f"{path.name} is missing.*made again"):
+        check_folder(folder, "made again")
+    with pytest.warns(UserWarning, match="made again"):
+        assert not is_intact(folder, "made again")
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -29,6 +29,7 @@ def far_apart(model):
     with torch.no_grad():
         model.text_branch.project.weight.mul_(0)
         model.text_branch.project.bias.fill_(1)
+        model.image_branch.project.weight.mul_(20)
     return model
 
 
@@ -149,8 +150,9 @@ def test_a_run_may_stop_at_every_step(tmp_path, never_stopped):
     assert_same_result(result(trainer), never_stopped)
 
 
-def test_the_staged_recipe_goes_on_as_if_never_stopped(tmp_path):
-    settings = {"schedule": "staged", "dropout": 0.2}
+@pytest.mark.parametrize("settings", [{"schedule": "staged"}, {"optimizer": "muon"}])
+def test_other_recipes_go_on_as_if_never_stopped(tmp_path, settings):
+    settings = settings | {"dropout": 0.2}
     whole = trainer_of(tmp_path / "whole", **settings)
     whole.run()
     trainer_of(tmp_path / "parts", **settings).run(max_steps=7)
@@ -220,7 +222,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_place(tmp_path, monkeypat
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write_json", full)
+    monkeypatch.setattr(checkpoint, "write_sealed", full)
     with pytest.raises(OSError, match="No space left"):
         trainer.run()
     monkeypatch.undo()
@@ -437,6 +439,7 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path, monkeypatch):
         {"schedule": "staged"},
         {"hard_captions": 0.5, "chunk": 3},
         {"mirror": True, "hide_regions": 0.3, "hide_words": 0.2},
+        {"optimizer": "muon"},
     ],
 )
 def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 
 from tgdt_mini.config import TGDTConfig
-from tgdt_mini.files.manifest import read_json, read_whole
+from tgdt_mini.files.manifest import read_json, read_whole, write_sealed
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
+
+OURS = {"config.json", "model.safetensors", "tokenizer.json", "gallery"}  # of a model's folder
 
 
 def save_model(
@@ -25,13 +27,17 @@ def save_model(
     tokenizer: TextTokenizer | None = None,
     notes: dict | None = None,
     dtype: torch.dtype | None = None,
+    also=None,
 ):
     """Write a model, its tokenizer and notes (any JSON values) to a folder, whole or not at all.
 
-    dtype: of the weights on disk, such as float16 for half of the size; None: as they are.
+    dtype: of the weights on disk; None: as they are. also(folder) writes more before it appears.
+    ValueError for a folder that holds other files.
     """
-    with whole_folder(Path(folder), marker="config.json") as staging:
+    with whole_folder(Path(folder), marker="config.json", ours=OURS) as staging:
         _write_model(staging, model, tokenizer, notes, dtype)
+        if also:
+            also(staging)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
@@ -50,17 +56,23 @@ def _load_model(folder):
         raise ValueError(f"{folder / 'config.json'} describes no model ({error!r})") from error
     _load_weights(model, folder / "model.safetensors", saved)
     model.notes, model.tokenizer = saved["notes"], None
-    model.fingerprint = fingerprint(model)
     words = folder / "tokenizer.json"
     if words.exists() or words.name in saved["sha256"]:
         _check(words, saved)
         text = words.read_text(encoding="utf-8")
         model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
+    model.fingerprint = fingerprint(model)
     return model
 
 
-def fingerprint(model: torch.nn.Module, settings: str = "") -> str:
-    """Sixteen hex digits that change with any weight: a gallery keeps those of its model."""
+def fingerprint(model: torch.nn.Module, settings: str | None = None) -> str:
+    """Sixteen hex digits that change with weights and settings: a gallery keeps them.
+
+    settings: by default a TGDT's configuration and its tokenizer.
+    """
+    if settings is None:
+        tokenizer = getattr(model, "tokenizer", None)
+        settings = json.dumps([model.config.to_dict(), tokenizer and tokenizer.to_json()])
     digest = hashlib.sha256(settings.encode("utf-8"))
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode("utf-8"))
@@ -104,7 +116,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
         path = staging / "state.safetensors"
         save_file(tensors, path)
         state = {"progress": progress, "scaler": scaler.state_dict()}
-        _write_json(staging / "state.json", state | {"sha256": {path.name: _sha(path)}})
+        write_sealed(staging / "state.json", state | {"sha256": {path.name: _sha(path)}})
 
 
 def load_state(folder: Path, model, optimizer, scaler, rank: int = 0) -> dict:
@@ -158,17 +170,15 @@ def _settings(config):
 def _write_model(folder, model, tokenizer, notes, dtype=None):
     from safetensors.torch import save_file
 
-    state = model.state_dict()
-    weights = {
-        name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in state.items()
-    }
+    state = model.state_dict().items()
+    weights = {name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in state}
     save_file(weights, folder / "model.safetensors")
     if tokenizer is not None:
         path = folder / "tokenizer.json"
         path.write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
     shas = {path.name: _sha(path) for path in sorted(folder.iterdir())}
     content = {"model": model.config.to_dict(), "notes": notes or {}, "sha256": shas}
-    _write_json(folder / "config.json", content)
+    write_sealed(folder / "config.json", content)
 
 
 def _load_weights(model, path, saved):
@@ -187,21 +197,13 @@ def _check(path, saved):
     if not path.is_file():
         raise ValueError(f"{path} is missing; train a model or name another folder")
     if saved["sha256"].get(path.name) != _sha(path):
-        raise ValueError(
-            f"{path} is damaged or from another model: its SHA-256 is not the one noted beside it"
-        )
+        raise ValueError(f"{path} is damaged or from another model: its SHA-256 differs")
 
 
 def _sha(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_json(path, values):
-    text = json.dumps(values, indent=1, sort_keys=True) + "\n"
-    path.write_text(text, encoding="utf-8", newline="\n")
-
-
 def _read(path, **keys):
-    return read_json(
-        path, keys | {"sha256": dict}, "checkpoint", "name a folder that holds a model"
-    )
+    keys |= {"sha256": dict}
+    return read_json(path, keys, "checkpoint", "name a folder that holds a model")

@@ -1,18 +1,45 @@
-"""JSON files, read with one kind of error for whatever may be wrong with them."""
+"""JSON files, read with one kind of error for whatever may be wrong with them.
 
+What describes other files (a model, a gallery, features) is sealed: it holds the SHA-256 of all
+that it says, and the checksums of the files beside it. So no byte of them can change in silence.
+"""
+
+import hashlib
 import json
+import shutil
+import warnings
+import zlib
 from pathlib import Path
 
-from tgdt_mini.files.whole import standing
+import numpy as np
+
+from tgdt_mini.files.whole import standing, write_whole
+
+SEAL = "seal"
+FILES = "files.json"  # the manifest of a folder that has no other one
 
 
-def read_json(path: Path | str, keys: dict, what: str, cure: str) -> dict:
+def seal_of(content: dict) -> str:
+    """The SHA-256 of JSON values in their order, "seal" left out."""
+    others = {key: value for key, value in content.items() if key != SEAL}
+    others = json.loads(json.dumps(others))  # as they are read back: keys become strings
+    return hashlib.sha256(json.dumps(others).encode("utf-8")).hexdigest()
+
+
+def write_sealed(path: Path | str, content: dict) -> None:
+    """Write a JSON object with its seal, whole or not at all; read it by `read_json`."""
+    sealed = content | {SEAL: seal_of(content)}
+    write_whole(path, json.dumps(sealed, indent=1) + "\n")
+
+
+def read_json(path: Path | str, keys: dict, what: str, cure: str, sealed: bool = True) -> dict:
     """The JSON object in a file, which must hold certain keys; others may be there too.
 
     keys: {key: what its value must be}, a type, a value, or a tuple of such, of which one must fit.
-    what: what the file should be. cure: what the reader of an error can do.
+    what: what the file should be. cure: what the reader of an error can do. sealed: whether
+    `write_sealed` wrote it; the seal is left out of what is returned.
     Raises ValueError that names the file, and the cure, for a file that is missing, is not UTF-8,
-    not JSON or no object, lacks a key or holds another type of value under it.
+    not JSON or no object, lacks a key, holds another type of value under it, or breaks its seal.
     Example: read_json(path, {"items": list, "model": (str, None)}, "gallery", "index again")
     """
     path = Path(path)
@@ -24,7 +51,68 @@ def read_json(path: Path | str, keys: dict, what: str, cure: str) -> dict:
         raise ValueError(f"{path} is damaged ({error}); {cure}") from None
     if problem := _problem(content, keys):
         raise ValueError(f"{path} is damaged, or no {what} ({problem}); {cure}")
+    if sealed and content.pop(SEAL, None) != seal_of(content):
+        raise ValueError(
+            f"{path} is damaged: its seal, a checksum of all that it says, does not fit (or an "
+            f"older version wrote it, or it was changed by hand); {cure}"
+        )
     return content
+
+
+def seal_folder(folder: Path) -> None:
+    """Write files.json: the size and the CRC-32 of every other file of a folder."""
+    write_sealed(folder / FILES, {"files": _sums(folder)})
+
+
+def check_folder(folder: Path, cure: str) -> None:
+    """ValueError unless all files that `seal_folder` saw are as they were; all of them are read.
+
+    Files that have come since, such as those that `datasets` puts beside a table, do not count.
+    """
+    known = read_json(folder / FILES, {"files": dict}, "list of files", cure)["files"]
+    for name, sums in known.items():
+        if size_and_crc(folder / name) != sums:
+            raise ValueError(f"{folder / name} is missing or damaged; {cure}")
+
+
+def is_intact(folder: Path, cure: str) -> bool:
+    """Whether a folder of the cache is there and what `seal_folder` saw.
+
+    A damaged one is removed, and a warning says so. cure: what happens now, such as "it is drawn
+    again".
+    """
+    if not folder.exists():
+        return False
+    try:
+        check_folder(folder, cure)
+    except ValueError as error:
+        warnings.warn(str(error), stacklevel=2)
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            folder.unlink()
+        return False
+    return True
+
+
+def size_and_crc(path: Path) -> list[int] | None:
+    """[bytes, CRC-32] of a file; None if there is none."""
+    return [size_of(path), crc32(path)] if path.is_file() else None
+
+
+def size_of(path: Path) -> int | None:
+    """A file's size in bytes; None if there is none."""
+    return path.stat().st_size if path.is_file() else None
+
+
+def crc32(path: Path) -> int:
+    """The CRC-32 of a file, which is mapped: it may be larger than the memory."""
+    return zlib.crc32(np.memmap(path, np.uint8, "r")) if size_of(path) else 0
+
+
+def _sums(folder):
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != FILES)
+    return {path.relative_to(folder).as_posix(): size_and_crc(path) for path in paths}
 
 
 def _problem(content, keys):

@@ -14,7 +14,6 @@ program leaves the old store or the new one. One writer at a time. No pickle.
 
 import json
 import shutil
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.manifest import crc32, read_json, size_and_crc, size_of, write_sealed
 from tgdt_mini.files.rows import MappedRows, RaggedRows, map_array
-from tgdt_mini.files.whole import write_whole
 
 ITEMS, COUNTS, SCALES = "items.json", "counts.npy", "scales.npy"
 SHARDS = "shard-" + 5 * "[0-9]"  # a pattern of `glob`
@@ -70,20 +68,20 @@ def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray | None]) 
     for name, array in arrays.items():
         if array is not None:
             np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    return {path.name: [_size(path), _crc32(path)] for path in sorted(shard.iterdir())}
+    return {path.name: size_and_crc(path) for path in sorted(shard.iterdir())}
 
 
 def is_complete(shard: Path, files: dict) -> bool:
     """Whether all files of a shard are there, with their sizes."""
     try:
-        return all(_size(shard / name) == size for name, (size, _) in files.items())
+        return all(size_of(shard / name) == size for name, (size, _) in files.items())
     except (TypeError, ValueError, AttributeError):  # the manifest is damaged
         return False
 
 
 def write_manifest(folder: Path, name: str, manifest: dict) -> None:
     """Replace the manifest: from here on the store holds the shards that this one names."""
-    write_whole(folder / name, json.dumps(manifest, indent=1) + "\n")
+    write_sealed(folder / name, manifest)
 
 
 def replace_shards(folder: Path, name: str, manifest: dict, shards: list, keep: dict) -> None:
@@ -127,8 +125,8 @@ def read_store(
     folder, large = manifest.parent, (f"{rows}.npy", SCALES)
     _check_files(manifest, shards, large, cure, most)
     shards = [folder / name for name in shards]
-    lists = [read_json(shard / ITEMS, {"items": list}, "list of items", cure) for shard in shards]
-    items = [item for content in lists for item in content["items"]]
+    options = {"items": list}, "list of items", cure, False  # the manifest has their checksums
+    items = [item for shard in shards for item in read_json(shard / ITEMS, *options)["items"]]
     try:
         counts = [np.load(shard / COUNTS, allow_pickle=False) for shard in shards]
         counts = torch.from_numpy(np.concatenate(counts))
@@ -148,10 +146,16 @@ def _check_files(manifest, shards, large, cure, most):
     """ValueError for a file of the shards that is not what the manifest says, see `read_store`."""
     try:
         files = [
-            (manifest.parent / shard / name, int(size), int(crc32))
+            (manifest.parent / shard / name, int(size), int(crc))
             for shard in shards
-            for name, (size, crc32) in shards[shard].items()
+            for name, (size, crc) in shards[shard].items()
         ]
+        named = {path for path, *_ in files}
+        for shard in shards:
+            if others := set((manifest.parent / shard).glob("*.npy")) - named:
+                raise ValueError(f"{min(others)} does not belong there")
+        if outside := [path for path, *_ in files if not path.match(f"{SHARDS}/[!.]*")]:
+            raise ValueError(f"it names {outside[0]}, which is in no shard")
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{manifest} is damaged ({error}); {cure}") from None
     if not files:
@@ -159,18 +163,10 @@ def _check_files(manifest, shards, large, cure, most):
     files.sort(key=lambda file: file[0].name in large)
     if most is None:
         most = sum(size for path, size, _ in files if path.name not in large)
-    for path, size, crc32 in files:
-        intact = _size(path) == size
+    for path, size, crc in files:
+        intact = size_of(path) == size
         if intact and size <= most:
             most -= size
-            intact = _crc32(path) == crc32
+            intact = crc32(path) == crc
         if not intact:
             raise ValueError(f"{path} is missing or damaged; {cure}")
-
-
-def _size(path):
-    return path.stat().st_size if path.is_file() else None
-
-
-def _crc32(path):
-    return zlib.crc32(np.memmap(path, np.uint8, "r"))

@@ -14,7 +14,7 @@ ABANDONED = 86_400.0  # seconds; nobody writes into one staging folder for a day
 
 
 @contextmanager
-def whole_folder(folder: Path | str, marker: str | None = None):
+def whole_folder(folder: Path | str, marker: str | None = None, ours: set[str] | None = None):
     """A new, empty folder to write into, which becomes `folder` when everything is written.
 
         with whole_folder(path, marker="config.json") as staging:
@@ -22,6 +22,7 @@ def whole_folder(folder: Path | str, marker: str | None = None):
 
     marker: a file that every folder of this kind holds. With it, an old folder is replaced. Without
     it, a folder that is there by then, made by another process perhaps, stays as it is.
+    ours: the only names that an old folder may hold; None: any.
     Raises ValueError for a folder of files without the marker: it is not ours to replace. OSError
     (a full disk, no permission) passes through; then `folder` is as it was.
 
@@ -41,6 +42,8 @@ def whole_folder(folder: Path | str, marker: str | None = None):
         raise ValueError(
             f"{folder} holds files but no {marker}: it is not ours to replace; choose another"
         )
+    if ours and folder.is_dir() and (others := {path.name for path in folder.iterdir()} - ours):
+        raise ValueError(f"{folder} holds {min(others)}, which is not ours; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     name = {"prefix": f".{folder.name}.", "suffix": ".tgdt-new"}
     staging = Path(tempfile.mkdtemp(**name, dir=folder.parent))

@@ -20,16 +20,15 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
-from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.manifest import read_json, size_and_crc, write_sealed
 from tgdt_mini.files.quiet import import_datasets, no_bars
-from tgdt_mini.files.whole import write_whole
 from tgdt_mini.photos import extraction
 from tgdt_mini.photos.detections import Detections
 from tgdt_mini.photos.features import Features, StoredText, read_manifest, write_features
 from tgdt_mini.photos.records import SPLITS
 
 CAPTION_SHARD = 5000
-RECORDS = "records.arrow"
+RECORDS, RECORD_SUMS = "records.arrow", "records.json"
 
 
 def extract(
@@ -64,10 +63,10 @@ def extract(
         make, more = partial(extraction.words, text, captions), options | {"shard": CAPTION_SHARD}
         write_features(folder / "captions", key, names, make, text.metadata, **more)
         if source:
-            write_whole(folder / "source.json", json.dumps(source, indent=1) + "\n")
+            write_sealed(folder / "source.json", source)
         _write_records(records, folder)
     _check_encoders(out, encoders)  # again: another process may have come first
-    write_whole(out / "encoders.json", json.dumps(encoders, indent=1) + "\n")
+    write_sealed(out / "encoders.json", encoders)
 
 
 def _write_records(records, folder):
@@ -76,7 +75,10 @@ def _write_records(records, folder):
     shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed
     with no_bars(import_datasets()):
         records.select_columns(kept).save_to_disk(staging, num_shards=1)
-    next(staging.glob("*.arrow")).replace(folder / RECORDS)
+    table = next(staging.glob("*.arrow"))
+    sums = {RECORDS: size_and_crc(table)}
+    table.replace(folder / RECORDS)
+    write_sealed(folder / RECORD_SUMS, sums)
     shutil.rmtree(staging)
 
 
@@ -87,12 +89,16 @@ def open_features(folder: Path, split: str, check_all: bool = False):
     Raises ValueError, by name, for what is missing, damaged or does not fit together.
     """
     encoders, folder = encoders_of(folder), Path(folder) / split
-    if not (folder / RECORDS).is_file():
+    if not (folder / RECORD_SUMS).is_file():
         raise ValueError(
             f"{folder.parent} has no split {split}; it has {', '.join(encoders['splits'])}: "
             "extract that, too"
         )
     images, captions = (Features(folder / name, None, check_all) for name in ("images", "captions"))
+    cure = "run extract again"
+    sums = read_json(folder / RECORD_SUMS, {RECORDS: list}, "checksum of records", cure)
+    if sums[RECORDS] != size_and_crc(folder / RECORDS):
+        raise ValueError(f"{folder / RECORDS} is damaged; {cure}")
     try:
         records = import_datasets().Dataset.from_file(str(folder / RECORDS))
         captions_of, ids = list(records["captions"]), list(records["image_id"])
@@ -130,7 +136,7 @@ def identity(folder: Path) -> str:
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read."""
     encoders_of(folder)
-    for records in sorted(Path(folder).glob(f"*/{RECORDS}")):
+    for records in sorted(Path(folder).glob(f"*/{RECORD_SUMS}")):
         open_features(folder, records.parent.name, check_all=True)
 
 
@@ -152,7 +158,7 @@ def encoders_of(folder: Path) -> dict:
 
 def _is_finished(split, encoders):
     """Whether a folder is a split by these encoders. Its files are checked when it is opened."""
-    if not (split / RECORDS).is_file():  # the last to be written
+    if not (split / RECORD_SUMS).is_file():  # the last to be written
         return False
     try:
         keys = [read_manifest(split / name)["metadata"]["key"] for name in ("images", "captions")]

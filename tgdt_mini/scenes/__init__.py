@@ -12,6 +12,7 @@ import io
 import json
 from functools import cache
 
+from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.quiet import import_datasets, no_bars
@@ -83,11 +84,12 @@ def load(split: str, progress: bool = False, first: int | None = None):
     if first is not None and not 1 <= first <= SPLITS[split][1]:
         raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
     folder = cache_folder() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
-    if first is not None and not folder.exists():
+    cached = is_intact(folder, "it is drawn again")
+    if first is not None and not cached:
         return datasets.Dataset.from_dict(
             draw(split, progress, first), features=_features(datasets)
         )
-    if not folder.exists():
+    if not cached:
         columns = draw(split, progress)
         drawn = checksums(columns)
         if drawn != known:
@@ -99,6 +101,9 @@ def load(split: str, progress: bool = False, first: int | None = None):
         table = datasets.Dataset.from_dict(columns, features=_features(datasets))
         with whole_folder(folder) as staging, no_bars(datasets):
             table.save_to_disk(str(staging))
+            seal_folder(staging)
+        if not is_intact(folder, "the cache cannot be used"):
+            return table if first is None else table.select(range(first))
     dataset = datasets.load_from_disk(str(folder))
     return dataset if first is None else dataset.select(range(first))
 

@@ -11,6 +11,7 @@ import torch
 
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import TokenSet
+from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
@@ -49,7 +50,7 @@ def build_token_set(
     may be of more images: the dataset's come first.
     """
     folder = _folder(key, kind)
-    if key and folder.exists():
+    if key and is_intact(folder, "the pictures are cut again"):
         kept = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
         arrays = _first(kept, len(dataset))
     else:
@@ -58,6 +59,7 @@ def build_token_set(
             with whole_folder(folder) as staging:
                 for name, array in arrays.items():
                     np.save(staging / f"{name}.npy", array)
+                seal_folder(staging)
     groups = dataset["captions"]  # the captions of each image
     captions = tuple(caption for group in groups for caption in group)
     caption_image = [image for image, group in enumerate(groups) for _ in group]

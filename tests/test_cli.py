@@ -26,7 +26,6 @@ from PIL import Image
 from tgdt_mini import bench, cli, scenes
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.commands import common, demo, train
-from tgdt_mini.commands.galleries import picture_finder
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.files import store
@@ -34,6 +33,7 @@ from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.runs import scenes as scene_runs
+from tgdt_mini.runs.retriever import picture_finder
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.training import Trainer
@@ -145,7 +145,7 @@ def test_options_reach_the_training(monkeypatch, tmp_path, capsys, small):
     config, rest, err = config_of(
         monkeypatch, capsys, *TRAIN, *options.split(), "--out", tmp_path / "run"
     )
-    default = TrainingConfig(epochs=1, batch=16, hard_captions=1.0)
+    default = TrainingConfig(epochs=1, batch=16, **scene_runs.SCENE_DEFAULTS)
     assert not err and config == replace(
         default,
         seed=3,
@@ -158,8 +158,11 @@ def test_options_reach_the_training(monkeypatch, tmp_path, capsys, small):
         compile=True,
     )
     assert rest == (tmp_path / "run", torch.device("cpu"), "patches", 32, 12)
-    config, _, _ = config_of(monkeypatch, capsys, *TRAIN, "--no-hard-captions")
-    assert config == replace(default, hard_captions=0.0)
+    config, _, _ = config_of(monkeypatch, capsys, *TRAIN, "--no-hard-captions", "--optimizer=adamw")
+    assert config == replace(default, hard_captions=0.0, optimizer="adamw")
+    for option, field in (("--no-global", "use_global"), ("--no-local", "use_local")):
+        config, _, _ = config_of(monkeypatch, capsys, *TRAIN, option)  # no term on their sum
+        assert config == replace(default, use_mixed=False, **{field: False})
 
 
 def test_old_names_of_options_work_with_a_warning_that_names_the_new_ones(monkeypatch, capsys):
@@ -325,7 +328,7 @@ def test_what_index_says_comes_next_works(
     code, out, _ = call(capsys, "index", "--model", "a model", *options, "--out", "a gallery")
     (search,) = suggested(out)
     assert code == 0 and f"{count} pictures" in out
-    assert search[2:] == ["--gallery", "a gallery", "--model", "a model"]
+    assert search[2:] == ["--gallery", "a gallery"]  # which knows its model
     code, out, _ = call(capsys, *search)
     found = [row[2] for row in rows_of(out)]
     assert code == 0 and len(found) == 5 and all(re.fullmatch(item, name) for name in found)
@@ -620,5 +623,5 @@ def test_the_shipped_model_answers_searches_soon_and_loads_nothing_that_trains(t
     assert codes == [0, 0] and len(rows_of(done.stdout)) == 10
     assert "1000 searched" in done.stdout and "50 searched" in done.stdout
     assert (tmp_path / "hits.png").is_file()
-    training = ("tgdt_mini.training", "tgdt_mini.scaling.distributed", "tgdt_mini.runs")
+    training = ("tgdt_mini.training", "tgdt_mini.scaling.distributed", "tgdt_mini.runs.fit")
     assert "tgdt_mini.model" in modules and not {*training} & {*modules}

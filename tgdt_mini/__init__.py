@@ -26,6 +26,8 @@ _HOME = {
     "recall_at_k": "evaluation",
     "two_stage": "retrieval",
     "Gallery": "search.gallery",
+    "Hits": "search.gallery",
+    "Retriever": "runs.retriever",
     "Trainer": "training",
     "TrainingConfig": "training_config",
     "load_model": "checkpoint",
@@ -38,6 +40,10 @@ _MODULES = {
     "evaluation": "evaluation",
 }
 __all__ = sorted(_HOME)
+
+
+def __dir__():
+    return sorted([*globals(), *_HOME, *_MODULES])
 
 
 def __getattr__(name):

@@ -14,7 +14,6 @@ from pathlib import Path
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
 
-PHOTOGRAPHS = "photographs"  # --model with this name is the shipped model for photographs
 
 # after "stopped", where a command can go on: `parser.set_defaults(stopped=RESUME)`
 RESUME = "; what was done is in {out}/last, go on with the same command and --resume"
@@ -115,15 +114,19 @@ def load_model(folder: Path | None, device: str):
     """The model of a folder, the shipped one by default. ValueError if it cannot read captions."""
     from tgdt_mini.checkpoint import load_model
     from tgdt_mini.config import pick_device
-    from tgdt_mini.files.paths import shipped
+    from tgdt_mini.runs.retriever import folder_of
 
-    folder = folder or shipped() / "weights"
-    if str(folder) == PHOTOGRAPHS and not (folder / "config.json").exists():
-        folder = shipped() / "weights" / PHOTOGRAPHS
+    folder = folder_of(folder or "scenes")
     model = load_model(folder, pick_device(device))
     if model.tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
     return model
+
+
+def source_of(folder: Path | None) -> str:
+    """How a gallery names the model of --model, to find it again from any folder."""
+    name = str(folder or "scenes")
+    return str(folder.absolute()) if folder and folder.is_dir() else name
 
 
 def knows_photographs(model) -> bool:

@@ -3,9 +3,9 @@
 import time
 
 from tgdt_mini.commands import common
-from tgdt_mini.commands.train import SCENES, add_training_options, training_config
+from tgdt_mini.commands.train import add_training_options, training_config
 
-EPOCHS = 16
+EPOCHS = 8
 FIGURES = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
 
 add_options = add_training_options
@@ -19,7 +19,8 @@ def run(args) -> None:
     from tgdt_mini.runs import scenes
 
     began, out = time.perf_counter(), args.out
-    config = training_config(SCENES | {"epochs": EPOCHS}, args.quick, args.settings, args.seed)
+    defaults = scenes.SCENE_DEFAULTS | {"epochs": EPOCHS}
+    config = training_config(defaults, args.quick, args.settings, args.seed)
     train, other = common.scene_counts(args.quick)
     model = scenes.train_on_scenes(
         config, out, args.device, args.image_tokens, train, other, resume=args.resume

@@ -1,6 +1,7 @@
 """The command `index`: encode pictures once, into a gallery to search."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 from tgdt_mini.commands import common
@@ -41,6 +42,7 @@ def run(args) -> None:
     else:
         common.refuse_scenes(model, "add --images FOLDER or --features FOLDER")
         gallery = galleries.of_scenes(model, args.split)
+    gallery = replace(gallery, source=common.source_of(args.model))
     gallery.save(args.out)
     if args.qdrant:
         upload(gallery, args.qdrant, args.collection)
@@ -48,8 +50,7 @@ def run(args) -> None:
     example = "a red star above a blue circle"
     if common.knows_photographs(model):
         example = "two dogs run through the snow"
-    more = ("--model", args.model) if args.model else ()
-    more += common.feature_args(features, args.split)
+    more = common.feature_args(features, args.split)
     print(f"next: {common.shell_line('search', example, '--gallery', args.out, *more)}")
 
 

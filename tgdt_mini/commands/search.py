@@ -41,11 +41,13 @@ def run(args) -> None:
     from tgdt_mini.photos.image_io import open_image
     from tgdt_mini.photos.origin import finder
     from tgdt_mini.reports.choice import stored_settings
+    from tgdt_mini.runs.retriever import picture_finder
     from tgdt_mini.search.gallery import Gallery
 
     # the query first: what is wrong with it is said before a gallery is encoded
     query = open_image(args.image) if args.image else args.caption
-    model = common.load_model(args.model, args.device)
+    gallery = Gallery.load(args.gallery) if args.gallery else None
+    model = common.load_model(args.model or (gallery and gallery.source), args.device)
     load_encoders(model)
     if args.image:
         query_is, embedding = "image", encode_pictures(model, [query])
@@ -55,7 +57,9 @@ def run(args) -> None:
     if args.qdrant:
         gallery = galleries.in_qdrant(model, args.qdrant, args.collection)
     elif args.gallery:
-        gallery = Gallery.load(args.gallery, expect_model=model.fingerprint)
+        gallery.check_model(model.fingerprint)
+        if gallery.holds != "image":
+            raise ValueError(f"--gallery {args.gallery} holds captions; name one of pictures")
     elif features:
         holds = "caption" if args.image else "image"
         gallery = galleries.of_features(model, features, args.split, holds)
@@ -75,7 +79,7 @@ def run(args) -> None:
     elif features:
         picture_of = finder(features, args.split)
     else:
-        picture_of = galleries.picture_finder(common.knows_photographs(model))
+        picture_of = picture_finder(common.knows_photographs(model))
     show(query, hits, picture_of, args.out / "hits.png")
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
     print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")

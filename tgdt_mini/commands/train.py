@@ -4,16 +4,20 @@ import argparse
 
 from tgdt_mini.commands import common
 
-SCENES = {"hard_captions": 1.0}  # what differs from TrainingConfig's defaults on drawn scenes
 # option: (field of TrainingConfig, what the option takes, help)
 # It takes a value of a type, one of some words, or nothing: then it stands for the value here.
 SETTINGS = {
     "epochs": (
         "epochs",
         int,
-        f"default 30, demo 16, photographs 24, --quick {common.QUICK['epochs']}",
+        f"default 30, demo 8, photographs 24, --quick {common.QUICK['epochs']}",
     ),
     "batch": ("batch", int, "pairs in a step, of all processes (default 64, photographs 512)"),
+    "optimizer": (
+        "optimizer",
+        ("adamw", "muon"),
+        "muon moves the matrices of both branches (default muon, photographs adamw)",
+    ),
     "learning-rate": (
         "learning_rate",
         float,
@@ -76,7 +80,7 @@ def add_training_options(parser) -> None:
     parser.add_argument(
         "--image-tokens",
         default="regions",
-        choices=("regions", "patches"),
+        choices=("regions", "things", "patches"),
         help="things found in the pixels (default), or a grid",
     )
     common.add_switch(parser, "--resume", "go on with --out, in any number of processes")
@@ -93,10 +97,18 @@ def add_options(parser) -> None:
 
 
 def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
-    """A TrainingConfig: what was asked for, else what --quick means, else the data's defaults."""
+    """A TrainingConfig: what was asked for, else what --quick means, else the data's defaults.
+
+    Without one of the two scores there is no term on their sum.
+    """
     from tgdt_mini.training_config import TrainingConfig
 
     few = {"epochs": common.QUICK["epochs"]} if quick else {}
+    without = {name for name in ("use_global", "use_local") if settings.get(name) is False}
+    if without:
+        defaults = defaults | {"use_mixed": False}
+        if without == {"use_global"}:
+            defaults |= {"use_local": True}
     return TrainingConfig(**(defaults | few | settings | {"seed": seed}))
 
 
@@ -119,14 +131,7 @@ def run(args) -> None:
     from tgdt_mini.runs import photos, scenes
     from tgdt_mini.scaling import distributed
 
-    defaults = SCENES
-    if features:
-        defaults = photos.PHOTO_DEFAULTS
-        # their local term is on the mixed score: without one of the scores there is no such term
-        if args.settings.get("use_global") is False:
-            defaults = defaults | {"use_local": True, "use_mixed": False}
-        elif args.settings.get("use_local") is False:
-            defaults = defaults | {"use_mixed": False}
+    defaults = photos.PHOTO_DEFAULTS if features else scenes.SCENE_DEFAULTS
     config = training_config(defaults, args.quick, args.settings, args.seed)
     counts, share = common.scene_counts(args.quick), common.QUARTER if args.quick else 1.0
     with distributed.joined(args.device) as device:

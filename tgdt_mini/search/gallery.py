@@ -9,7 +9,12 @@ How these are written, and why nobody sees a half-written gallery, is told by `f
 Items can be appended, not deleted. Q queries, G items, K shortlist, T local tokens, D width.
 """
 
-from dataclasses import dataclass
+import base64
+import html
+import io
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,22 +28,68 @@ from tgdt_mini.retrieval import rerank_by_query, search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.similarity import check_real
 
-NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 2", "re-index"
+NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 3", "re-index"
 HOLDS = ("image", "caption")
 MANIFEST = {"format": FORMAT, "holds": HOLDS, "model": (str, None), "settings": (dict, None)}
-MANIFEST |= {"shards": dict}
+MANIFEST |= {"source": (str, None), "shards": dict}
 CHECKED = 2**28  # bytes that are compared with their checksums by `load`: a quarter of a second
 SETTINGS = {"shortlist": 100, "local_weight": 1.0}  # of a search, where validation chose none
 
 
 @dataclass(frozen=True)
 class Hits:
-    """The k best items for each of Q queries, best first."""
+    """The k best items for each of Q queries, best first; `print` shows them as a table."""
 
     indices: torch.Tensor  # (Q, k) rows of the gallery
     scores: torch.Tensor  # (Q, k)
     items: list[list]  # Q lists of k items
     seconds: dict[str, float]  # {"shortlist": ..., "rerank": ...}, for all queries together
+    # from an item to its PIL picture, or to a str, for notebooks; `Retriever.search` sets it
+    picture_of: Callable | None = field(default=None, compare=False, repr=False)
+
+    def to_json(self) -> str:
+        """All hits as JSON: for each query a list of {"rank", "item", "score"}."""
+        return json.dumps(self._rows())
+
+    def __str__(self):
+        lines = []
+        for number, rows in enumerate(self._rows(), start=1):
+            lines += [f"query {number}"] if len(self.items) > 1 else []
+            lines += ["rank   score  item"]
+            lines += [f"{row['rank']:4}  {row['score']:6.3f}  {row['item']}" for row in rows]
+        return "\n".join(lines)
+
+    def _repr_html_(self):
+        """The hits as a table with small pictures, for a notebook."""
+        tables = []
+        for rows in self._rows():
+            cells = (
+                f"<td style='text-align: center'>{_thumbnail(row['item'], self.picture_of)}<br>"
+                f"{row['rank']}: {row['score']:.3f}<br>{html.escape(str(row['item']))}</td>"
+                for row in rows
+            )
+            tables.append(f"<table><tr>{''.join(cells)}</tr></table>")
+        return "".join(tables)
+
+    def _rows(self):
+        return [
+            [
+                {"rank": rank, "item": item, "score": round(score, 6)}
+                for rank, (item, score) in enumerate(zip(items, scores), start=1)
+            ]
+            for items, scores in zip(self.items, self.scores.tolist())
+        ]
+
+
+def _thumbnail(item, picture_of):
+    """An HTML picture of at most 112 pixels, "" where there is none."""
+    picture = picture_of(item) if picture_of else None
+    if picture is None or isinstance(picture, str):
+        return ""
+    picture.thumbnail((112, 112))
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return f"<img alt='' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,7 +99,8 @@ class Gallery:
     global_tokens (G, D) float32 or float16 are in memory; stored, the local tokens, are on disk
     after `load`. items: G JSON values that a hit returns. holds: "image" or "caption". model: the
     fingerprint of the encoder, or None. settings: what `search` uses unless it is told otherwise,
-    {"shortlist": K, "local_weight": weight}, or None.
+    {"shortlist": K, "local_weight": weight}, or None. source: the name or folder of the model, to
+    find it again, or None.
     """
 
     global_tokens: torch.Tensor
@@ -57,6 +109,7 @@ class Gallery:
     holds: str
     model: str | None = None
     settings: dict | None = None
+    source: str | None = None
 
     @classmethod
     def build(
@@ -129,14 +182,17 @@ class Gallery:
         chosen = SETTINGS | (self.settings or {})
         shortlist = chosen["shortlist"] if shortlist is None else shortlist
         local_weight = chosen["local_weight"] if local_weight is None else local_weight
-        if k < 1:
-            raise ValueError(f"k is {k}; ask for at least 1 hit")
-        self._check_model(expect_model)
+        for name, value in (("k", k), ("shortlist", shortlist)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
+        if not isinstance(local_weight, (int, float)) or not abs(local_weight) <= 1e6:
+            raise ValueError(f"local_weight is {local_weight!r}; it must be a number up to 1e6")
+        self.check_model(expect_model)
         query_is = "caption" if self.holds == "image" else "image"
         check_real(query, names=(query_is,))
         if index is not None:
             check_index(index, *self.global_tokens.shape)
-        shortlist = max(shortlist, k) if shortlist >= 1 else shortlist  # below 1: an error, later
+        shortlist = max(shortlist, k)
         query = query.detach().to("cpu", torch.float32)
         indices, scores, seconds = [], [], {"shortlist": 0.0, "rerank": 0.0}
 
@@ -175,6 +231,7 @@ class Gallery:
         known = read_json(folder / NAME, MANIFEST, "gallery", "build and save one first")
         if new["settings"] is None:
             new["settings"] = known["settings"]
+        new["source"] = known["source"]
         for name, value in new.items():
             if known.get(name) != value:
                 raise ValueError(
@@ -186,7 +243,7 @@ class Gallery:
     def _manifest(self):
         names = {"holds": self.holds, "model": self.model, "width": self.global_tokens.shape[1]}
         names["global_precision"] = str(self.global_tokens.dtype).removeprefix("torch.")
-        return {"format": FORMAT} | names | {"settings": self.settings}
+        return {"format": FORMAT} | names | {"settings": self.settings, "source": self.source}
 
     def _shards(self):
         """[(items, arrays)] as they are stored: one shard for each array of local tokens."""
@@ -223,14 +280,15 @@ class Gallery:
             shape = parts[0].shape[1], len(found.items)
             global_tokens = torch.empty(shape, dtype=parts[0].dtype).T  # (G, D), as by_columns does
             torch.cat(parts, out=global_tokens)
-            fields = {name: known[name] for name in ("holds", "model", "settings")}
+            fields = {name: known[name] for name in ("holds", "model", "settings", "source")}
             return cls(global_tokens, found.ragged, found.items, **fields)
 
         gallery = read_whole(folder, NAME, read)
-        gallery._check_model(expect_model)
+        gallery.check_model(expect_model)
         return gallery
 
-    def _check_model(self, expect_model):
+    def check_model(self, expect_model: str | None) -> None:
+        """ValueError if another model than that of this fingerprint made the gallery."""
         if expect_model is not None and expect_model != self.model:
             raise ValueError(
                 f"the gallery was built by another model ({self.model}, not {expect_model}); "

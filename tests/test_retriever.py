@@ -1,0 +1,256 @@
+"""The object that does it all: the same answers as its parts, kind to whatever it is handed."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny_model, tokenizer
+from PIL import Image
+
+import tgdt_mini
+from tgdt_mini import Gallery, Retriever, load_model, save_model, scenes
+from tgdt_mini.encoding import encode_pictures, encode_texts
+from tgdt_mini.runs import retriever as module
+
+CAPTIONS = ["a red star", "two hearts above a blue ring", "a purple moon on the grass"]
+NAMES = [f"test-{number:04d}" for number in range(6)]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Retriever.from_pretrained("scenes")
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A retriever of a small model with notes, loaded from a folder."""
+    save_model(tiny_model(), tmp_path / "model", tokenizer(), {"seed": 3})
+    return Retriever.from_pretrained(tmp_path / "model", device="cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of six drawn pictures, and a file that is none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in NAMES:
+        scenes.picture(name).save(folder / f"{name}.png")
+    (folder / "notes.txt").write_text("no picture", encoding="utf-8")
+    return folder
+
+
+def same(one, other):
+    return torch.equal(one.global_token, other.global_token) and torch.equal(one.mask, other.mask)
+
+
+def test_one_line_searches_the_shipped_gallery(shipped):
+    hits = shipped.search("a yellow star above a pink square", k=5)
+    parts = encode_texts(shipped.model, ["a yellow star above a pink square"])
+    known = Gallery.load(module.shipped() / "gallery").search(parts, 5)
+    assert hits.items == known.items and torch.equal(hits.scores, known.scores)
+    assert hits.items[0][0] == "test-0644"
+
+
+def test_embeddings_are_those_of_the_functions(own):
+    assert same(own.encode_texts(CAPTIONS), encode_texts(own.model, CAPTIONS))
+    assert same(own.encode_texts(CAPTIONS[0]), encode_texts(own.model, CAPTIONS[:1]))
+    drawn = [scenes.picture(name) for name in NAMES]
+    assert same(own.encode_images(drawn), encode_pictures(own.model, drawn))
+
+
+def test_a_picture_may_come_in_any_form(own, pictures):
+    drawn, path = scenes.picture(NAMES[0]), pictures / f"{NAMES[0]}.png"
+    pixels = np.asarray(drawn)
+    known = encode_pictures(own.model, [drawn])
+    one_by_one = (drawn, path, str(path), pixels, torch.from_numpy(pixels.copy()))
+    for image in (*one_by_one, [path], (drawn,), (image for image in [pixels])):
+        assert same(own.encode_images(image), known), type(image)
+    assert len(own.encode_images(np.stack([pixels, pixels]))) == 2
+    assert len(own.encode_images(Image.new("L", (20, 30)))) == 1
+
+
+@pytest.mark.parametrize(
+    "images, error, message",
+    [
+        (None, TypeError, "images is None; give a PIL picture"),
+        ([], ValueError, "images is empty"),
+        (3, TypeError, "images is a int; give"),
+        ([scenes.picture("test-0000"), None], TypeError, "an image is a NoneType; give"),
+        (np.zeros((4, 4, 3)), ValueError, r"array \(4, 4, 3\) of float64"),
+        (np.zeros((4, 4, 7), np.uint8), ValueError, r"array \(4, 4, 7\)"),
+        ("no such file.png", ValueError, "no such file.png"),
+    ],
+)
+def test_other_pictures_are_refused_with_what_is_taken(own, images, error, message):
+    with pytest.raises(error, match=message):
+        own.encode_images(images)
+
+
+@pytest.mark.parametrize(
+    "texts, error, message",
+    [
+        (None, TypeError, "texts is None; give a string"),
+        ([], ValueError, "texts is empty"),
+        (7, TypeError, "texts is a int"),
+        (["a star", 7], TypeError, "texts holds 7"),
+    ],
+)
+def test_other_texts_are_refused_with_what_is_taken(own, texts, error, message):
+    with pytest.raises(error, match=message):
+        own.encode_texts(texts)
+
+
+def test_a_folder_is_indexed_and_searched_and_saved_and_found_again(own, pictures, tmp_path):
+    with pytest.raises(ValueError, match="no gallery to search yet; call index"):
+        own.search("a star")
+    hits = own.index(pictures).search("a star", k=3)
+    paths = [str(pictures / f"{name}.png") for name in NAMES]
+    assert own.gallery.items == paths and set(hits.items[0]) < set(paths)
+    own.save(tmp_path / "saved")
+    again = Retriever.from_pretrained(tmp_path / "saved", device="cpu")
+    assert again.search("a star", k=3).items == hits.items
+    assert again.model.notes == {"seed": 3} and again.model.fingerprint == own.model.fingerprint
+    again.save(tmp_path / "saved")  # in place of itself
+    (tmp_path / "saved" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match="holds thesis.txt, which is not ours"):
+        again.save(tmp_path / "saved")
+    assert Retriever.from_pretrained(tmp_path / "saved").search("a star", k=3).items == hits.items
+
+
+def test_a_gallery_of_another_model_is_refused(own, shipped):
+    with pytest.raises(ValueError, match="built by another model"):
+        Retriever(own.model, shipped.gallery)
+
+
+def test_a_save_that_fails_keeps_model_and_gallery(own, pictures, tmp_path, monkeypatch):
+    own.index(pictures).save(tmp_path / "saved")
+    with pytest.raises(ValueError, match="items must be JSON values"):
+        own.index([scenes.picture(NAMES[0])], items=[Path("a")])
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Gallery, "save", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        own.index([scenes.picture(NAMES[0])]).save(tmp_path / "saved")
+    again = Retriever.from_pretrained(tmp_path / "saved", device="cpu")
+    assert len(again.gallery) == len(NAMES)
+
+
+def test_a_name_means_what_is_shipped_and_a_path_a_folder(own, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own.save("scenes")
+    known = Retriever.from_pretrained("scenes")
+    assert known.model.fingerprint != own.model.fingerprint and len(known.gallery) == 1000
+    folder = Retriever.from_pretrained(Path("scenes"), device="cpu")
+    assert folder.model.fingerprint == own.model.fingerprint and folder.gallery is None
+    (tmp_path / "a").mkdir()
+    own.save("a/b")
+    (tmp_path / "a" / "b").rename(tmp_path / "a" / ".b.tgdt-old")  # a writer was killed
+    again = Retriever.from_pretrained("a/b", device="cpu")
+    assert again.model.fingerprint == own.model.fingerprint
+
+
+def test_pictures_are_indexed_under_their_names_or_numbers(own, pictures):
+    drawn = [scenes.picture(name) for name in NAMES]
+    assert own.index(drawn).gallery.items == [0, 1, 2, 3, 4, 5]
+    assert own.index(drawn, items=NAMES).gallery.items == NAMES
+    assert own.index([drawn[0], str(pictures / "test-0001.png")]).gallery.items[0] == 0
+    with pytest.raises(ValueError, match="2 items for 6 images"):
+        own.index(drawn, items=NAMES[:2])
+    with pytest.raises(ValueError, match="holds no picture"):
+        (pictures / "empty").mkdir()
+        own.index(pictures / "empty")
+
+
+def test_captions_are_searched_with_a_picture(own):
+    hits = own.index_texts(CAPTIONS).search(scenes.picture("test-0000"), k=2)
+    known = own.gallery.search(encode_pictures(own.model, [scenes.picture("test-0000")]), 2)
+    assert own.gallery.holds == "caption" and hits.items == known.items
+
+
+def test_hits_are_a_table_and_json_and_pictures(own, pictures):
+    hits = own.index(pictures).search(CAPTIONS[:2], k=2)
+    lines = str(hits).splitlines()
+    assert lines[0] == "query 1" and lines[1].split() == ["rank", "score", "item"]
+    assert len(lines) == 8 and lines[2].endswith(hits.items[0][0])
+    rows = json.loads(hits.to_json())
+    assert [[row["item"] for row in row_of] for row_of in rows] == hits.items
+    assert rows[0][0] == {"rank": 1, "item": hits.items[0][0], "score": rows[0][0]["score"]}
+    assert hits._repr_html_().count("<img ") == 4
+    (pictures / "test-0000.png").unlink()  # a picture that is there no more is not shown
+    assert own.search(CAPTIONS[0], k=6)._repr_html_().count("<img ") == 5
+    named = own.index([scenes.picture(name) for name in NAMES], items=["<b>"] * 6)
+    assert "&lt;b&gt;" in named.search("a star")._repr_html_()
+
+
+def test_many_threads_get_what_one_gets(own, pictures):
+    own.index(pictures)
+    captions = [caption for texts in scenes.captions_of("test")[:40] for caption in texts]
+    captions += ["a star " * 60]  # longer than the model reads
+    with pytest.warns(UserWarning, match="tokens"):
+        known = [own.search(caption, k=3).scores for caption in captions]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda caption: own.search(caption, k=3).scores, captions))
+    assert all(torch.equal(one, other) for one, other in zip(known, found))
+
+
+def test_a_name_on_the_hub_is_downloaded(own, tmp_path, monkeypatch):
+    import huggingface_hub
+
+    own.save(tmp_path / "there")
+    asked = []
+
+    def download(name):
+        asked.append(name)
+        return str(tmp_path / "there")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    again = Retriever.from_pretrained("someone/tgdt")
+    assert asked == ["someone/tgdt"] and again.model.fingerprint == own.model.fingerprint
+
+    def offline(name):
+        raise OSError("no network\nmore lines")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(ValueError, match=r"someone/tgdt is no folder.*no network.*; check"):
+        Retriever.from_pretrained("someone/tgdt")
+    with pytest.raises(ValueError, match="nowhere.config.json is missing"):
+        Retriever.from_pretrained("nowhere")
+
+
+def test_pushing_uploads_what_save_writes(own, pictures, monkeypatch):
+    import huggingface_hub
+
+    seen = {}
+
+    class Api:
+        def __init__(self, token=None):
+            seen["token"] = token
+
+        def create_repo(self, name, exist_ok, **options):
+            seen.update(name=name, options=options)
+            return f"https://huggingface.co/{name}"
+
+        def upload_folder(self, repo_id, folder_path, delete_patterns):
+            seen["files"] = {path.name for path in Path(folder_path).rglob("*") if path.is_file()}
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    address = own.index(pictures).push_to_hub("someone/tgdt", private=True, token="t")
+    assert address == "https://huggingface.co/someone/tgdt"
+    assert seen["name"] == "someone/tgdt" and seen["options"] == {"private": True}
+    assert seen["token"] == "t" and {"model.safetensors", "gallery.json"} < seen["files"]
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+    save_model(tiny_model(), tmp_path / "model")
+    with pytest.raises(ValueError, match="the model has no tokenizer"):
+        Retriever(load_model(tmp_path / "model"))
+
+
+def test_the_public_names_are_listed():
+    assert {*tgdt_mini.__all__, "scenes", "plots", "__version__"} <= set(dir(tgdt_mini))
+    assert all(getattr(tgdt_mini, name) for name in tgdt_mini.__all__)

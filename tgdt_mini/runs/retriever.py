@@ -1,0 +1,277 @@
+"""One object to search with: a model, the encoders that it needs, and a gallery.
+
+    retriever = Retriever.from_pretrained("photographs")
+    retriever.index("FOLDER")
+    print(retriever.search("a dog runs through the snow"))
+
+Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not do by themselves.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tgdt_mini import scenes
+from tgdt_mini.checkpoint import load_model, save_model
+from tgdt_mini.config import pick_device
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.encoders.load import load_encoders
+from tgdt_mini.encoding import encode_pictures, encode_texts
+from tgdt_mini.files.paths import shipped
+from tgdt_mini.files.whole import standing
+from tgdt_mini.photos.image_io import as_rgb, open_image
+from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.search.gallery import Gallery, Hits
+
+SHIPPED = {"scenes": ("weights",), "photographs": ("weights", "photographs")}
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# tokenizers and encoders keep a state while they work, and models share them
+ONE_AT_A_TIME = threading.Lock()
+GROUP = 100  # pictures that are in memory at a time
+TAKEN = "a PIL picture, a file's path, an array (H, W, 3) of uint8, or several of them"
+
+
+class Retriever:
+    """A model that encodes pictures and captions, and the gallery that it searches, if any.
+
+    model: a TGDT with its tokenizer, as `load_model` gives it. The shortlist and the weight of the
+    local score that validation chose for it are those of each search. Many threads may use one.
+    """
+
+    def __init__(self, model, gallery: Gallery | None = None, source: str | None = None):
+        self._tokenizer = getattr(model, "tokenizer", None)  # an encoder may take its place
+        if self._tokenizer is None:
+            raise ValueError("the model has no tokenizer; take one that load_model has loaded")
+        if gallery is not None:
+            gallery.check_model(model.fingerprint)
+        load_encoders(model)
+        self.model, self.gallery, self.source = model.eval(), gallery, source
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, device: str = "auto") -> "Retriever":
+        """A retriever by name or folder.
+
+        name: "scenes" (with the gallery of the test scenes) or "photographs", which are shipped; a
+        folder that `save`, or a training, wrote; or a name on the Hugging Face hub, such as
+        "user/model", whose files are downloaded.
+        Raises ValueError that names what is missing or damaged.
+        """
+        folder = standing(folder_of(name))
+        model = load_model(folder, pick_device(device))
+        is_scenes = folder == shipped().joinpath(*SHIPPED["scenes"])
+        gallery = shipped() / "gallery" if is_scenes else folder / "gallery"
+        has_one = (gallery / "gallery.json").is_file()
+        source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
+        return cls(model, Gallery.load(gallery) if has_one else None, source)
+
+    @property
+    def knows_photographs(self) -> bool:
+        """Whether the model was trained on features of photographs; else on drawn scenes."""
+        return self.model.config.reader == "photos"
+
+    def encode_images(self, images) -> Embedding:
+        """Embedding of one picture or several: PIL pictures, paths, or arrays (H, W, 3) of uint8.
+
+        ValueError names an image that cannot be read; TypeError one of another type.
+        """
+        images = _several(images, "images", TAKEN)
+        with ONE_AT_A_TIME:
+            return encode_pictures(self.model, [_picture(image) for image in images])
+
+    def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
+        """Embedding of one caption or several. ValueError for none, TypeError for another type."""
+        taken = "a string, or several of them"
+        texts = _several(texts, "texts", taken)
+        for text in texts:
+            if not isinstance(text, str):
+                raise TypeError(f"texts holds {text!r:.60}; give {taken}")
+        with ONE_AT_A_TIME:
+            return encode_texts(self.model, texts)
+
+    def index(self, images, items: Iterable | None = None, progress: bool | None = None):
+        """Encode pictures into a new gallery, which is searched from then on; returns self.
+
+        images: a folder, whose pictures are taken, or pictures as for `encode_images`. items: what
+        a hit returns for each picture, any JSON values; by default its path, or else its number.
+        progress: a bar; None: on a terminal only.
+        """
+        is_folder = isinstance(images, (str, Path)) and Path(images).is_dir()
+        images = pictures_in(Path(images)) if is_folder else _several(images, "images", TAKEN)
+        if items is None:
+            paths = (isinstance(image, (str, Path)) for image in images)
+            found = enumerate(zip(images, paths))
+            items = [str(Path(i).absolute()) if path else n for n, (i, path) in found]
+        items = list(items)
+        if len(items) != len(images):
+            raise ValueError(f"{len(items)} items for {len(images)} images; give one for each")
+        try:
+            json.dumps(items)
+        except TypeError as error:
+            raise ValueError(f"items must be JSON values, such as names: {error}") from None
+        embedding = encode_in_groups(self.encode_images, images, progress)
+        self.gallery = built(self.model, embedding, items, "image", self.source)
+        return self
+
+    def index_texts(self, texts: Iterable[str]):
+        """Encode captions into a new gallery, to be searched by pictures; returns self."""
+        texts = list(_several(texts, "texts", "a string, or several of them"))
+        self.gallery = built(self.model, self.encode_texts(texts), texts, "caption", self.source)
+        return self
+
+    def search(self, query, k: int = 5, **settings) -> Hits:
+        """The k best items for a caption or a picture, or for each of several.
+
+        A gallery of pictures is asked with captions (str), one of captions with pictures.
+        settings: `shortlist` and `local_weight`, if other ones than the model's are wanted.
+        """
+        gallery = self.gallery  # another thread may index meanwhile
+        if gallery is None:
+            raise ValueError("there is no gallery to search yet; call index(images) first")
+        encode = self.encode_texts if gallery.holds == "image" else self.encode_images
+        hits = gallery.search(encode(query), k, **settings)
+        return replace(hits, picture_of=picture_finder(self.knows_photographs))
+
+    def save(self, folder: str | Path) -> None:
+        """Write model and gallery to a folder, for `from_pretrained`, whole or not at all.
+
+        ValueError for a folder that holds other files.
+        """
+        gallery = self.gallery
+        also = gallery and (lambda staging: gallery.save(staging / "gallery"))
+        save_model(self.model, folder, self._tokenizer, self.model.notes, also=also)
+
+    def push_to_hub(self, name: str, **options) -> str:
+        """Upload what `save` writes to the Hugging Face hub as "user/model"; returns its address.
+
+        options: of huggingface_hub.HfApi.create_repo, such as private=True or a token.
+        """
+        import tempfile
+
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=options.pop("token", None))
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(Path(folder) / "model")
+            address = api.create_repo(name, exist_ok=True, **options)
+            name, local = getattr(address, "repo_id", name), Path(folder) / "model"
+            api.upload_folder(repo_id=name, folder_path=local, delete_patterns="gallery/*")
+        return str(address)
+
+
+def pictures_in(folder: Path) -> list[str]:
+    """The absolute paths of a folder's pictures, in order. ValueError without any."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder of pictures")
+    files = folder.absolute().iterdir()
+    paths = sorted(str(path) for path in files if path.suffix.lower() in ENDINGS)
+    if not paths:
+        raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)})")
+    return paths
+
+
+def encode_in_groups(encode: Callable, images: list, progress: bool | None = None) -> Embedding:
+    """Embedding of many pictures, of which GROUP are in memory at a time.
+
+    encode(group) gives an Embedding. progress: a bar; None: a bar on a terminal, else a line now
+    and then.
+    """
+    from tqdm import tqdm
+
+    groups, parts = [images[start : start + GROUP] for start in range(0, len(images), GROUP)], []
+    disable = None if progress is None else not progress
+    with tqdm(total=len(images), desc="encoding", unit=" images", disable=disable) as bar:
+        for group in groups:
+            parts.append(encode(group))
+            bar.update(len(group))
+            if progress is None and bar.disable and len(parts) % 10 == 0:
+                print(f"{sum(map(len, parts))} of {len(images)} pictures are encoded", flush=True)
+    return Embedding.cat(parts)
+
+
+def built(
+    model, embedding: Embedding, items: list, holds: str, source: str | None = None
+) -> Gallery:
+    """A gallery whose searches use what validation chose for the model, or else the defaults."""
+    chosen = None
+    if model.notes.get("choice"):
+        settings, query_is = stored_settings(model), "caption" if holds == "image" else "image"
+        chosen = {"local_weight": settings.local_weight, "shortlist": settings.shortlist[query_is]}
+    gallery = Gallery.build(embedding, items, holds, model.fingerprint, settings=chosen)
+    return replace(gallery, source=source)
+
+
+def picture_finder(photographs: bool) -> Callable:
+    """A function from an item to its picture, if it is a file or a drawn scene, else to its name.
+
+    photographs: no item is a drawn scene, though it may be called like one.
+    """
+
+    def find(item):
+        try:
+            if isinstance(item, str) and Path(item).is_file():
+                return open_image(item)
+        except (OSError, ValueError):  # no picture any more, or a caption too long for a file name
+            return str(item)
+        return scenes.picture(item) if not photographs and scenes.is_id(item) else str(item)
+
+    return find
+
+
+def folder_of(name):
+    """The folder of a model: a shipped one's name, a name on the hub, or the folder itself.
+
+    ValueError for a name that the hub does not know.
+    """
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f"name is {name!r}; give a name or a folder")
+    if str(name) in SHIPPED and (isinstance(name, str) or not (name / "config.json").is_file()):
+        return shipped().joinpath(*SHIPPED[str(name)])
+    on_hub = isinstance(name, str) and name.count("/") == 1 and not standing(name).exists()
+    if not on_hub or name.startswith((".", "~", "/")):
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{name} is no folder, and the Hugging Face hub did not give it ({why}); check the name"
+        ) from error
+
+
+def _several(values, name, taken):
+    """A list of one value or of several. ValueError for none, TypeError for what is neither."""
+    if values is None:
+        raise TypeError(f"{name} is None; give {taken}")
+    if isinstance(values, (str, Path, Image.Image)) or getattr(values, "ndim", 0) in (2, 3):
+        return [values]
+    try:
+        values = list(values)
+    except TypeError:
+        raise TypeError(f"{name} is a {type(values).__name__}; give {taken}") from None
+    if not values:
+        raise ValueError(f"{name} is empty; give {taken}")
+    return values
+
+
+def _picture(image):
+    """A PIL picture as RGB, of a picture, a path or an array."""
+    if isinstance(image, Image.Image):
+        return as_rgb(image)
+    if isinstance(image, (str, Path)):
+        return open_image(image)
+    if isinstance(image, torch.Tensor):
+        image = image.cpu().numpy()
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] == (3,)):
+            return Image.fromarray(image).convert("RGB")
+        raise ValueError(f"an image is an array {image.shape} of {image.dtype}; give {TAKEN}")
+    raise TypeError(f"an image is a {type(image).__name__}; give {TAKEN}")

@@ -105,7 +105,7 @@ def test_parts_of_different_shapes_make_no_batch():
         ImageTokens(tokens.features, tokens.boxes, tokens.mask[:, :3], tokens.pooled)
 
 
-@pytest.mark.parametrize("kind", ["regions", "patches"])
+@pytest.mark.parametrize("kind", ["regions", "things", "patches"])
 def test_tokens_of_pictures_are_those_of_the_kind(kind):
     pictures = some_scenes()["image"][:3]
     tokens = ImageTokens.of(pictures, kind)
@@ -120,7 +120,9 @@ def test_tokens_of_pictures_are_those_of_the_kind(kind):
 
 
 def test_another_kind_of_tokens_is_an_error():
-    with pytest.raises(ValueError, match="kind is 'pixels'; it must be 'regions' or 'patches'"):
+    with pytest.raises(
+        ValueError, match="kind is 'pixels'; it must be one of regions, things, patches"
+    ):
         ImageTokens.of(some_scenes()["image"][:1], "pixels")
 
 
@@ -181,7 +183,7 @@ def test_the_first_images_of_a_set_are_a_set_of_the_first_images():
             first_images(token_set(), images)
 
 
-@pytest.mark.parametrize("kind", ["regions", "patches"])
+@pytest.mark.parametrize("kind", ["regions", "things", "patches"])
 def test_tokens_from_the_cache_are_the_fresh_ones(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     dataset = some_scenes().select(range(4))
@@ -198,7 +200,7 @@ def test_tokens_from_the_cache_are_the_fresh_ones(kind, tmp_path, monkeypatch):
     assert [folder.name for folder in tmp_path.iterdir()] == [f"tokens-four-{kind}"]
 
 
-@pytest.mark.parametrize("kind", ["regions", "patches"])
+@pytest.mark.parametrize("kind", ["regions", "things", "patches"])
 def test_the_first_scenes_of_a_split_have_the_tokens_of_the_whole_split(
     kind, tmp_path, monkeypatch
 ):

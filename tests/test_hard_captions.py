@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -51,17 +52,47 @@ def test_articles_and_commas_stay_right():
     assert changes("an orange arrow, a blue ring", lexicon) == swapped
 
 
-def test_hard_captions_of_the_scenes_are_nearly_always_false_of_their_picture():
-    """Only text is read, so a few stay true; the meaning of a foil is found by its text."""
-    kinds, judged, false = lexicon(), 0, 0
-    for scene in scenes.scenes_of("validation", 200):
+def test_what_the_text_shows_to_be_true_is_not_made():
+    assert changes("a red star above a scarlet star") == {""}
+    assert changes("a red star above a blue star") == {
+        "a blue star above a red star",
+        "a red star below a blue star",
+    }
+
+
+def test_words_of_a_fixed_phrase_stay():
+    fixed = Lexicon(LEXICON.kinds, LEXICON.opposites, fixed=("in a blue meadow",))
+    assert changes("a red star in a blue meadow") == {"a blue star in a red meadow"}
+    assert changes("a red star in a blue meadow", fixed) == {""}
+
+
+def test_what_the_judge_refuses_is_drawn_again():
+    caption = "a red star above a blue ring"
+    for wanted in changes(caption):
+        for seed in range(20):
+            made = hard_caption(caption, LEXICON, random.Random(seed), wanted.__eq__)
+            assert made == wanted
+    assert hard_caption(caption, LEXICON, random.Random(0), lambda text: False) == ""
+
+
+def test_hard_captions_of_the_scenes_are_false_of_their_picture_and_sentences_of_the_grammar():
+    """The truth of a foil is looked up by its text, so a text that no meaning writes would fail."""
+    kinds, is_false, rng = lexicon(), scenes.judge("validation", 200), random.Random(0)
+    made, refused = 0, 0
+    for row, scene in enumerate(scenes.scenes_of("validation", 200)):
         here = scenes.truths.World([scene])
-        for meaning in grammar.captions(scene):
+        for number, meaning in enumerate(grammar.captions(scene)):
             text = grammar.write(meaning)[0]
-            known = {grammar.write(foil)[0]: foil for foil in grammar.foil(meaning)}
-            for made in changes(text, kinds, 6) & known.keys():
-                judged, false = judged + 1, false + (not here.true_of(known[made])[0])
-    assert judged > 500 and false / judged > 0.9
+            judge = partial(is_false, row * scenes.CAPTIONS + number)
+            foils = {grammar.write(foil)[0]: foil for foil in grammar.foil(meaning)}
+            for _ in range(3):
+                hard = hard_caption(text, kinds, rng, judge)
+                made += bool(hard)
+                refused += hard_caption(text, kinds, rng) != "" and not hard
+                assert hard not in foils or not here.true_of(foils[hard])[0]
+                meanings = grammar.rewordings(meaning)
+                assert not hard or not here.true_of(meanings[hard])[0]
+    assert made > 1500 and refused
 
 
 def test_a_set_with_hard_captions_keeps_them_beside_their_captions():

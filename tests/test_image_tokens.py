@@ -15,14 +15,17 @@ from PIL import Image, ImageDraw
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.image_tokens import (
     CROP,
-    MOST_REGIONS,
+    MOST_THINGS,
     PATCH_WIDTH,
     REGION_WIDTH,
+    WHOLE,
     connected,
     geometry,
+    ground,
     overlap,
     patches,
     regions,
+    things,
     whole,
 )
 
@@ -164,7 +167,9 @@ def test_regions_of_the_validation_scenes_are_whole_tokens():
         features, boxes = regions(image)
         counts.add(len(features))
         assert features.dtype == np.uint8 and features.shape == (len(boxes), REGION_WIDTH)
-        assert boxes.dtype == np.float32 and boxes.shape[1] == 4 and 1 <= len(boxes) <= MOST_REGIONS
+        assert (
+            boxes.dtype == np.float32 and boxes.shape[1] == 4 and 1 <= len(boxes) <= MOST_THINGS + 1
+        )
         assert (boxes >= 0).all() and (boxes <= 1).all() and (boxes[:, :2] < boxes[:, 2:]).all()
         sides = boxes.tolist()
         assert all(overlap(a, b) < 0.75 for i, a in enumerate(sides) for b in sides[:i])
@@ -175,12 +180,41 @@ def test_a_region_shows_its_own_pixels_and_where_they_are():
     image = Image.new("RGB", (112, 112), (240, 240, 240))
     ImageDraw.Draw(image).rectangle((20, 40, 59, 79), fill=(200, 30, 30))
     features, boxes = regions(image)
-    assert len(features) == 1 and np.abs(boxes[0] * 112 - (20, 40, 60, 80)).max() <= 2
+    assert len(features) == 2 and np.abs(boxes[0] * 112 - (20, 40, 60, 80)).max() <= 2
     crop = features[0].reshape(CROP, CROP, 4)
     assert (
         np.abs(crop[4:12, 4:12, :3].astype(int) - (200, 30, 30)).max() <= 2
         and (crop[4:12, 4:12, 3] == 255).all()
     )
+
+
+def test_the_last_region_is_the_ground_with_its_things_painted_over():
+    blank = Image.new("RGB", (112, 112), (90, 140, 200))
+    ImageDraw.Draw(blank).rectangle((0, 0, 111, 55), fill=(110, 160, 210))
+    image = blank.copy()
+    ImageDraw.Draw(image).rectangle((14, 14, 41, 41), fill=(200, 30, 30))
+    features, boxes = regions(image)
+    crop = features[-1].reshape(CROP, CROP, 4).astype(int)
+    assert tuple(boxes[-1]) == WHOLE and (crop[..., 3] == 255).all()
+    share = (112 * 56 - 28 * 28) / (112 * 112 - 28 * 28)  # of the ground that is the upper half
+    mean = share * np.array((110, 160, 210)) + (1 - share) * np.array((90, 140, 200))
+    assert np.abs(crop[3:5, 3:5, :3] - mean).max() <= 2
+    expected = whole(blank).reshape(CROP, CROP, 4)
+    assert np.array_equal(crop[8:], expected[8:]) and np.array_equal(crop[:, 8:], expected[:, 8:])
+
+
+def test_an_image_covered_by_things_has_a_grey_ground():
+    image, everywhere = scenes.picture("validation-0002"), np.ones((56, 56), bool)
+    assert (ground(image, [everywhere]).reshape(-1, 4)[:, :3] == 128).all()
+    assert np.array_equal(ground(image, []), whole(image))
+
+
+def test_things_are_the_regions_without_the_ground():
+    for image in some_scenes("validation", 10)["image"]:
+        (features, boxes), (known, places) = things(image), regions(image)
+        assert np.array_equal(features, known[:-1]) and np.array_equal(boxes, places[:-1])
+    blank = Image.new("RGB", (112, 112), (90, 140, 200))
+    assert np.array_equal(things(blank)[0], regions(blank)[0])
 
 
 def test_regions_read_pixels_and_nothing_else(monkeypatch):
@@ -213,4 +247,4 @@ def test_pictures_of_any_mode_are_read(mode):
 
 
 def test_noise_does_not_give_too_many_regions():
-    assert 1 <= len(regions(noise(112, 112))[0]) <= MOST_REGIONS
+    assert 1 <= len(regions(noise(112, 112))[0]) <= MOST_THINGS + 1

@@ -14,7 +14,7 @@ from tgdt_mini.image_tokens import REGION_WIDTH, SIDE
 
 CHOICES = {
     "image_slot": ("whole", "zero"),
-    "image_tokens": ("regions", "patches"),
+    "image_tokens": ("regions", "things", "patches"),
     "reader": ("pixels", "photos"),
 }
 SHARES = ("dropout", "neighbour_dropout")
@@ -37,7 +37,7 @@ class TGDTConfig:
     neighbour_dropout: float = 0.0  # share of items whose tokens see no neighbours, in training
     global_residual: float = 0.0  # how much of slot 0 is added to each local token
     # the image branch before the common space
-    image_tokens: str = "regions"  # found in the pixels, or "patches" of a grid
+    image_tokens: str = "regions"  # things and the ground; only "things"; "patches" of a grid
     image_side: int = SIDE  # pixels; a picture of another size is resized to a square of it
     image_features: int = REGION_WIDTH  # numbers that describe a region
     image_hidden: int = 256  # of the perceptron that reads them; 0: one linear layer instead
@@ -64,13 +64,13 @@ class TGDTConfig:
 
     @classmethod
     def mini(cls, **changes) -> "TGDTConfig":
-        """About 1.2 million parameters, for the drawn scenes.
+        """About 1.5 million parameters, for the drawn scenes.
 
         A local token stands for one region or one word, and is trained to keep to it: regions are
         not mixed before they are compared with words, and half of the captions of a batch leave
         out attention before their local tokens.
         """
-        sizes = dict(image_local_layers=0, global_layers=2, neighbour_dropout=0.5)
+        sizes = dict(image_hidden=512, image_local_layers=0, global_layers=2, neighbour_dropout=0.5)
         return cls(**(sizes | changes))
 
     @classmethod

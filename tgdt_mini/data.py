@@ -93,9 +93,9 @@ class ImageTokens:
 
     @classmethod
     def of(cls, images: list, kind: str = "regions") -> "ImageTokens":
-        """The tokens of PIL images, cut into "regions" or "patches" (then all of one size)."""
-        if kind not in ("regions", "patches"):
-            raise ValueError(f"kind is {kind!r}; it must be 'regions' or 'patches'")
+        """The tokens of PIL images, cut into "regions", "things" or "patches" (all of one size)."""
+        if kind not in (kinds := ("regions", "things", "patches")):
+            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(kinds)}")
         features, boxes = zip(*(getattr(image_tokens, kind)(image) for image in images))
         pooled = [image_tokens.whole(image, patches=kind == "patches") for image in images]
         # copies: arrays of PIL are read-only, which torch does not like

@@ -2,10 +2,10 @@
 
 The paper describes an image by 36 regions of a Faster R-CNN detector, 2,048 numbers and a box each.
 Drawn scenes need no detector. A region here is a connected patch of nearly one colour, proposed
-from the pixels alone. Its features are the pixels of its box, shrunk to 16 x 16: red, green, blue,
-and whether the pixel belongs to the region. Boxes are x0, y0, x1, y1 as fractions of width and
-height; `geometry` adds the area, as the released code does. Nothing here is learnt, and no ground
-truth is read.
+from the pixels alone; the last one is the ground, which is all that is left. Its features are the
+pixels of its box, shrunk to 16 x 16: red, green, blue, and whether the pixel belongs to the region.
+Boxes are x0, y0, x1, y1 as fractions of width and height; `geometry` adds the area, as the released
+code does. Nothing here is learnt, and no ground truth is read.
 
 P patches, R regions, H and W pixels.
 """
@@ -20,7 +20,7 @@ REGION_WIDTH = CROP * CROP * 4  # numbers that describe a region
 PATCH_WIDTH = CROP * CROP * 3  # numbers that describe a patch
 NEAR = 44  # colours this near to a main colour, in each of red, green and blue, count as it
 LEAST = 10  # pixels of a region, at half resolution
-MOST_REGIONS = 12
+MOST_THINGS = 12
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -52,15 +52,36 @@ def patches(image: Image.Image, patch: int = CROP) -> tuple[np.ndarray, np.ndarr
 
 
 def regions(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """(features (R, REGION_WIDTH) uint8, boxes (R, 4) float32) of regions, the largest first.
+    """(features (R, REGION_WIDTH) uint8, boxes (R, 4) float32): things, then the ground.
 
-    R varies from 1 to MOST_REGIONS. An image in which nothing stands out has one region: all of it.
+    Things are what stands out, the largest first. The ground is the whole image with its things
+    painted over. R varies from 1 to MOST_THINGS + 1.
     """
     image = image.convert("RGB")
-    labels = connected(main_colours(np.asarray(image.reduce(2))))
-    proposals = propose(labels) or [(WHOLE, np.ones(labels.shape, bool))]
-    features = np.stack([_shrink(image, box, mask) for box, mask in proposals])
-    return features, np.array([box for box, _ in proposals], np.float32)
+    proposals = propose(connected(main_colours(np.asarray(image.reduce(2)))))
+    features = [_shrink(image, box, mask) for box, mask in proposals]
+    features.append(ground(image, [mask for _, mask in proposals]))
+    return np.stack(features), np.array([*(box for box, _ in proposals), WHOLE], np.float32)
+
+
+def ground(image: Image.Image, masks: list[np.ndarray]) -> np.ndarray:
+    """(REGION_WIDTH,) uint8: the image, its things painted over in the mean colour of the rest.
+
+    masks: of the things, each (H, W) bool of any size. An image without a thing stays as it is.
+    """
+    pixels = np.array(image.convert("RGB"))
+    if masks:
+        covered = Image.fromarray(np.any(masks, axis=0)).resize(image.size)
+        inside = np.asarray(covered)
+        pixels[inside] = pixels[~inside].mean(axis=0) if not inside.all() else 128
+    return whole(Image.fromarray(pixels))
+
+
+def things(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """What `regions` gives without the ground; where nothing stands out, the ground alone."""
+    features, boxes = regions(image)
+    end = max(1, len(boxes) - 1)
+    return features[:end], boxes[:end]
 
 
 def whole(image: Image.Image, patches: bool = False) -> np.ndarray:
@@ -123,7 +144,7 @@ def propose(labels: np.ndarray) -> list[tuple[tuple[float, ...], np.ndarray]]:
     edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
     proposals = []
     for name, size in sorted(zip(names, sizes), key=lambda pair: -pair[1]):
-        if size < LEAST or len(proposals) == MOST_REGIONS:
+        if size < LEAST or len(proposals) == MOST_THINGS:
             break
         mask = labels == name
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))

@@ -16,7 +16,7 @@ from tgdt_mini.files.whole import standing, write_report
 from tgdt_mini.photos.feature_folder import identity
 from tgdt_mini.reports import markdown
 from tgdt_mini.runs.photos import PHOTO_DEFAULTS, assess_on_photos, train_on_photos
-from tgdt_mini.runs.scenes import assess_on_scenes, train_on_scenes
+from tgdt_mini.runs.scenes import SCENE_DEFAULTS, assess_on_scenes, train_on_scenes
 from tgdt_mini.scenes import SPLITS
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig
 
@@ -58,6 +58,8 @@ VARIANTS = {  # the default's text is of the scenes
     "no hard captions": Variant(
         "without negatives made of a caption's own words", {"hard_captions": 0.0}
     ),
+    "AdamW": Variant("AdamW for all weights, instead of Muon", {"optimizer": "adamw"}),
+    "no ground": Variant("things alone, without the ground's region", kind="things"),
     "patches": Variant("a grid of patches instead of regions", kind="patches"),
     "curriculum": Variant(
         "InfoNCE for 80% of the epochs, then the hardest negative", {"contrastive": "curriculum"}
@@ -80,10 +82,10 @@ VARIANTS = {  # the default's text is of the scenes
 }
 # Photographs have no lexicon and no regions found in their pixels, their model has no global layers
 # to train apart, and their default learns from the hardest negative throughout.
-SCENES_ONLY = ("no hard captions", "patches", "staged", "hardest")
+SCENES_ONLY = ("no hard captions", "AdamW", "no ground", "patches", "staged", "hardest")
 # "curriculum from random" is what scenes do by default.
 PHOTOS_ONLY = ("curriculum", "random start", "curriculum from random")
-PHOTOS_ONLY += ("local term", "shared maps", "all words")
+PHOTOS_ONLY += ("shared maps", "all words")
 
 
 def names_for(features: Path | None = None) -> list[str]:
@@ -98,7 +100,7 @@ def settings(
     known = names_for(photos)
     if name not in known:
         raise ValueError(f"variant is {name!r}; it must be one of {', '.join(known)}")
-    base = PHOTO_DEFAULTS if photos else {"hard_captions": 1.0}
+    base = PHOTO_DEFAULTS if photos else SCENE_DEFAULTS
     changes = VARIANTS[name].changes | ({"hard_captions": 0.0} if photos else {})
     return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
@@ -216,7 +218,8 @@ def _stored(folder, name):
 
 
 def _read(path):
-    return read_json(path, {"rows": dict}, "report", "delete it, and ablate trains it again")
+    cure = "delete it, and ablate trains it again"
+    return read_json(path, {"rows": dict}, "report", cure, sealed=False)
 
 
 COLUMNS = {  # heading: (part of a report that it needs, how it is read)

@@ -24,6 +24,13 @@ from tgdt_mini.scenes.words import lexicon, true_of
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training_config import TrainingConfig
 
+SCENE_DEFAULTS = dict(  # of training on drawn scenes; chosen on their validation split
+    optimizer="muon",
+    temperature=0.03,
+    use_mixed=True,
+    hard_captions=1.0,
+)
+
 
 def train_on_scenes(
     config: TrainingConfig,
@@ -37,7 +44,8 @@ def train_on_scenes(
 ) -> TGDT | None:
     """The best mini model by validation rsum, trained on the drawn scenes; see `fit`.
 
-    kind: "regions" or "patches". first, other: only so many training and validation scenes.
+    kind: "regions", "things" or "patches". first, other: only so many training and validation
+    scenes.
     """
     device, progress = pick_device(device), progress and rank() == 0
     with first_then_others():
@@ -47,9 +55,10 @@ def train_on_scenes(
         _, train = scene_tokens("train", tokenizer, kind, first, progress)
         _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
     if config.hard_captions:
-        train = with_hard_captions(train, tokenizer, lexicon(), config.seed)
+        false = scenes.judge("train", first)
+        train = with_hard_captions(train, tokenizer, lexicon(), config.seed, false)
     torch.manual_seed(config.seed)
-    width = REGION_WIDTH if kind == "regions" else PATCH_WIDTH
+    width = PATCH_WIDTH if kind == "patches" else REGION_WIDTH
     sizes = dict(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind)
     model = TGDT(TGDTConfig.mini(**sizes))
     return fit(model, train, validation, tokenizer, config, out, device, resume, progress)

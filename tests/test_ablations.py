@@ -71,9 +71,11 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
         == {
             "default": set(),
             "patches": set(),
-            "global only": {"use_local", "hard_captions"},
+            "AdamW": {"optimizer"},
+            "no ground": set(),
+            "global only": {"use_local", "use_mixed", "hard_captions"},
             "no intra": {"use_intra"},
-            "local only": {"use_global", "use_intra"},
+            "local only": {"use_global", "use_intra", "use_mixed"},
             "InfoNCE": {"contrastive"},
             "mean hinge": {"contrastive"},
             "hardest": {"contrastive"},
@@ -82,12 +84,13 @@ def test_a_recipe_differs_from_the_default_in_what_its_name_says(name):
             "curriculum": {"contrastive"},
             "random start": {"start"},
             "curriculum from random": {"contrastive", "start"},
-            "local term": {"use_local", "use_mixed"},
+            "local term": {"use_mixed"},
             "shared maps": set(),
             "all words": set(),
         }[name]
     )
-    assert ablations.VARIANTS[name].kind == ("patches" if name == "patches" else "regions")
+    kinds = {"patches": "patches", "no ground": "things"}
+    assert ablations.VARIANTS[name].kind == kinds.get(name, "regions")
 
 
 def test_every_recipe_of_photographs_has_something_to_learn_in_each_epoch():

@@ -189,7 +189,7 @@ def test_each_difference_from_the_released_code_is_shown_by_a_test_that_is_there
 
 def test_the_additions_are_switched_off_by_settings_that_are_there():
     rows = rows_of("addition |")
-    assert len(rows) == 5
+    assert len(rows) == 8
     for _, _, off in rows:
         for flag in re.findall(r"`(--[^`]+)`", off):
             assert cli.parser().parse_args(["train", *flag.split()])

@@ -28,7 +28,7 @@ WINGS = "files scenes search encoders photos reports scaling runs bench commands
 BOOK_FLOOR = 0.5  # above files, below the scenes
 BOOK = (  # in the order of its chapters
     "embedding text_tokens image_tokens data config layers model similarity losses training_config "
-    "batches training checkpoint encoding evaluation retrieval"
+    "optimizer batches training checkpoint encoding evaluation retrieval"
 ).split()
 HEAVY = {"transformers", "datasets", "matplotlib", "seaborn", "tokenizers", "pandas"}
 

@@ -30,7 +30,7 @@ ON_SCENES = sorted([*RESULTS.glob("*-[0-9].json"), *(RESULTS / "ablations").glob
 ON_PHOTOGRAPHS = sorted((RESULTS / "photographs").rglob("*.json"))
 BOOK = (
     "embedding text_tokens image_tokens data config layers model similarity losses training_config "
-    "batches training checkpoint encoding evaluation retrieval"
+    "optimizer batches training checkpoint encoding evaluation retrieval"
 ).split()
 WAYS = "global", "local", "two-stage"
 
@@ -199,12 +199,12 @@ def test_the_text_on_scenes_says_what_the_reports_hold():
     assert all(both > max(ways) for both, *ways in zip(two, *alone))
     gain = mean(both - one for both, one in zip(two, alone[0]))
     assert f"gain {gain:.0f} points on the global score" in text
-    assert max(whole - both for whole, both in zip(full, two)) <= 1.2
+    assert max(whole - both for whole, both in zip(full, two)) <= 0.25
     pairs = {way: mean(report["hard_pairs"][way] for report in default) for way in WAYS}
     assert f"{pairs['local']:.1f}% against {pairs['two-stage']:.1f}%" in text
     assert f"local score has {pairs['local']:.0f}%, the global score {pairs['global']:.0f}%" in text
     right = [report["grounding"]["right"] for report in default]
-    assert (round(min(right)), round(max(right))) == (89, 90)
+    assert (round(min(right)), round(max(right))) == (90, 91)
     assert f"| {default[0]['grounding']['chance']:.1f} |" in text
 
 
@@ -224,31 +224,33 @@ def test_the_text_on_ablations_says_what_the_reports_hold():
         """What a recipe lacks of the default's mean rsum."""
         return middle["default"][way] - middle[name][way]
 
+    def three(values, form="{:.0f}"):
+        return "{}, {} and {}".format(*(form.format(value) for value in values))
+
+    def falls(name):
+        return [whole - part for whole, part in zip(default[two], rsum[name][two])]
+
+    assert all(len(some) == 3 for some in runs.values())
+    reached = middle["default"]["global"], middle["global_only"]["global"]
+    assert "reaches rsum {:.0f} in the default, and {:.0f} where".format(*reached) in text
+    assert f"Two stages reach {middle['default'][two]:.0f}." in text
+    assert f"**A token for the ground** is worth {three(falls('no_ground'))} points" in text
+    assert f"**The term on both scores** is worth {three(falls('local_term'))} points" in text
+    assert min(falls("no_ground") + falls("local_term")) > 0, "with every seed"
     without, whole = (mean(pairs[name]["local"]) for name in ("no_hard_captions", "default"))
     assert f"loses {whole - without:.0f} points of hard pairs ({without:.1f}% instead of" in text
-    better = [f"{value:.0f}" for value in rsum["local_only"]["local"] + default["local"]]
-    assert "{}, {} and {} against {}, {} and {}".format(*better) in text
-    assert f"hard pairs {mean(pairs['local_only']['local']):.1f}% against {whole:.1f}%" in text
-    assert all(a < b for a, b in zip(rsum["no_intra"]["local"], default["local"]))
-    reached = middle["default"]["global"], middle["global_only"]["global"]
-    assert "reaches rsum {:.0f}, that of *global only* {:.0f}".format(*reached) in text
-    assert f"costs the global score {lost('no_hard_captions', 'global'):.0f} points" in text
-    assert max(rsum["hardest"][two]) < 10
-    assert abs(lost("InfoNCE", two)) < 1
+    assert f"two stages lose {lost('no_hard_captions', two):.0f} points of rsum" in text
+    assert f"AdamW**, which reaches {three(rsum['AdamW'][two])}: with seed 1" in text
+    assert rsum["AdamW"][two][1] < 50 < 400 < min(rsum["AdamW"][two][::2])
+    local = three(rsum["local_only"]["local"]), three(default["local"])
+    assert "has rsum {} by its local score, against {}.".format(*local) in text
+    assert max(rsum["hardest"][two]) < 12 and abs(lost("InfoNCE", two)) < 2
     reached = middle["mean_hinge"][two], middle["default"][two]
     assert "reach rsum {:.0f} instead of {:.0f}".format(*reached) in text
-    falls = [whole - part for whole, part in zip(default[two], rsum["no_intra"][two])]
-    assert "by {:.0f}, {:.0f} and {:.0f} points".format(*falls) in text
+    assert f"lower by {three(falls('no_intra'), '{:.1f}')} points" in text
+    assert min(falls("no_intra")) > 0
     assert f"is {lost('staged', two):.0f} points of rsum behind" in text
-    staged, whole = mean(pairs["staged"][two]), mean(pairs["default"][two])
-    assert f"{staged:.1f}% against {whole:.1f}% by two stages" in text
-    assert all(a > b for a, b in zip(pairs["staged"][two], pairs["default"][two]))
-    assert lost("patches", two) == pytest.approx(260, abs=1)
-    firsts = [
-        mean(report["rows"][way]["i2t"]["1"] for report in runs["default"])
-        for way in ("global", two)
-    ]
-    assert "R@1 {:.1f} against {:.1f}".format(*firsts) in text
+    assert f"**patches** are {lost('patches', two):.0f} points behind" in text
 
 
 def test_the_text_on_photographs_says_what_the_reports_hold():
@@ -320,9 +322,9 @@ def test_the_example_in_python_runs_in_any_folder_and_its_first_hits_are_right(
     example = README.split("```python\n", 1)[1].split("```", 1)[0]
     names = {}
     exec(example, names)
-    hits, (query,) = names["hits"].items[0], re.findall(r'\["(.+)"\]', example)
+    hits, (query,) = names["hits"].items[0], re.findall(r'search\("(.+)", k', example)
     assert len(hits) == 5 and str(hits[0]) in capsys.readouterr().out
-    assert set(hits[:3]) < showing(query) and len(showing(query)) == 4, (
+    assert showing(query) < set(hits) and len(showing(query)) == 4, (
         "as the README says below the example"
     )
 
@@ -371,7 +373,7 @@ def test_the_model_card_says_what_the_weights_and_their_report_hold():
     assert "shortlist of {} for a caption and one of {} for an image".format(*lengths) in card
     assert f"{report['grounding']['right']:.1f}% of the words" in card
     missed = 100 - report["rows"]["two-stage"]["t2i"]["1"]
-    assert missed == pytest.approx(25, abs=1), "one caption in four, as card and README say"
+    assert missed == pytest.approx(20, abs=1), "one caption in five, as card and README say"
 
 
 def test_the_shipped_model_for_photographs_is_what_its_card_and_its_report_say():

@@ -93,7 +93,7 @@ def _measure(part, sizes, quick, repeats, million_in):
 def read(path: Path) -> dict | None:
     """A report as it was written, or None if there is none. ValueError if it is damaged."""
     cure = "measure everything again, without --only"
-    return read_json(path, {}, "report", cure) if path.is_file() else None
+    return read_json(path, {}, "report", cure, sealed=False) if path.is_file() else None
 
 
 def _kept(before, report, only):

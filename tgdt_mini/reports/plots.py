@@ -129,11 +129,16 @@ def _recall(recalls, k):
     return recalls[k] if k in recalls else recalls[str(k)]
 
 
-def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> None:
-    """A page of searches, one a row: the query, then its best answers, framed green if right.
+# of an answer: the frame's colour and width, and what stands before its title
+RIGHT, OTHER = (COLOURS["two-stage"], 4, "\N{CHECK MARK} "), ("lightgrey", 1, "")
 
-    queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool
-    (wrong is orange), or None where it is not known (grey). scores: N lists of K, for the titles.
+
+def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> None:
+    """A page of searches, one a row: the query, then its best answers; a right one has a tick.
+
+    queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool (a
+    right one is framed in green too), or None where it is not known. scores: N lists of K, for the
+    titles.
     """
     rows, columns = len(queries), 1 + max(len(row) for row in pictures)
     searches = f"{rows} searches, one a row" if rows > 1 else "One search"
@@ -146,14 +151,13 @@ def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> 
                 if i >= len(pictures[row]):
                     ax.axis("off")
                     continue
-                colour = "grey"
-                if right is not None and right[row] is not None:
-                    colour = COLOURS["two-stage" if right[row][i] else "miss"]
                 title = f"{i + 1}" if scores is None else f"{i + 1}: {scores[row][i]:.2f}"
-                _tile(ax, pictures[row][i], colour, title)
+                is_right = right is not None and right[row] is not None and right[row][i]
+                _tile(ax, pictures[row][i], RIGHT if is_right else OTHER, title)
 
 
 def _tile(ax, content, frame=None, title=""):
+    colour, width, mark = frame or ("none", 0, "")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)
@@ -165,8 +169,8 @@ def _tile(ax, content, frame=None, title=""):
         ax.imshow(np.asarray(content))
     for spine in ax.spines.values():
         spine.set_visible(frame is not None)
-        spine.set(color=frame, linewidth=3)
-    ax.set_title(title, fontsize=9)
+        spine.set(color=colour, linewidth=width)
+    ax.set_title(f"{mark}{title}", fontsize=9)
 
 
 def word_regions(

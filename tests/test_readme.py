@@ -9,7 +9,7 @@ from statistics import mean
 
 import pytest
 from helpers import tiny_model, tokenizer
-from test_package import WINGS
+from test_package import BOOK, WINGS
 from test_scenes import reader_of_few
 
 import tgdt_mini
@@ -28,10 +28,6 @@ README = (TOP / "README.md").read_text(encoding="utf-8")
 RESULTS = TOP / "data" / "results"
 ON_SCENES = sorted([*RESULTS.glob("*-[0-9].json"), *(RESULTS / "ablations").glob("*.json")])
 ON_PHOTOGRAPHS = sorted((RESULTS / "photographs").rglob("*.json"))
-BOOK = (
-    "embedding text_tokens image_tokens data config layers model similarity losses training_config "
-    "optimizer batches training checkpoint encoding evaluation retrieval"
-).split()
 WAYS = "global", "local", "two-stage"
 
 spec = importlib.util.spec_from_file_location("refresh_docs", TOP / "docs" / "refresh.py")

@@ -7,9 +7,15 @@ takes longer than its header says, the exit code is 1 and its file stays as it w
 
 --check writes nothing. --solutions runs each exercise with its folded solution instead of the
 reader's part, writes nothing, and fails where a solution does not pass the check of its exercise.
+
+--workbook FOLDER writes the reader's copies into a folder and runs nothing. A stored notebook is
+solved. A code cell whose metadata hold a "gap" (stars 1 to 3, minutes, a hint) is one that readers
+write themselves: in the copy its functions have a docstring and no body. The next code cell checks
+them, and a hint and the solution follow it, folded.
 """
 
 import argparse
+import ast
 import os
 import re
 import sys
@@ -24,7 +30,23 @@ FOLDER = Path(__file__).resolve().parent
 CHECK = "# --- check ---"  # in an exercise's cell: above it the reader's part, below it the check
 UNDONE = "Not written yet"
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
+GAP = "gap"  # in a cell's metadata
 SECONDS = 600  # for one cell
+HELP = """<details><summary>Hint</summary>
+
+{hint}
+
+</details>
+<details><summary>Solution</summary>
+
+```python
+{solution}
+```
+
+</details>"""
+NOTE = """This copy of the chapter has {count} gaps, for about {minutes} minutes. Write each one
+below its docstring, run its cell, then run the next one: it checks what you wrote, and tells what
+is wrong. Under the check a hint and a solution unfold. Later cells use your functions."""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -62,8 +84,8 @@ def tidy(book) -> None:
     """Leave out timestamps, widgets, and versions of the kernel."""
     book.metadata, book.nbformat_minor = nbformat.from_dict(METADATA), 5
     for cell in book.cells:
-        tags = {name: value for name, value in cell.metadata.items() if name == "tags"}
-        cell.metadata = nbformat.from_dict(tags)
+        kept = {name: value for name, value in cell.metadata.items() if name in ("tags", GAP)}
+        cell.metadata = nbformat.from_dict(kept)
         if cell.cell_type == "code":
             cell.outputs = _joined(cell.outputs)
 
@@ -100,6 +122,78 @@ def unsolved(book) -> list[str]:
     ]
 
 
+def blank(source: str) -> str:
+    """The source of a gap without what readers write: the bodies of its functions."""
+    lines = source.splitlines()
+    functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    if not functions:
+        raise ValueError(f"a gap needs a function: {source[:60]!r}")
+    for node in reversed(functions):
+        rest = node.body[1:] if ast.get_docstring(node) else node.body
+        missing = f'raise NotImplementedError("{node.name} is not written yet")'
+        lines[rest[0].lineno - 1 : node.end_lineno] = [f"    {missing}  # your code here"]
+    return "\n".join(lines)
+
+
+def workbook(book):
+    """The reader's copy of a notebook: nothing has run, and each gap waits for its functions."""
+    copy = nbformat.from_dict(book)
+    copy.cells, head, waiting = [], book.cells[0].id.split("-")[0], None
+    gaps = [cell.metadata[GAP] for cell in book.cells if GAP in cell.metadata]
+    for cell in map(nbformat.from_dict, book.cells):
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if GAP in cell.metadata:
+            gap, source = cell.metadata[GAP], cell.source
+            stars = "●" * gap["stars"] + "○" * (3 - gap["stars"])
+            turn = f"**Your turn** · {stars} · about {gap['minutes']} minutes"
+            copy.cells.append(_text(f"{cell.id}-turn", turn))
+            waiting = _text(f"{cell.id}-help", HELP.format(hint=gap["hint"], solution=source))
+            cell.source = blank(source)
+        copy.cells.append(cell)
+        if waiting and cell.cell_type == "code" and GAP not in cell.metadata:
+            copy.cells.append(waiting)  # after the check
+            waiting = None
+    if gaps:
+        minutes = sum(gap["minutes"] for gap in gaps)
+        note = NOTE.format(count=len(gaps), minutes=minutes)
+        copy.cells.insert(1, _text(f"{head}-workbook-help", note))
+    return copy
+
+
+def filled(copy):
+    """A reader's copy with the folded solutions put in, and without what was added to it."""
+    book = nbformat.from_dict(copy)
+    helps = {cell.id.removesuffix("-help"): cell.source for cell in copy.cells}
+    for cell in book.cells:
+        if GAP in cell.metadata:
+            cell.source = SOLUTION.search(helps[cell.id])[1].removesuffix("\n")
+    book.cells = [cell for cell in book.cells if not cell.id.endswith(("-turn", "-help"))]
+    return book
+
+
+def write_workbook(path: Path, folder: Path) -> str:
+    """Write the reader's copy of one notebook into a folder; returns what is wrong, or nothing.
+
+    A file that is there already stays: it may hold a reader's work. Links to other files of the
+    project are written anew, so that they lead there from the folder.
+    """
+    copy, target = workbook(nbformat.read(path, as_version=4)), folder / path.name
+    if target.exists():
+        return f"{target} is there already, perhaps with your work; choose another folder"
+
+    def moved(link):
+        return f"]({Path(os.path.relpath(FOLDER / link[1], folder)).as_posix()}"
+
+    for cell in copy.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"\]\((?!https?:|#|\d\d_)([^)#]+)", moved, cell.source)
+    _write(copy, target)
+    gaps = sum(GAP in cell.metadata for cell in copy.cells)
+    print(f"{target}: {gaps} gaps", flush=True)
+    return ""
+
+
 def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[str]:
     """Run one notebook and report on it; returns what is wrong with it, in lines."""
     before, book = (nbformat.read(path, as_version=4) for _ in range(2))
@@ -119,9 +213,7 @@ def refresh(path: Path, check: bool = False, solutions: bool = False) -> list[st
     if seconds > 60 * minutes(book):
         return [f"{path.name}: took {seconds:.0f} s, its header says {minutes(book):g} minutes"]
     if not check:
-        staging = path.with_name(f".{path.name}.new")  # a file is written whole or not at all
-        nbformat.write(book, staging)
-        staging.replace(path)
+        _write(book, path)
     return []
 
 
@@ -137,13 +229,31 @@ def parser_of(text: str, names: str, example: str) -> argparse.ArgumentParser:
 def main() -> int:
     parser = parser_of(__doc__, "numbers", "04 05")
     parser.add_argument("--solutions", action="store_true", help="run the solutions, write nothing")
+    parser.add_argument("--workbook", type=Path, metavar="FOLDER", help="write readers' copies")
     args = parser.parse_args()
     wrong = []
+    if args.workbook:
+        args.workbook.mkdir(parents=True, exist_ok=True)
     for path in notebooks(args.numbers):
-        wrong += refresh(path, args.check, args.solutions)
+        if args.workbook:
+            line = write_workbook(path, args.workbook.resolve())
+            wrong += [line] if line else []
+        else:
+            wrong += refresh(path, args.check, args.solutions)
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _write(book, path):
+    """A file is written whole or not at all."""
+    staging = path.with_name(f".{path.name}.new")
+    nbformat.write(book, staging)
+    staging.replace(path)
+
+
+def _text(name, source):
+    return nbformat.v4.new_markdown_cell(source, id=name)
 
 
 def _code(book):

@@ -73,6 +73,24 @@ def test_the_first_correlation_is_the_largest_that_any_direction_has():
     assert found <= best + 1e-6 and found > 0.8 * best
 
 
+def test_with_ridges_the_maps_are_those_of_symmetric_inverse_roots():
+    images, captions, owner = pairs(noise=1.0)
+    for_images, for_captions, correlations = canonical_maps(images, captions, owner, 3, (0.5, 0.2))
+    x, y = (z.double().numpy() for z in (images[owner], captions))
+    x, y = x - x.mean(0), y - y.mean(0)
+    roots = []
+    for z, ridge in ((x, 0.5), (y, 0.2)):
+        variance = z.T @ z / len(z)
+        ridge *= variance.trace() / len(variance)
+        values, vectors = np.linalg.eigh(variance + ridge * np.eye(len(variance)))
+        roots.append(vectors / np.sqrt(values) @ vectors.T)
+    u, rho, vt = np.linalg.svd(roots[0] @ (x.T @ y / len(x)) @ roots[1])
+    np.testing.assert_allclose(correlations, rho[:3], atol=1e-6)
+    for pair, root, directions in ((for_images, roots[0], u), (for_captions, roots[1], vt.T)):
+        wanted = (root @ directions[:, :3] * rho[:3] ** 0.5).T
+        np.testing.assert_allclose(abs(pair[0].numpy()), abs(wanted), atol=1e-5)  # signs are free
+
+
 def test_ridges_make_the_maps_smaller_and_the_power_weighs_directions():
     images, captions, owner = pairs()
     free, tied = (canonical_maps(images, captions, owner, E, (ridge, ridge), 0) for ridge in (0, 1))

@@ -8,7 +8,6 @@ from helpers import random_embedding
 
 from tgdt_mini.retrieval import best_by_global
 from tgdt_mini.search.faiss_index import faiss_index
-from tgdt_mini.search.gallery import by_columns
 
 
 def tokens(seed, items):
@@ -20,7 +19,7 @@ def test_an_index_of_faiss_finds_what_it_promises(kind):
     pytest.importorskip("faiss")
     items, queries = tokens(1, 2000), tokens(0, 20)
     exact, exact_ids = best_by_global(queries, items, 10)
-    scores, ids = best_by_global(queries, by_columns(items), 10, faiss_index(items, kind))
+    scores, ids = best_by_global(queries, items, 10, faiss_index(items, kind))
     found = torch.stack([torch.isin(*pair) for pair in zip(ids, exact_ids)])
     if kind == "flat":
         assert torch.equal(ids, exact_ids)

@@ -9,7 +9,6 @@ import torch
 from helpers import random_embedding
 from test_retrieval import BOTH, REGIONS, full_scores, sides
 
-from tgdt_mini import retrieval
 from tgdt_mini.files import store
 from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.retrieval import two_stage
@@ -59,7 +58,7 @@ def content(folder):
 def test_search_gives_the_best_of_two_stage(
     query_is, ragged, stored, floats, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(retrieval, "GATHERED", floats)
+    monkeypatch.setattr("tgdt_mini.search.rerank.GATHERED", floats)
     queries, embedding = sides(query_is, ragged)
     gallery = gallery_of(embedding, query_is)
     if stored:

@@ -94,6 +94,8 @@ def test_fetching_gives_each_items_own_rows_whatever_the_arrays(cuts, precision)
     assert torch.equal(mask, embedding.mask[ids])
     error = 1e-3 if precision == "float16" else embedding.local_tokens.abs().max() / 250
     assert (tokens - embedding.local_tokens[ids])[mask].abs().max() <= error
+    last = (mask.sum(2) - 1)[..., None, None].expand_as(tokens[:, :, :1])  # (q, K, 1, F)
+    assert torch.equal(tokens[~mask], tokens.gather(2, last).expand_as(tokens)[~mask])
     tokens, mask = stored.fetch(torch.tensor([[3, 5]]))
     assert mask is None and tokens.shape == (1, 2, 2, 16), "items of one length need no mask"
 

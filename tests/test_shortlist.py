@@ -9,7 +9,6 @@ from helpers import random_embedding
 from tgdt_mini import retrieval
 from tgdt_mini.reports.choice import missed
 from tgdt_mini.retrieval import best_by_global
-from tgdt_mini.search.gallery import by_columns
 
 
 def tokens(seed, items, width=8):
@@ -25,26 +24,21 @@ def best_by_sorting(queries, items, count):
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("layout", [torch.Tensor.contiguous, by_columns], ids=["rows", "columns"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 @pytest.mark.parametrize("block", [1, 7, 2**11])
-def test_the_shortlist_is_that_of_sorting_everything(layout, dtype, block, monkeypatch):
+@pytest.mark.parametrize("cached", [0, 2**22])
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+def test_the_shortlist_is_that_of_sorting_everything(dtype, block, cached, count, monkeypatch):
     monkeypatch.setattr(retrieval, "BLOCK", block)
-    queries, items = (
-        tokens(0, 4).to(torch.promote_types(dtype, torch.float32)),
-        layout(tokens(1, 50).to(dtype)),
-    )
+    monkeypatch.setattr(retrieval, "CACHED", cached)
+    items = tokens(1, 50).to(dtype)
+    queries = tokens(0, count).to(torch.promote_types(dtype, torch.float32))
     for count in (1, 9, 50):
         scores, ids = best_by_global(queries, items, count)
         assert torch.equal(ids, best_by_sorting(queries, items, count))
         expected = (queries.double() @ items.double().T).gather(1, ids)
         torch.testing.assert_close(scores.double(), expected, atol=1e-6, rtol=0)
         assert scores.dtype == torch.promote_types(dtype, torch.float32)
-
-
-def test_columns_are_the_same_numbers_laid_out_otherwise():
-    items = tokens(1, 50)
-    assert torch.equal(by_columns(items), items) and by_columns(items).stride() == (1, 50)
 
 
 def test_what_a_shortlist_misses_by_hand():

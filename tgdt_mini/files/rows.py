@@ -116,9 +116,43 @@ class RaggedRows:
 
         The second is None if all are. An item with fewer rows than L repeats its last one.
         """
-        first, counts = self.starts[ids], self.starts[ids + 1] - self.starts[ids]  # (q, K)
-        slots = torch.arange(int(counts.max()))  # (L,)
-        rows = first[..., None] + torch.minimum(slots, counts[..., None] - 1)  # (q, K, L)
-        mask = slots < counts[..., None]  # (q, K, L)
-        read = self.rows.index_select(0, rows.flatten()).unflatten(0, rows.shape)  # (q, K, L, F)
-        return read, None if bool(mask.all()) else mask
+        numbers, scales, mask = self.fetch_stored(ids)
+        return (numbers if scales is None else numbers * scales[..., None]), mask
+
+    def fetch_stored(self, ids: torch.Tensor):
+        """(numbers (q, K, L, F), scales (q, K, L) or None, mask as `fetch` gives it) of items.
+
+        The numbers are as they are stored, to be multiplied by the scales where there are any.
+        """
+        rows, starts = self.rows, self.starts.numpy()
+        first, counts = (part[ids.flatten().numpy()] for part in (starts[:-1], np.diff(starts)))
+        arrays = np.searchsorted(rows.starts, first, side="right") - 1  # an item lies in one array
+        pieces = list(zip(arrays.tolist(), (first - rows.starts[arrays]).tolist(), counts.tolist()))
+        used = set(arrays.tolist())
+        kinds = {rows.arrays[i].dtype for i in used}
+        scales = None
+        if len(kinds) == 1:
+            numbers = _copied({i: rows.arrays[i] for i in used}, pieces)
+            if rows.scales[pieces[0][0]] is not None:
+                scales = _copied({i: rows.scales[i] for i in used}, pieces).unflatten(0, ids.shape)
+        else:  # of several precisions, which float32 holds
+            slots = np.minimum(np.arange(counts.max()), counts[:, None] - 1) + first[:, None]
+            numbers = rows.index_select(0, torch.from_numpy(slots.flatten())).float()
+            numbers = numbers.unflatten(0, slots.shape)
+        mask = torch.from_numpy(np.arange(counts.max()) < counts[:, None]).unflatten(0, ids.shape)
+        return numbers.unflatten(0, ids.shape), scales, None if bool(mask.all()) else mask
+
+
+def _copied(arrays, pieces):
+    """(n, L, ...) for each piece (array, start, count) its rows, the last one again up to L.
+
+    One copy for each piece: 0.25 instead of 0.88 ms for 100 items of 36 x 256 in ten arrays.
+    """
+    arrays = {i: np.asarray(array) for i, array in arrays.items()}  # a mapped array is slow to cut
+    example, longest = next(iter(arrays.values())), max(count for _, _, count in pieces)
+    copied = np.empty((len(pieces), longest, *example.shape[1:]), example.dtype)
+    for target, (i, start, count) in zip(copied, pieces):
+        target[:count] = arrays[i][start : start + count]
+        if count < longest:
+            target[count:] = target[count - 1]
+    return torch.from_numpy(copied)

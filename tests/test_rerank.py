@@ -1,0 +1,59 @@
+"""Stage two on stored tokens against `two_stage` and float64, whichever way it goes."""
+
+import pytest
+import torch
+from helpers import random_embedding
+
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.rows import MappedRows, RaggedRows, encode_rows
+from tgdt_mini.search import rerank as module
+from tgdt_mini.search.rerank import int8_products, rerank
+from tgdt_mini.similarity import local_similarity
+
+QUERIES, ITEMS, WIDTH = 6, 12, 16
+
+
+def stored_alike(embedding, precision, shards=2):
+    """(RaggedRows of an embedding's real tokens in some arrays, the embedding as it reads back)."""
+    parts, tokens = embedding.mask.sum(1).tensor_split(shards), embedding.local_tokens
+    rows = tokens[embedding.mask].split([int(counts.sum()) for counts in parts])
+    coded = [encode_rows(part, precision) for part in rows]
+    scales = [None if scale is None else scale.numpy() for _, scale in coded]
+    mapped = MappedRows([numbers.numpy() for numbers, _ in coded], scales)
+    read = torch.zeros_like(tokens)
+    decoded = [n.float() if s is None else n * s[:, None] for n, s in coded]
+    read[embedding.mask] = torch.cat(decoded)
+    back = Embedding(embedding.global_token, read, embedding.mask)
+    return RaggedRows.of(mapped, torch.cat(parts)), back
+
+
+@pytest.mark.parametrize("shared", [0, 10**6], ids=["read once", "by query"])
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("query_is", ["caption", "image"])
+def test_scores_are_those_of_the_tokens_as_they_are_stored(
+    query_is, precision, shared, monkeypatch
+):
+    monkeypatch.setattr(module, "SHARED", shared)
+    monkeypatch.setattr(module, "GATHERED", 2 * WIDTH * 4 * 5)  # two queries at a time
+    monkeypatch.setattr(module, "READ", 5 * 4 * WIDTH)  # and five items
+    queries = random_embedding(0, QUERIES, 3, WIDTH, torch.float32)
+    stored, back = stored_alike(random_embedding(1, ITEMS, 4, WIDTH, torch.float32), precision)
+    ids = torch.stack([torch.randperm(ITEMS)[:5].sort().values for _ in range(QUERIES)])
+    pair = (queries, back) if query_is == "image" else (back, queries)
+    full = local_similarity(*pair)  # (I, C)
+    full = full if query_is == "image" else full.T  # (Q, G)
+    scores = rerank(queries, stored, ids, query_is)
+    torch.testing.assert_close(scores, full.gather(1, ids), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0, 1e-6, 1, 1e3])
+def test_products_in_int8_are_nearly_those_of_float64(scale):
+    tokens = scale * torch.randn(7, 64, generator=torch.Generator().manual_seed(0))
+    numbers, scales = encode_rows(
+        torch.randn(30, 64, generator=torch.Generator().manual_seed(1)), "int8"
+    )
+    got = int8_products(tokens, numbers.view(5, 6, 64), scales.view(5, 6))
+    true = tokens.double() @ (numbers.double() * scales.double()[:, None]).T
+    lengths = tokens.double().norm(dim=1)[:, None] * (numbers * scales[:, None]).norm(dim=1)
+    assert ((got.flatten(1) - true).abs() <= 2e-5 * lengths).all()
+    assert got.shape == (7, 5, 6)

@@ -1,0 +1,76 @@
+"""Stage two on stored tokens: local scores of queries with candidates that lie on disk.
+
+Q queries, K candidates of each, L and L' tokens of a candidate and of a query, D width.
+"""
+
+import torch
+
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.rows import RaggedRows
+from tgdt_mini.retrieval import paired_similarity
+from tgdt_mini.similarity import from_products, shortlist_similarity
+
+GATHERED = 2**20  # numbers of candidates' tokens that are read at once: 4 MB of float32
+READ = 2**24  # the same, of items that many queries share
+SHARED = 16  # queries that an item is a candidate of, on average, from which on it is read once
+FINE = 254  # steps of the second int8 number within one of the first
+
+
+def rerank(
+    queries: Embedding, stored: RaggedRows, ids: torch.Tensor, query_is: str
+) -> torch.Tensor:
+    """(Q, K) local scores of each query with the stored items ids (Q, K).
+
+    query_is: as in `shortlist_similarity`. Items that many queries have in common are read
+    once for all of them; else some queries at a time are taken.
+    """
+    items, which = ids.unique(return_inverse=True)  # (n,), (Q, K)
+    numbers = stored.longest * queries.local_tokens.shape[2]  # of the longest item
+    if ids.numel() >= SHARED * len(items):
+        return _by_item(queries, stored, items, which, READ // numbers, query_is)
+    step = max(1, GATHERED // (ids.shape[1] * numbers))
+    blocks = [slice(start, start + step) for start in range(0, len(queries), step)]
+    return torch.cat([_by_query(queries[b], stored, ids[b], query_is) for b in blocks])
+
+
+def _by_query(queries, stored, ids, query_is):
+    numbers, scales, mask = stored.fetch_stored(ids)  # (Q, K, L, D)
+    if scales is None:
+        return shortlist_similarity(queries, numbers, mask, query_is)
+    pairs = zip(queries.local_tokens.float(), numbers, scales)
+    products = torch.stack([int8_products(*pair) for pair in pairs])  # (Q, L', K, L)
+    return from_products(products, queries.mask, mask, query_is)
+
+
+def int8_products(
+    tokens: torch.Tensor, numbers: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """(L', K, L) products of float tokens (L', D) with stored ones, numbers (K, L, D) x scales.
+
+    The processor multiplies whole numbers about four times as fast as float32. So a token becomes
+    two int8 vectors: its rounded numbers, and what they lack in steps of 1/254. A product is off by
+    less than 2e-5 of the two lengths, beside what `numbers x scales` differ from the true tokens.
+    """
+    steps = tokens.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127  # (L', 1)
+    coarse = (tokens / steps).round()
+    fine = ((tokens / steps - coarse) * FINE).round()
+    both = torch.cat([coarse, fine]).to(torch.int8)  # (2L', D)
+    whole = torch._int_mm(both, numbers.flatten(0, 1).T)  # (2L', K*L) int32
+    coarse, fine = whole.float().chunk(2)
+    return ((coarse + fine / FINE) * (steps * scales.flatten())).unflatten(1, numbers.shape[:2])
+
+
+def _by_item(queries, stored, items, which, most, query_is):
+    """(Q, K) scores; items (n,) are read once, `most` at a time. which (Q, K): places in items."""
+    scores = torch.empty(which.shape)
+    for start in range(0, len(items), max(1, most)):
+        block = items[start : start + max(1, most)]
+        tokens, mask = stored.fetch(block[None])  # (1, n, L, D)
+        mask = torch.ones(tokens.shape[1:3], dtype=torch.bool) if mask is None else mask[0]
+        read = Embedding(tokens[0, :, 0].float(), tokens[0].float(), mask)
+        query, place = ((which >= start) & (which < start + len(block))).nonzero(as_tuple=True)
+        item = which[query, place] - start
+        pairs = (read, queries, item, query)
+        pairs = (queries, read, query, item) if query_is == "image" else pairs
+        scores[query, place] = paired_similarity(*pairs)
+    return scores

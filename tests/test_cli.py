@@ -23,14 +23,17 @@ import torch
 from helpers import call, suggested
 from PIL import Image
 
+import tgdt_mini
 from tgdt_mini import bench, cli, scenes
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
 from tgdt_mini.commands import common, demo, train
+from tgdt_mini.commands import search as search_command
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.files import store
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
+from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.runs import scenes as scene_runs
 from tgdt_mini.runs.retriever import picture_finder
@@ -102,6 +105,21 @@ def test_every_command_explains_itself(capsys, name):
     if name == "search":
         options |= {"--image", "--shortlist", "-k"}
     assert options <= set(re.findall(r"--?[a-z-]+", out))
+
+
+def test_the_version_is_told(capsys):
+    code, out, _ = call(capsys, "--version")
+    assert code == 0 and out == f"tgdt-mini {tgdt_mini.__version__}\n"
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_an_error_names_the_help_of_its_command(capsys, name):
+    needed = {"search": ["a star"], "extract": ["--data", "x"]}.get(name, [])
+    for wrong in ("--nonsense", "--seed=x"):
+        code, _, err = call(capsys, name, *needed, wrong)
+        assert code == 2 and wrong.split("=")[0] in err
+        assert err.endswith(f"see tgdt-mini {name} --help\n") and err.count("\n") == 1
+    assert call(capsys, "nonsense")[2].endswith("see tgdt-mini --help\n")
 
 
 def test_every_option_says_what_it_is_for():
@@ -309,6 +327,9 @@ def test_evaluate_prints_a_table_and_writes_it_as_json(home, tmp_path, capsys, s
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert code == 0 and f"{results['rows']['two-stage']['rsum']:.1f}" in out
         assert results["oracle"] == json.loads(json.dumps(scenes.oracle(split, 12)))
+        code, printed, err = call(capsys, *command, "--out", tmp_path, "--json")
+        written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        assert code == 0 and not err and json.loads(printed) == written
 
 
 @pytest.mark.parametrize(
@@ -437,6 +458,46 @@ def test_a_caption_longer_than_the_limit_is_cut_with_one_line_of_warning(home, t
     assert err.startswith("warning: 1 of 1 captions") and err.count("\n") == 1
 
 
+def test_a_page_of_hits_is_drawn_and_all_are_printed(home, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(search_command, "MOST_DRAWN", 6)
+    monkeypatch.setattr(plots, "IN_A_ROW", 4)
+    here = ["--gallery", home / "gallery", "--out", tmp_path]
+    code, out, _ = call(capsys, *search(home, "a star", "-k", 8, *here))
+    assert code == 0 and len(rows_of(out)) == 8 and "the first 6 are drawn in" in out
+    drawn = open_image(tmp_path / "hits.png")
+    code, out, _ = call(capsys, *search(home, "a star", "-k", 4, *here))
+    assert "the hits are drawn in" in out
+    one_row = open_image(tmp_path / "hits.png")
+    assert drawn.width == pytest.approx(one_row.width, rel=0.05)
+    assert drawn.height == pytest.approx(2 * one_row.height, rel=0.1)
+
+
+def test_words_that_the_model_has_never_seen_are_named(home, tmp_path, capsys):
+    here = ["--gallery", home / "gallery", "--out", tmp_path]
+    code, _, err = call(capsys, *search(home, "A Dog above a star, a dog and CAKE", *here))
+    assert code == 0 and err == (
+        "warning: the model has never seen 'dog', 'cake', and can only guess what is meant\n"
+    )
+    code, _, err = call(capsys, *search(home, "You can see a Red star", *here))
+    assert code == 0 and not err
+
+
+def test_a_command_that_lacks_a_package_says_what_brings_it(home, monkeypatch, tmp_path, capsys):
+    for name in ("matplotlib", "datasets"):
+        for module in [m for m in sys.modules if m.partition(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, name, None)
+    here = ["--gallery", home / "gallery", "--out", tmp_path]
+    code, out, _ = call(capsys, *search(home, "a star", *here))
+    assert code == 0 and len(rows_of(out)) == 5
+    assert "nothing is drawn: matplotlib is not installed" in out and "tgdt-mini[plots]" in out
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path / "cache"))
+    code, _, err = call(capsys, *TRAIN, "--out", tmp_path / "run")
+    assert code == 2 and err.splitlines()[-1] == (
+        "error: datasets is not installed; it comes with pip install 'tgdt-mini[data]'"
+    )
+
+
 def test_a_full_disk_is_one_line_and_the_old_gallery_stays(home, monkeypatch, capsys):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -554,8 +615,8 @@ def bad(home, tmp_path_factory):
     weights.write_bytes(weights.read_bytes()[:-1000])
     (bad / "empty").mkdir()
     (bad / "broken").mkdir()
-    scenes.picture("test-0000").save(bad / "broken" / "a.png")
-    (bad / "broken" / "b.png").write_bytes((bad / "broken" / "a.png").read_bytes()[:500])
+    whole = (home / "pictures" / "picture 0.png").read_bytes()
+    (bad / "broken" / "b.png").write_bytes(whole[:500])
     return bad
 
 
@@ -601,7 +662,8 @@ import json, sys
 from tgdt_mini import cli, scenes
 scenes.SPLITS["test"] = (2_000_000, 10)
 codes = [cli.main(["search", *query, "--out", sys.argv[1]]) for query in json.loads(sys.argv[2])]
-print(json.dumps([codes, [name for name in sys.modules if name.startswith("tgdt_mini")]]))
+ours = ("tgdt_mini", "seaborn")
+print(json.dumps([codes, [name for name in sys.modules if name.startswith(ours)]]))
 """
 
 
@@ -624,4 +686,5 @@ def test_the_shipped_model_answers_searches_soon_and_loads_nothing_that_trains(t
     assert "1000 searched" in done.stdout and "50 searched" in done.stdout
     assert (tmp_path / "hits.png").is_file()
     training = ("tgdt_mini.training", "tgdt_mini.scaling.distributed", "tgdt_mini.runs.fit")
+    assert "seaborn" not in done.stdout.splitlines()[-1]
     assert "tgdt_mini.model" in modules and not {*training} & {*modules}

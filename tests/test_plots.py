@@ -13,6 +13,19 @@ from tgdt_mini.reports import figure, plots
 matplotlib.use("Agg")
 
 
+def test_the_style_is_seaborn_s_whitegrid():
+    seaborn = pytest.importorskip("seaborn")
+    known, ours = seaborn.axes_style("whitegrid"), figure.STYLE
+    for name in known.keys() - {"font.sans-serif", "image.cmap"}:  # these are seaborn's own
+        with matplotlib.rc_context(known):
+            value = matplotlib.rcParams[name]
+        with matplotlib.rc_context(ours):
+            own = matplotlib.rcParams[name]
+        is_colour = "color" in name and not isinstance(value, bool)
+        same = matplotlib.colors.to_rgb if is_colour else str
+        assert same(own) == same(value), name
+
+
 def history(epochs=4):
     return [
         {

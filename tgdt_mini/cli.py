@@ -2,7 +2,8 @@
 
 Only what all commands share is here: the parser, errors, last words and exit codes. What a command
 does, and its options, are in `commands/`, one file a command. An error is one line on stderr and
-exit code 2; Ctrl-C says how to go on and exits with 130.
+exit code 2; Ctrl-C says how to go on and exits with 130. 3 is for work that is done but for some
+pictures that cannot be read.
 """
 
 import argparse
@@ -11,21 +12,24 @@ import sys
 import warnings
 from pathlib import Path
 
+from tgdt_mini import __version__
 from tgdt_mini.commands import (
     ablate,
     bench,
     common,
     demo,
+    doctor,
     evaluate,
     extract,
     index,
     search,
     train,
 )
+from tgdt_mini.files.progress import silence
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code of a command: 0, 2 after an error, 130 after Ctrl-C."""
+    """Exit code of a command: 0, 2 after an error, 130 after Ctrl-C, 3 for work done in part."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(
             f"warning: {message}", file=sys.stderr
@@ -37,15 +41,18 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(
                     "only train runs on several processes; start this command without torchrun"
                 )
-            args.run(args)
+            with silence(args.quiet or getattr(args, "json", False)):
+                return args.run(args) or 0
         except KeyboardInterrupt:
             say_last(f"\nstopped{args.stopped.format(out=args.out)}")
             return 130
+        except ModuleNotFoundError as error:
+            say_last(f"error: {common.missing(error)}")
+            return 2
         except (ValueError, OSError, RuntimeError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             say_last(f"error: {lines[0]}")
             return 2
-    return 0
 
 
 def process_count() -> int:
@@ -72,10 +79,22 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
+class CommandParser(Parser):
+    """The parser of one command, which refuses options that it does not know by its own name."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands. Parsed arguments have `run`, the function of their command."""
     top = Parser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options = {"metavar": "COMMAND", "required": True, "parser_class": CommandParser}
+    commands = top.add_subparsers(**options)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=module.run)
@@ -95,5 +114,6 @@ COMMANDS = {
     "ablate": (ablate, "Train and judge without each part of the training, over several seeds."),
     "index": (index, "Encode pictures once, into a gallery to search."),
     "search": (search, "Search pictures by a caption, or captions by a picture."),
+    "doctor": (doctor, "Look at this machine and installation: what is well, what to mend, how."),
     "bench": (bench, "Measure what is fast, beside its peers, on this machine; always on the CPU."),
 }

@@ -134,6 +134,11 @@ class TextTokenizer:
         known = self.engine.token_to_id(PAD)
         return known if known is not None else getattr(self, "_pad", 0)
 
+    @property
+    def unknown(self) -> str | None:
+        """The piece that stands for what there is no piece for, None if everything has one."""
+        return getattr(self.engine.model, "unk_token", None)
+
     def pieces(self, caption: str) -> list[tuple[str, int, int]]:
         """(piece, start, end) of each word piece, in characters, cut as in `__call__`."""
         encoding = self._encode([caption], warn=False)[0]

@@ -18,6 +18,7 @@ from tgdt_mini.batches import Batches, Engine
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import validate
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.losses import cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.optimizer import optimizer_of
@@ -89,14 +90,12 @@ class Trainer:
         A run that was stopped goes on with `resume`, to the same result as if it had never stopped
         (on the same device).
         """
-        from tqdm import tqdm
-
         if self.step == 0:
             self.engine.seed(self.config.seed)
         end = self.total_steps if max_steps is None else self.step + max_steps
         end, began = min(end, self.total_steps), time.perf_counter() - self.seconds
-        options = dict(desc="training", unit=" steps", disable=not self.progress)
-        with tqdm(total=self.total_steps, initial=self.step, **options) as bar:
+        options = dict(total=self.total_steps, initial=self.step, desc="training", unit=" steps")
+        with progress_bar(progress=self.progress, **options) as bar:
             while self.step < end and not self._asked_to_stop():
                 if self.config.has_waited_enough(self.history):
                     break

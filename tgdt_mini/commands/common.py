@@ -8,12 +8,22 @@ import argparse
 import os
 import shlex
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
 
+
+EXTRAS = {  # what a base installation lacks: the extra that brings it
+    "matplotlib": "plots",
+    "seaborn": "notebooks",
+    "datasets": "data",
+    "transformers": "encoders",
+    "qdrant_client": "qdrant",
+    "faiss": "faiss",
+}
 
 # after "stopped", where a command can go on: `parser.set_defaults(stopped=RESUME)`
 RESUME = "; what was done is in {out}/last, go on with the same command and --resume"
@@ -31,6 +41,7 @@ def add_common_options(parser, out: Path) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
     add_path(parser, "--out", "where to write (default %(default)s)", default=out)
+    add_switch(parser, "--quiet", "no bars and no remarks: results, warnings and errors only")
 
 
 def add_path(parser, name: str, text: str, metavar: str = "FOLDER", default=None) -> None:
@@ -43,6 +54,24 @@ def add_number(parser, name: str, text: str, default: int | None = None) -> None
 
 def add_switch(parser, name: str, text: str) -> None:
     parser.add_argument(name, action="store_true", help=text)
+
+
+def add_json(parser, text: str) -> None:
+    """Add --json. A command that has it prints JSON, and nothing else, on stdout."""
+    add_switch(parser, "--json", text)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr; unlike `warnings.warn` every time, and never as an error."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def missing(error: ModuleNotFoundError) -> str:
+    """What to install, where a package is not there that only some commands need."""
+    name = (error.name or "").partition(".")[0]
+    if name not in EXTRAS:
+        return f"{error}; pip install -r requirements.txt brings all that the project needs"
+    return f"{name} is not installed; it comes with pip install 'tgdt-mini[{EXTRAS[name]}]'"
 
 
 def add_model(parser) -> None:

@@ -1,6 +1,7 @@
 """The command `evaluate`: judge a model on test data, scenes or photographs."""
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
@@ -8,6 +9,7 @@ def add_options(parser) -> None:
     common.add_features(parser)
     folds = "also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K"
     common.add_number(parser, "--folds", folds, 0)
+    common.add_json(parser, "print the report as JSON, as results.json has it, and nothing else")
 
 
 def run(args) -> None:
@@ -27,4 +29,8 @@ def run(args) -> None:
         common.refuse_scenes(model, "add --features FOLDER")
         report, _, _ = scenes.assess_on_scenes(model, args.split)
     write_report(args.out / "results.json", report)
-    print(f"{table(report)}\n\nas JSON in {args.out}/results.json")
+    if args.json:
+        print((args.out / "results.json").read_text(encoding="utf-8"), end="")
+    else:
+        print(table(report))
+    remark(f"\nas JSON in {args.out}/results.json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tgdt_mini.commands import common
 from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.files.progress import remark
 from tgdt_mini.photos.records import SPLITS
 
 
@@ -128,8 +129,8 @@ def run(args) -> None:
     text_encoder = TextBackbone(*text, device=device)
     feature_folder.extract(data, image_encoder, text_encoder, out, precision, source)
     sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
-    print(f"features of {sizes} pictures are in {out}/")
-    print(f"next: {next_step(out)}")
+    remark(f"features of {sizes} pictures are in {out}/")
+    remark(f"next: {next_step(out)}")
 
 
 def check_kind(detector: bool, cells: dict, regions: dict) -> None:

@@ -1,4 +1,4 @@
-"""The galleries that `index` keeps and `search` searches: of files, of features, of drawn scenes.
+"""The galleries that `index` keeps and `search` searches: of features, of drawn scenes.
 
 No formula here: a `Gallery` searches itself (see `search/gallery.py`).
 """
@@ -8,18 +8,9 @@ from pathlib import Path
 from tgdt_mini import scenes
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.photos.image_io import open_image
-from tgdt_mini.runs.retriever import built, encode_in_groups, pictures_in
+from tgdt_mini.files.progress import remark
+from tgdt_mini.runs.retriever import built, encode_in_groups
 from tgdt_mini.search.gallery import Gallery
-
-
-def of_files(model, folder: Path) -> Gallery:
-    """The gallery of a folder's pictures; its items are their paths. ValueError without any."""
-    try:
-        paths = pictures_in(folder)
-    except ValueError as error:
-        raise ValueError(f"--images {error}") from None
-    return _of_pictures(model, paths, open_image)
 
 
 def of_features(model, folder: Path, split: str, holds: str) -> Gallery:
@@ -35,7 +26,11 @@ def of_features(model, folder: Path, split: str, holds: str) -> Gallery:
 def of_scenes(model, split: str) -> Gallery:
     """The gallery of a split of the drawn scenes."""
     ids = [scenes.id_of(split, row) for row in range(scenes.SPLITS[split][1])]
-    return _of_pictures(model, ids, scenes.picture)
+
+    def encode(group):
+        return encode_pictures(model, [scenes.picture(name) for name in group])
+
+    return built(model, encode_in_groups(encode, ids), ids, "image")
 
 
 def shipped_or_of_scenes(model, split: str) -> Gallery:
@@ -45,7 +40,7 @@ def shipped_or_of_scenes(model, split: str) -> Gallery:
         if gallery.model == model.fingerprint:
             return gallery
     count = f"{scenes.SPLITS[split][1]:,} {split} scenes"
-    print(f"encoding the {count} for this model; index would keep them")
+    remark(f"encoding the {count} for this model; index would keep them")
     return of_scenes(model, split)
 
 
@@ -60,10 +55,3 @@ def in_qdrant(model, address: str, collection: str):
     from tgdt_mini.scaling.qdrant import QdrantGallery
 
     return QdrantGallery.open(address, collection, expect_model=model.fingerprint)
-
-
-def _of_pictures(model, names, open_picture):
-    def encode(group):
-        return encode_pictures(model, [open_picture(name) for name in group])
-
-    return built(model, encode_in_groups(encode, names), names, "image")

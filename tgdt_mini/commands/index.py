@@ -5,12 +5,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
-    parser.set_defaults(out=Path("runs/gallery"))
+    parser.set_defaults(out=Path("runs/gallery"), stopped=common.AGAIN)
     common.add_model(parser)
     common.add_path(parser, "--images", "your pictures (default: the test scenes)")
+    common.add_switch(parser, "--recursive", "take the pictures of folders in --images, too")
+    broken = "a picture that cannot be read is no failure: exit code 0 instead of 3"
+    common.add_switch(parser, "--skip-broken", broken)
+    append = "add what is new of --images to the gallery in --out, and keep the rest"
+    common.add_switch(parser, "--append", append)
     common.add_features(parser)
     parser.add_argument(
         "--qdrant",
@@ -20,38 +26,74 @@ def add_options(parser) -> None:
     common.add_collection(parser)
 
 
-def run(args) -> None:
-    """Write the gallery to --out, and to Qdrant where --qdrant says so."""
+def run(args) -> int:
+    """Write the gallery to --out, and to Qdrant where --qdrant says so.
+
+    Returns 0, or 3 if the gallery is there but some pictures could not be read.
+    """
+    check(args)
     features = common.checked_features(args.features, args.check_all)
-    if args.images and features:
-        raise ValueError("--images and --features name two sets of pictures; give one of them")
-    if args.images and args.split != "test":
-        raise ValueError(
-            f"--split is {args.split}, but the pictures of --images have no splits; leave it out"
-        )
 
     from tgdt_mini.commands import galleries
     from tgdt_mini.encoders.load import load_encoders
 
     model = common.load_model(args.model, args.device)
-    if features:
-        gallery = galleries.of_features(model, features, args.split, "image")
-    elif args.images:
+    source, refused = common.source_of(args.model), {}
+    if args.images:
         load_encoders(model)
-        gallery = galleries.of_files(model, args.images)
+        gallery, refused = of_files(model, source, args)
     else:
-        common.refuse_scenes(model, "add --images FOLDER or --features FOLDER")
-        gallery = galleries.of_scenes(model, args.split)
-    gallery = replace(gallery, source=common.source_of(args.model))
-    gallery.save(args.out)
+        if features:
+            gallery = galleries.of_features(model, features, args.split, "image")
+        else:
+            common.refuse_scenes(model, "add --images FOLDER or --features FOLDER")
+            gallery = galleries.of_scenes(model, args.split)
+        gallery = replace(gallery, source=source)
+        gallery.save(args.out)
     if args.qdrant:
         upload(gallery, args.qdrant, args.collection)
-    print(f"{len(gallery)} pictures are in {args.out}/")
+    remark(f"{len(gallery)} pictures are in {args.out}/")
     example = "a red star above a blue circle"
     if common.knows_photographs(model):
         example = "two dogs run through the snow"
     more = common.feature_args(features, args.split)
-    print(f"next: {common.shell_line('search', example, '--gallery', args.out, *more)}")
+    remark(f"next: {common.shell_line('search', example, '--gallery', args.out, *more)}")
+    return 3 if refused and not args.skip_broken else 0
+
+
+def check(args) -> None:
+    """ValueError for options that do not go together."""
+    if args.images and args.features:
+        raise ValueError("--images and --features name two sets of pictures; give one of them")
+    if args.images and args.split != "test":
+        raise ValueError(
+            f"--split is {args.split}, but the pictures of --images have no splits; leave it out"
+        )
+    for name in ("recursive", "skip_broken", "append"):
+        if getattr(args, name) and not args.images:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} speaks of a folder of pictures; add --images FOLDER")
+
+
+def of_files(model, source: str, args):
+    """(gallery of a folder's pictures, {path: why it was refused}); says what is left out."""
+    from tgdt_mini.photos.picture_folder import find_pictures
+    from tgdt_mini.runs.indexing import index_pictures
+
+    try:
+        folder = find_pictures(args.images, args.recursive)
+    except ValueError as error:
+        raise ValueError(f"--images {error}") from None
+    indexed = index_pictures(model, folder.paths, args.out, source, args.append)
+    if folder.left_out:
+        remark(f"left out: {folder}")
+    for why in indexed.refused.values():
+        common.warn(f"left out: {why}")
+    if args.append:
+        remark(f"{indexed.added} pictures are new, {indexed.known} were there already")
+    if indexed.refused:
+        common.warn(f"{len(indexed.refused)} of {len(folder.paths)} pictures cannot be read")
+    return indexed.gallery, indexed.refused
 
 
 def upload(gallery, address: str, collection: str) -> None:

@@ -1,8 +1,12 @@
 """The command `search`: pictures by a caption, or captions by a picture."""
 
+import json
 from pathlib import Path
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
+
+MOST_DRAWN = 50  # hits on one page; a table of more is printed all the same
 
 
 def add_options(parser) -> None:
@@ -20,6 +24,7 @@ def add_options(parser) -> None:
     common.add_collection(parser)
     common.add_features(parser)
     parser.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
+    common.add_json(parser, "print the hits as JSON, and nothing else; nothing is drawn")
     parser.add_argument(
         "--shortlist",
         type=int,
@@ -28,7 +33,7 @@ def add_options(parser) -> None:
 
 
 def run(args) -> None:
-    """Print the best hits, and draw them in --out/hits.png."""
+    """Print the best hits, and draw the first of them in --out/hits.png."""
     if args.k < 1:
         raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
     if args.image and (args.gallery or args.qdrant):
@@ -41,7 +46,7 @@ def run(args) -> None:
     from tgdt_mini.photos.image_io import open_image
     from tgdt_mini.photos.origin import finder
     from tgdt_mini.reports.choice import stored_settings
-    from tgdt_mini.runs.retriever import picture_finder
+    from tgdt_mini.runs.retriever import picture_finder, unseen_words
     from tgdt_mini.search.gallery import Gallery
 
     # the query first: what is wrong with it is said before a gallery is encoded
@@ -53,6 +58,9 @@ def run(args) -> None:
         query_is, embedding = "image", encode_pictures(model, [query])
     else:
         query_is, embedding = "caption", encode_texts(model, [query])
+        if unseen := unseen_words(model, query):
+            words = ", ".join(map(repr, unseen))
+            common.warn(f"the model has never seen {words}, and can only guess what is meant")
 
     if args.qdrant:
         gallery = galleries.in_qdrant(model, args.qdrant, args.collection)
@@ -80,17 +88,37 @@ def run(args) -> None:
         picture_of = finder(features, args.split)
     else:
         picture_of = picture_finder(common.knows_photographs(model))
-    show(query, hits, picture_of, args.out / "hits.png")
+    if args.json:
+        print(as_json(args, gallery, hits))
+        return
+    show(query, hits)
     times = ", ".join(f"{stage} {1000 * seconds:.1f} ms" for stage, seconds in hits.seconds.items())
-    print(f"{len(gallery)} searched ({times}); the hits are drawn in {args.out}/hits.png")
+    drawn = draw(query, hits, picture_of, args.out / "hits.png")
+    remark(f"{len(gallery)} searched ({times}); {drawn}")
 
 
-def show(query, hits, picture_of, path: Path) -> None:
-    """Print the hits of one query as a table, and draw what `picture_of` gives for each item."""
+def as_json(args, gallery, hits) -> str:
+    """The query and its hits: {"caption" or "image", "searched", "seconds", "hits"}."""
+    query = {"image": str(args.image)} if args.image else {"caption": args.caption}
+    found = {"searched": len(gallery), "seconds": hits.seconds, "hits": hits.rows()[0]}
+    return json.dumps(query | found, indent=1)
+
+
+def show(query, hits) -> None:
+    """Print the hits of one query as a table."""
+    print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
+    for row in hits.rows()[0]:
+        print(f"{row['rank']:4}  {row['score']:6.3f}  {row['item']}")
+
+
+def draw(query, hits, picture_of, path: Path) -> str:
+    """Draw what `picture_of` gives for each of the first hits; says where, or why it did not."""
     from tgdt_mini.reports import plots
 
-    items, scores = hits.items[0], hits.scores[0].tolist()
-    print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
-    for rank, (item, score) in enumerate(zip(items, scores), start=1):
-        print(f"{rank:4}  {score:6.3f}  {item}")
-    plots.hits([query], [[picture_of(item) for item in items]], None, [scores], path)
+    items, scores = hits.items[0][:MOST_DRAWN], hits.scores[0, :MOST_DRAWN].tolist()
+    try:
+        plots.hits([query], [[picture_of(item) for item in items]], None, [scores], path)
+    except ModuleNotFoundError as error:
+        return f"nothing is drawn: {common.missing(error)}"
+    which = f"the first {MOST_DRAWN}" if MOST_DRAWN < len(hits.items[0]) else "the hits"
+    return f"{which} are drawn in {path}"

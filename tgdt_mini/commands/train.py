@@ -3,6 +3,7 @@
 import argparse
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
 
 # option: (field of TrainingConfig, what the option takes, help)
 # It takes a value of a type, one of some words, or nothing: then it stands for the value here.
@@ -149,4 +150,4 @@ def run(args) -> None:
     if features:
         split = "test" if "test" in encoders_of(features)["splits"] else "validation"
         data = common.feature_args(features, split)
-    print(f"next: {common.shell_line('evaluate', '--model', args.out / 'model', *data)}")
+    remark(f"next: {common.shell_line('evaluate', '--model', args.out / 'model', *data)}")

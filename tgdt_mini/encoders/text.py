@@ -9,8 +9,10 @@ import copy
 
 import torch
 
+from tgdt_mini.encoders import MINILM
 from tgdt_mini.encoders.cutting import layers_of, run_lower, split_top
-from tgdt_mini.encoders.pretrained import MINILM, key_of, load, minilm, one_line
+from tgdt_mini.encoders.pretrained import key_of, load, one_line
+from tgdt_mini.encoders.wheels import minilm
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 
@@ -39,7 +41,7 @@ class TextBackbone:
     ):
         self.source, self.device = str(source), torch.device(device)
         self.trained_layers, self.states = trained_layers, states
-        folder = minilm() if self.source == MINILM else self.source
+        folder = str(minilm()) if self.source == MINILM else self.source
         self.model = load(folder).to(self.device)
         self.tokenizer = _tokenizer(folder, most_tokens)
         self.pieces, self.to_json = self.tokenizer.pieces, self.tokenizer.to_json

@@ -18,6 +18,7 @@ import torch
 
 from tgdt_mini.files import store
 from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.rows import PRECISIONS, encode_rows
 from tgdt_mini.text_tokens import TextTokens
 
@@ -44,8 +45,6 @@ def write_features(
     keep. precision: "float16" or "int8", see `files/rows.py`. shard: items a shard.
     Raises ValueError for a folder that holds other features, or an array that does not fit.
     """
-    from tqdm import tqdm
-
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
     if not len(items):
@@ -60,7 +59,8 @@ def write_features(
         store.write_manifest(folder, NAME, plan | content)
 
     note()
-    with tqdm(total=len(items), desc=folder.name, unit=" items", disable=not progress) as bar:
+    options = {"total": len(items), "desc": folder.name, "unit": " items"}
+    with progress_bar(progress=progress, **options) as bar:
         for number, first in enumerate(range(0, len(items), shard)):
             rows, name = range(first, min(first + shard, len(items))), f"shard-{number:05d}"
             if name not in shards or not store.is_complete(folder / name, shards[name]):

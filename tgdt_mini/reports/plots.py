@@ -129,6 +129,7 @@ def _recall(recalls, k):
     return recalls[k] if k in recalls else recalls[str(k)]
 
 
+IN_A_ROW = 10  # answers
 # of an answer: the frame's colour and width, and what stands before its title
 RIGHT, OTHER = (COLOURS["two-stage"], 4, "\N{CHECK MARK} "), ("lightgrey", 1, "")
 
@@ -138,16 +139,21 @@ def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> 
 
     queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool (a
     right one is framed in green too), or None where it is not known. scores: N lists of K, for the
-    titles.
+    titles. A search with more than IN_A_ROW answers goes on in the next rows.
     """
-    rows, columns = len(queries), 1 + max(len(row) for row in pictures)
-    searches = f"{rows} searches, one a row" if rows > 1 else "One search"
+    lines = [
+        (row, start)
+        for row in range(len(queries))
+        for start in range(0, max(1, len(pictures[row])), IN_A_ROW)
+    ]
+    rows, columns = len(lines), 1 + min(IN_A_ROW, max(len(row) for row in pictures))
+    searches = f"{len(queries)} searches, one a row" if len(queries) > 1 else "One search"
     alt = f"{searches}: the query, then its best answers from left to right."
     with figure(path, 1.5 * columns + 0.5, 1.6 * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
-        for row in range(rows):
-            _tile(axes[row, 0], queries[row])
-            for i, ax in enumerate(axes[row, 1:]):
+        for line, (row, start) in enumerate(lines):
+            _tile(axes[line, 0], "" if start else queries[row])
+            for i, ax in enumerate(axes[line, 1:], start):
                 if i >= len(pictures[row]):
                     ax.axis("off")
                     continue

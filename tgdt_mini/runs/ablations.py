@@ -12,6 +12,7 @@ from statistics import mean, stdev
 
 from tgdt_mini.files.manifest import read_json
 from tgdt_mini.files.paths import shipped
+from tgdt_mini.files.progress import remark
 from tgdt_mini.files.whole import standing, write_report
 from tgdt_mini.photos.feature_folder import identity
 from tgdt_mini.reports import markdown
@@ -136,7 +137,7 @@ def run(
         if path.is_file():
             continue
         if progress:
-            print(f"{number} of {len(runs)}: {name}, seed {seed}", flush=True)
+            remark(f"{number} of {len(runs)}: {name}, seed {seed}")
         folder = Path(out) / "runs" / path.stem
         begun = (standing(folder / "last") / "state.json").is_file()
         if features:

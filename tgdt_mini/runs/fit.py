@@ -15,6 +15,7 @@ import torch
 from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
+from tgdt_mini.files.progress import remark
 from tgdt_mini.files.whole import set_aside
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.augmentation import augmented
@@ -90,7 +91,7 @@ def fit(
     }
     save_model(best, out / "model", best.tokenizer, notes, kept)
     if progress:
-        print(
+        remark(
             f"the model is in {out}/model: the best of {len(history)} epochs, "
             f"validation rsum {rsum:.1f}"
         )
@@ -128,11 +129,11 @@ def interrupt_later():
 
 def _announce(trainer, earlier, resume):
     if earlier:
-        print(f"{trainer.out} held a run already, which is now in {earlier}")
+        remark(f"{trainer.out} held a run already, which is now in {earlier}")
     millions = sum(parameter.numel() for parameter in trainer.model.parameters()) / 1e6
     train = trainer.train_set
     line = f"{train.image_count} images, {len(train.captions)} captions, {millions:.2f} million "
     line += f"parameters, {trainer.device}"
     if resume:
         line += f", going on after step {trainer.step} of {trainer.total_steps}"
-    print(line)
+    remark(line)

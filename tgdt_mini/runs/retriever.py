@@ -8,6 +8,7 @@ Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not 
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,13 +25,15 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoders.load import load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.whole import standing
 from tgdt_mini.photos.image_io import as_rgb, open_image
+from tgdt_mini.photos.picture_folder import find_pictures
 from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.scenes.words import known_words
 from tgdt_mini.search.gallery import Gallery, Hits
 
 SHIPPED = {"scenes": ("weights",), "photographs": ("weights", "photographs")}
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # tokenizers and encoders keep a state while they work, and models share them
 ONE_AT_A_TIME = threading.Lock()
 GROUP = 100  # pictures that are in memory at a time
@@ -94,15 +97,22 @@ class Retriever:
         with ONE_AT_A_TIME:
             return encode_texts(self.model, texts)
 
-    def index(self, images, items: Iterable | None = None, progress: bool | None = None):
+    def index(
+        self,
+        images,
+        items: Iterable | None = None,
+        progress: bool = True,
+        recursive: bool = False,
+    ) -> "Retriever":
         """Encode pictures into a new gallery, which is searched from then on; returns self.
 
         images: a folder, whose pictures are taken, or pictures as for `encode_images`. items: what
         a hit returns for each picture, any JSON values; by default its path, or else its number.
-        progress: a bar; None: on a terminal only.
+        recursive: take the pictures of the folders in it too. progress: show a bar.
         """
-        is_folder = isinstance(images, (str, Path)) and Path(images).is_dir()
-        images = pictures_in(Path(images)) if is_folder else _several(images, "images", TAKEN)
+        if isinstance(images, (str, Path)) and Path(images).is_dir():
+            images = find_pictures(images, recursive).paths
+        images = _several(images, "images", TAKEN)
         if items is None:
             paths = (isinstance(image, (str, Path)) for image in images)
             found = enumerate(zip(images, paths))
@@ -137,6 +147,10 @@ class Retriever:
         hits = gallery.search(encode(query), k, **settings)
         return replace(hits, picture_of=picture_finder(self.knows_photographs))
 
+    def unseen_words(self, text: str) -> list[str]:
+        """The words of a caption that the model has never seen, in order."""
+        return unseen_words(self.model, text)
+
     def save(self, folder: str | Path) -> None:
         """Write model and gallery to a folder, for `from_pretrained`, whole or not at all.
 
@@ -164,33 +178,16 @@ class Retriever:
         return str(address)
 
 
-def pictures_in(folder: Path) -> list[str]:
-    """The absolute paths of a folder's pictures, in order. ValueError without any."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder of pictures")
-    files = folder.absolute().iterdir()
-    paths = sorted(str(path) for path in files if path.suffix.lower() in ENDINGS)
-    if not paths:
-        raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)})")
-    return paths
-
-
-def encode_in_groups(encode: Callable, images: list, progress: bool | None = None) -> Embedding:
+def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Embedding:
     """Embedding of many pictures, of which GROUP are in memory at a time.
 
-    encode(group) gives an Embedding. progress: a bar; None: a bar on a terminal, else a line now
-    and then.
+    encode(group) gives an Embedding.
     """
-    from tqdm import tqdm
-
     groups, parts = [images[start : start + GROUP] for start in range(0, len(images), GROUP)], []
-    disable = None if progress is None else not progress
-    with tqdm(total=len(images), desc="encoding", unit=" images", disable=disable) as bar:
+    with progress_bar(progress=progress, total=len(images), desc="encoding", unit=" images") as bar:
         for group in groups:
             parts.append(encode(group))
             bar.update(len(group))
-            if progress is None and bar.disable and len(parts) % 10 == 0:
-                print(f"{sum(map(len, parts))} of {len(images)} pictures are encoded", flush=True)
     return Embedding.cat(parts)
 
 
@@ -221,6 +218,20 @@ def picture_finder(photographs: bool) -> Callable:
         return scenes.picture(item) if not photographs and scenes.is_id(item) else str(item)
 
     return find
+
+
+def unseen_words(model, text: str) -> list[str]:
+    """The words of a text that a model has never seen, in order, each once.
+
+    A model of scenes has seen the words of their captions. Another one has seen what its tokenizer
+    has pieces for.
+    """
+    if model.config.reader != "photos":
+        words, known = re.findall(r"\w+", text.lower()), known_words()
+        return [word for word in dict.fromkeys(words) if word not in known]
+    unknown = getattr(model.tokenizer, "tokenizer", model.tokenizer).unknown
+    pieces = model.tokenizer.pieces(text)
+    return list(dict.fromkeys(text[start:end] for piece, start, end in pieces if piece == unknown))
 
 
 def folder_of(name):

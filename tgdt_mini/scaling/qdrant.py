@@ -19,9 +19,9 @@ import time
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.scaling.qdrant_engines import FORMAT, engine_of
 from tgdt_mini.search.gallery import Gallery, Hits
 from tgdt_mini.similarity import check_real, shortlist_similarity
@@ -94,12 +94,12 @@ class QdrantGallery:
         remote._check_model(gallery.model)
         missing = remote._missing(gallery, first)
         step = max(1, FLOATS // (gallery.stored.longest * width))
-        bar = tqdm(
+        bar = progress_bar(
+            progress=progress,
             total=len(gallery),
             initial=len(gallery) - len(missing),
             desc="uploading",
             unit=" items",
-            disable=None if progress else True,  # None: shown on a terminal only
         )
         with bar:
             for start in range(0, len(missing), step):

@@ -15,6 +15,7 @@ from functools import cache
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
 from tgdt_mini.files.paths import shipped
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
@@ -110,11 +111,9 @@ def load(split: str, progress: bool = False, first: int | None = None):
 
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
     """The columns of a split, or of its first scenes, drawn anew; pictures as PNG bytes."""
-    from tqdm import tqdm
-
     scenes = scenes_of(split, first)
     columns = {name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")}
-    bar = tqdm(scenes, f"drawing {split}", unit=" scenes", disable=not progress)
+    bar = progress_bar(scenes, progress, desc=f"drawing {split}", unit=" scenes")
     for i, scene in enumerate(bar):
         meanings = grammar.captions(scene, CAPTIONS)
         written = [grammar.write(meaning) for meaning in meanings]

@@ -13,6 +13,7 @@ from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import TokenSet
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
+from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
@@ -87,11 +88,8 @@ def _first(arrays, count):
 
 def _cut_all(dataset, kind, progress):
     """{name: array} for ARRAYS, of all pictures of a dataset."""
-    from tqdm import tqdm
-
     cut, features, boxes, pooled = getattr(image_tokens, kind), [], [], []
-    bar = tqdm(dataset, f"finding {kind}", unit=" images", disable=not progress)
-    for record in bar:
+    for record in progress_bar(dataset, progress, desc=f"finding {kind}", unit=" images"):
         regions, places = cut(record["image"])
         features.append(regions)
         boxes.append(places)

@@ -66,6 +66,30 @@ PLACE_WORDS = {
 NUMBER_WORDS = {2: ("two", "a pair of"), 3: ("three", "a trio of"), 4: ("four",), 5: ("five",)}
 
 
+ARTICLES_AND_VERBS = (  # what `sentences.py` puts around them
+    "a an and are is in with there here a picture of we see you can see that is including "
+    "among them"
+)
+
+
+def known_words() -> set[str]:
+    """All words that captions are made of: a model of scenes has seen no other one."""
+    words = set(ARTICLES_AND_VERBS.split())
+
+    def add(value):
+        if isinstance(value, str):
+            words.update(value.split())
+        else:
+            for inner in value:
+                add(inner)
+
+    tables = (COLOUR_WORDS, SHAPE_WORDS, SIZE_WORDS, BACKGROUND_WORDS, RELATION_WORDS)
+    for table in (*tables, PLACE_WORDS, NUMBER_WORDS):
+        add(table.values())
+    add(ANY_SHAPE)
+    return words
+
+
 def true_of(word: str, thing: Thing) -> bool:
     """Whether a word alone is true of an object: its colour, shape or size; else it is not.
 

@@ -52,11 +52,11 @@ class Hits:
 
     def to_json(self) -> str:
         """All hits as JSON: for each query a list of {"rank", "item", "score"}."""
-        return json.dumps(self._rows())
+        return json.dumps(self.rows())
 
     def __str__(self):
         lines = []
-        for number, rows in enumerate(self._rows(), start=1):
+        for number, rows in enumerate(self.rows(), start=1):
             lines += [f"query {number}"] if len(self.items) > 1 else []
             lines += ["rank   score  item"]
             lines += [f"{row['rank']:4}  {row['score']:6.3f}  {row['item']}" for row in rows]
@@ -65,7 +65,7 @@ class Hits:
     def _repr_html_(self):
         """The hits as a table with small pictures, for a notebook."""
         tables = []
-        for rows in self._rows():
+        for rows in self.rows():
             cells = (
                 f"<td style='text-align: center'>{_thumbnail(row['item'], self.picture_of)}<br>"
                 f"{row['rank']}: {row['score']:.3f}<br>{html.escape(str(row['item']))}</td>"
@@ -74,7 +74,8 @@ class Hits:
             tables.append(f"<table><tr>{''.join(cells)}</tr></table>")
         return "".join(tables)
 
-    def _rows(self):
+    def rows(self) -> list[list[dict]]:
+        """For each query a list of {"rank", "item", "score"}, best first."""
         return [
             [
                 {"rank": rank, "item": item, "score": round(score, 6)}

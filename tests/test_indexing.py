@@ -1,0 +1,201 @@
+"""The index of a folder of pictures: what is taken, left out, refused, added and gone on with."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from helpers import call, tiny_model, tokenizer
+from PIL import Image, features
+
+from tgdt_mini import Gallery, load_model, save_model, scenes
+from tgdt_mini.encoding import encode_pictures
+from tgdt_mini.photos.image_io import open_image
+from tgdt_mini.photos.picture_folder import find_pictures
+from tgdt_mini.runs import indexing
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    choice = {"local_weight": 1.0, "shortlist": {"caption": 100, "image": 100}}
+    save_model(tiny_model(), folder, tokenizer(), {"choice": choice})
+    return folder
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures, in two folders, among other things."""
+    folder = tmp_path / "pictures"
+    (folder / "sub" / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    for place, name in enumerate(("a.png", "B.JPG", "c.TIFF", "sub/d.jfif", "sub/deep/e.webp")):
+        picture = scenes.picture(f"test-{place:04d}")
+        form = {"jfif": "JPEG"}.get(name.rsplit(".")[-1])
+        picture.save(folder / name, form)
+    shutil.copy(folder / "a.png", folder / ".hidden" / "h.png")
+    shutil.copy(folder / "a.png", folder / "no_ending")
+    (folder / "._a.png").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("words", encoding="utf-8")
+    (folder / "README").write_text("words", encoding="utf-8")
+    return folder
+
+
+def index(capsys, saved, pictures, out, *more):
+    arguments = ("--model", saved, "--images", pictures, "--out", out, *more)
+    return call(capsys, "index", *arguments)
+
+
+def names(gallery):
+    return [os.path.basename(item) for item in gallery.items]
+
+
+def test_pictures_are_known_by_their_endings_or_bytes_and_the_rest_is_told(pictures):
+    found = find_pictures(pictures)
+    assert [os.path.basename(path) for path in found.paths] == [
+        "B.JPG",
+        "a.png",
+        "c.TIFF",
+        "no_ending",
+    ]
+    assert {kind: set(left) for kind, left in found.left_out.items()} == {
+        "hidden": {"._a.png", ".hidden"},
+        "in folders, which only --recursive enters": {"sub"},
+        "other files": {"README", "notes.txt"},
+    }
+    assert "2 other files (README, notes.txt)" in str(found)
+    deep = find_pictures(pictures, recursive=True)
+    assert len(deep.paths) == 6 and "sub" not in str(deep)
+    assert all(os.path.isabs(path) for path in deep.paths) and deep.paths == sorted(deep.paths)
+    for number in range(5):
+        (pictures / f"x{number}.doc").write_text("x", encoding="utf-8")
+    assert "7 other files (README, notes.txt, x0.doc, and 4 more)" in str(find_pictures(pictures))
+
+
+def test_formats_that_pillow_may_lack_are_taken_where_it_has_them(pictures, monkeypatch):
+    if features.check("avif"):
+        Image.new("RGB", (40, 40), "red").save(pictures / "f.avif")
+        assert any(path.endswith("f.avif") for path in find_pictures(pictures).paths)
+    (pictures / "g.avif").write_bytes(b"x")
+    monkeypatch.setattr(features, "check", lambda name: False)
+    assert ".avif, which this Pillow cannot read" in find_pictures(pictures).left_out
+
+
+def test_links_and_what_is_no_file_are_told(pictures):
+    (pictures / "link").symlink_to(pictures / "sub")
+    (pictures / "lost.png").symlink_to(pictures / "nowhere.png")
+    os.mkfifo(pictures / "pipe.png")
+    found = find_pictures(pictures, recursive=True)
+    assert found.left_out["links to folders"] == ["link"] and len(found.paths) == 6
+    assert found.left_out["no files"] == ["lost.png", "pipe.png"]
+
+
+def test_index_says_what_it_leaves_out_and_searches_the_rest(saved, pictures, tmp_path, capsys):
+    code, out, err = index(capsys, saved, pictures, tmp_path / "g")
+    assert code == 0 and not err and "4 pictures are in" in out
+    assert "left out: " in out and "README" in out and "--recursive" in out
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--recursive", "--quiet")
+    assert code == 0 and out == ""
+    gallery = Gallery.load(tmp_path / "g")
+    assert names(gallery) == ["B.JPG", "a.png", "c.TIFF", "no_ending", "d.jfif", "e.webp"]
+    model = load_model(saved)
+    known = encode_pictures(model, [open_image(path) for path in gallery.items])
+    torch.testing.assert_close(gallery.global_tokens, known.global_token)
+    assert not (tmp_path / "g" / indexing.PARTIAL).exists()
+
+
+def test_a_broken_picture_does_not_lose_the_rest(saved, pictures, tmp_path, capsys):
+    whole = (pictures / "a.png").read_bytes()
+    (pictures / "a.png").write_bytes(whole[:300])
+    code, out, err = index(capsys, saved, pictures, tmp_path / "g")
+    assert code == 3 and "3 pictures are in" in out
+    lines = err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("warning: ") for line in lines)
+    assert "a.png cannot be read" in lines[0] and "1 of 4 pictures" in lines[1]
+    assert names(Gallery.load(tmp_path / "g")) == ["B.JPG", "c.TIFF", "no_ending"]
+    code, _, err = index(capsys, saved, pictures, tmp_path / "g", "--skip-broken")
+    assert code == 0 and "a.png cannot be read" in err
+    (pictures / "a.png").write_bytes(whole)  # mended, and then added
+    code, out, err = index(capsys, saved, pictures, tmp_path / "g", "--append")
+    assert code == 0 and not err and "1 pictures are new, 3 were there already" in out
+    assert names(Gallery.load(tmp_path / "g"))[-1] == "a.png"
+
+
+def test_a_folder_of_broken_pictures_is_an_error_and_nothing_is_written(saved, tmp_path, capsys):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for name in "ab":
+        (folder / f"{name}.png").write_bytes(b"no picture")
+    for more in ((), ("--skip-broken",)):
+        code, out, err = index(capsys, saved, folder, tmp_path / "g", *more)
+        assert code == 2 and not out and err.startswith("error: image ")
+        assert "a.png cannot be read" in err and "none of the 2 pictures" in err
+        assert not (tmp_path / "g").exists()
+
+
+def test_append_adds_what_is_new_and_keeps_the_rest(saved, pictures, tmp_path, capsys):
+    index(capsys, saved, pictures / "sub", tmp_path / "g")
+    before = Gallery.load(tmp_path / "g")
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--append", "--recursive")
+    gallery = Gallery.load(tmp_path / "g")
+    assert code == 0 and "5 pictures are new, 1 were there already" in out
+    assert gallery.items[:1] == before.items and len(gallery) == 6 == len({*gallery.items})
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--append", "--recursive")
+    assert code == 0 and "0 pictures are new, 6 were" in out
+    assert index(capsys, saved, pictures, tmp_path / "new", "--append")[0] == 0  # there is none yet
+    save_model(tiny_model(seed=5), tmp_path / "other", tokenizer())
+    code, _, err = index(capsys, tmp_path / "other", pictures, tmp_path / "g", "--append")
+    assert code == 2 and "another model" in err and len(Gallery.load(tmp_path / "g")) == 6
+
+
+def test_an_index_that_is_stopped_goes_on_where_it_was(
+    saved, pictures, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(indexing, "GROUP", 2)
+    index(capsys, saved, pictures, tmp_path / "whole", "--recursive")
+    seen, encode = [], indexing.encode_pictures
+
+    def counted(model, images):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return encode(model, images)
+
+    monkeypatch.setattr(indexing, "encode_pictures", counted)
+    code, _, err = index(capsys, saved, pictures, tmp_path / "g", "--recursive")
+    assert code == 130 and "go on with the same command" in err
+    assert not (tmp_path / "g" / "gallery.json").exists(), "a part is no gallery"
+    (pictures / "B.JPG").touch()  # it has changed: everything is encoded again
+    seen.clear()
+    assert index(capsys, saved, pictures, tmp_path / "g", "--recursive")[0] == 130
+    seen[:] = [0]
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--recursive")
+    assert code == 0 and seen == [0, 2] and "going on with" in out and "4 of 6" in out
+    whole, parts = Gallery.load(tmp_path / "whole"), Gallery.load(tmp_path / "g")
+    assert parts.items == whole.items and torch.equal(parts.global_tokens, whole.global_tokens)
+    assert torch.equal(parts.local_tokens, whole.local_tokens)
+    assert len(list((tmp_path / "g").glob("shard-*"))) == 1
+
+
+@pytest.mark.parametrize("option", ["--recursive", "--skip-broken", "--append"])
+def test_options_of_folders_need_a_folder(option, tmp_path, capsys):
+    code, _, err = call(capsys, "index", option, "--out", tmp_path / "g")
+    assert code == 2 and err.startswith(f"error: {option} ") and "--images" in err
+
+
+def test_json_and_quiet_of_a_search(saved, pictures, tmp_path, capsys):
+    index(capsys, saved, pictures, tmp_path / "g")
+    arguments = ("search", "a red star", "--gallery", tmp_path / "g", "--out", tmp_path / "s")
+    code, out, err = call(capsys, *arguments, "--json", "-k", 3)
+    assert code == 0, err
+    found = json.loads(out)
+    assert not err and found["caption"] == "a red star" and found["searched"] == 4
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert not (tmp_path / "s").exists()
+    code, table, _ = call(capsys, *arguments, "--quiet", "-k", 3)
+    lines = table.splitlines()
+    assert code == 0 and len(lines) == 4 and lines[0].split() == ["rank", "score", "image"]
+    assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
+        hit["item"] for hit in found["hits"]
+    ]

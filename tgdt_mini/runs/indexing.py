@@ -1,0 +1,129 @@
+"""A folder of pictures becomes a gallery, which can be stopped, gone on with and added to.
+
+What is encoded is kept in GALLERY/.partial, a gallery of its own, until all is there. Its items are
+marks: a path with the file's size and time of change, so that a file that has changed meanwhile is
+encoded again.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from tgdt_mini.encoding import encode_pictures
+from tgdt_mini.files.progress import progress_bar, remark
+from tgdt_mini.files.rows import MappedRows, RaggedRows
+from tgdt_mini.files.store import check_ours
+from tgdt_mini.photos.image_io import open_image
+from tgdt_mini.runs.retriever import GROUP, built
+from tgdt_mini.search.gallery import NAME, Gallery
+
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What `index_pictures` has done.
+
+    gallery: as it is in the folder now. added: pictures that are new. known: those that were there.
+    refused: {path: why it could not be read}.
+    """
+
+    gallery: Gallery
+    added: int
+    known: int
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def index_pictures(
+    model, paths: list[str], out: Path, source: str | None = None, append: bool = False
+) -> Indexed:
+    """Encode pictures into the gallery of a folder, in place of what it holds, or behind it.
+
+    A run that was stopped goes on where it was. A picture that cannot be read is left out and told.
+    append: keep what the gallery holds; pictures whose path it has are not encoded again.
+    Raises ValueError if no picture can be read, and where another model made the gallery.
+    """
+    out, known = Path(out), set()
+    check_ours(out, NAME)
+    if append and (out / NAME).is_file():
+        present = Gallery.load(out, expect_model=model.fingerprint)
+        if present.holds != "image":
+            raise ValueError(f"{out} is a gallery of captions; choose another folder")
+        known = {item for item in present.items if isinstance(item, str)}
+    marks = {_mark(path): path for path in paths if path not in known}
+    done = _begun(out / PARTIAL, model, marks)
+    wanted, refused = [mark for mark in marks if mark not in done], {}
+    if done:
+        remark(f"going on with {out}: {len(done)} of {len(marks)} pictures are encoded")
+    options = {"total": len(marks), "initial": len(done), "desc": "encoding", "unit": " images"}
+    with progress_bar(**options) as bar:
+        for start in range(0, len(wanted), GROUP):
+            group = wanted[start : start + GROUP]
+            pictures = readable([marks[mark] for mark in group], refused)
+            if pictures:
+                items = [mark for mark in group if marks[mark] in pictures]
+                embedding = encode_pictures(model, list(pictures.values()))
+                _add(built(model, embedding, items, "image"), out / PARTIAL)
+            bar.update(len(group))
+    if marks and len(refused) == len(marks):
+        more = f"; none of the {len(refused)} pictures can be read" if len(refused) > 1 else ""
+        raise ValueError(f"{next(iter(refused.values()))}{more}")
+    if marks:
+        _add(_finished(out / PARTIAL, source), out, append=bool(known))
+        shutil.rmtree(out / PARTIAL)
+    added = len(marks) - len(refused)
+    return Indexed(Gallery.load(out), added, len(paths) - len(marks), refused)
+
+
+def readable(paths: list, refused: dict[str, str]) -> dict:
+    """{path: its picture}; of each that cannot be read, `refused` gets the reason."""
+    pictures = {}
+    for path in paths:
+        try:
+            pictures[path] = open_image(path)
+        except ValueError as error:
+            refused[str(path)] = str(error)
+    return pictures
+
+
+def _mark(path):
+    try:
+        stat = Path(path).stat()
+        return json.dumps([path, stat.st_size, stat.st_mtime_ns])
+    except OSError:  # it is gone already, and will be refused
+        return json.dumps([path, None, None])
+
+
+def _begun(partial, model, marks):
+    """The marks of what a stopped run has encoded; what does not fit to this run is removed."""
+    if not partial.is_dir():
+        return set()
+    try:
+        done = set(Gallery.load(partial, expect_model=model.fingerprint).items)
+        if done <= set(marks):
+            return done
+    except ValueError:  # damaged, or of another model
+        pass
+    shutil.rmtree(partial)
+    return set()
+
+
+def _add(gallery, folder, append=True):
+    if append and (folder / NAME).is_file():
+        gallery.append(folder)
+    else:
+        gallery.save(folder)
+
+
+def _finished(partial, source):
+    """The gallery of a run that came to its end: in one shard, its items the paths."""
+    new = Gallery.load(partial)
+    rows = new.stored.rows
+    scales = None if rows.scales[0] is None else np.concatenate(rows.scales)
+    rows = MappedRows([np.concatenate(rows.arrays)], [scales])
+    paths = [json.loads(mark)[0] for mark in new.items]
+    stored = RaggedRows(rows, new.stored.starts)
+    return replace(new, stored=stored, items=paths, source=source)

@@ -171,6 +171,7 @@ def test_photographs_do_not_stand_beside_scenes_nor_beside_those_of_other_featur
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(ablations, "identity", lambda folder: "b" * 16)
+    monkeypatch.setattr(ablations, "read_manifest", lambda folder: {"items": 6000})
     trained = {"training": asdict(ablations.settings("default", photos=True))}
     everything = SCENES | dict.fromkeys(("pictures to train on", "pictures to judge on"), "all")
     everything["kind of data"] = "photographs"

@@ -15,6 +15,7 @@ def add_options(parser) -> None:
         "--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed"
     )
     parser.add_argument("--epochs", type=int, help="default 8, with --quick 2")
+    common.add_number(parser, "--batch", "pairs in a step (default 64, photographs 512)")
     common.add_features(parser, "on photographs", split=False)
     quick = "a quarter of the data, one seed, few epochs: does it run?"
     common.add_switch(parser, "--quick", quick)
@@ -38,6 +39,7 @@ def run(args) -> None:
         *common.scene_counts(args.quick),
         features=features,
         share=share,
+        batch=args.batch,
     )
     print(ablations.table(ablations.read(args.out)))
     print(

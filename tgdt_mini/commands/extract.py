@@ -28,10 +28,11 @@ def add_data(parser) -> None:
         "--data",
         required=True,
         metavar="SET",
-        help="flickr8k, flickr30k or coco from the hub, a folder of parquet files, "
-        "a Karpathy .json, an image folder, or any hub name",
+        help="a Karpathy .json, a table with file names (.csv, .tsv, .jsonl, .parquet), a folder "
+        "of parquet files, an image folder, SCAN's *_precomp, flickr8k, flickr30k or coco from "
+        "the hub, or any hub name",
     )
-    common.add_path(parser, "--images", "where the pictures of a Karpathy .json lie")
+    common.add_path(parser, "--images", "where the pictures of a Karpathy .json or a table lie")
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -42,6 +43,11 @@ def add_data(parser) -> None:
     )
     parser.add_argument(
         "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
+    )
+    parser.add_argument(
+        "--divide",
+        metavar="80/10/10",
+        help="make train, validation and test of one split, by picture, drawn with --seed",
     )
     common.add_switch(parser, "--no-restval", "COCO's spare validation pictures are not for train")
     common.add_number(parser, "--most-captions", "only the first N of each picture, as COCO's 5")
@@ -97,6 +103,9 @@ def add_encoders(parser) -> None:
 
 def run(args) -> None:
     """Write the features of all splits to --out. ValueError names an option that is wrong."""
+    from tgdt_mini.photos.division import copies, read_shares
+    from tgdt_mini.photos.precomputed import Precomputed, is_precomputed
+
     places = ("data", "images", "detections", "entities")
     source = {name: lasting(getattr(args, name)) for name in places} | {
         "columns": read_columns(args.columns),
@@ -104,25 +113,38 @@ def run(args) -> None:
         "restval": not args.no_restval,
         "most_captions": args.most_captions,
     }
+    if args.divide:
+        source["divide"] = {"shares": read_shares(args.divide), "seed": args.seed}
     source = {name: value for name, value in source.items() if value not in (None, {}, [])}
     cells = {name: getattr(args, name) for name in ("grid", "side", "mirrored", "stages")}
     regions = {n: getattr(args, n) for n in ("boxes", "sizes", "width", "allow_strays")}
     vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
     text = (args.text, args.text_layers, args.text_depth, args.text_states)
     out, precision, device = args.out, args.precision, args.device
-    check_kind("detections" in source, cells | {"vision_layers": vision_layers}, regions)
+    detector = "detections" in source or is_precomputed(args.data)
+    check_kind(detector, cells | {"vision_layers": vision_layers}, regions)
 
     from tgdt_mini.config import pick_device
     from tgdt_mini.encoders.text import TextBackbone
     from tgdt_mini.encoders.vision import VisionBackbone
     from tgdt_mini.photos import feature_folder, origin
+    from tgdt_mini.photos.detections import BOTTOM_UP
     from tgdt_mini.photos.entities import add_phrases
 
     device = pick_device(device)
     data = origin.open_pictures(source)
     if entities:
         data = add_phrases(data, entities)
-    if "detections" in source:
+    if pairs := copies(data):
+        more = f" (and {len(pairs) - 3} more)" if len(pairs) > 3 else ""
+        common.warn(
+            "the same picture is in two splits under two names: "
+            f"{'; '.join(' = '.join(pair) for pair in pairs[:3])}{more}; what is tested on must "
+            "not be trained on, so leave it out of one"
+        )
+    if is_precomputed(args.data):
+        image_encoder = Precomputed(args.data, vision or BOTTOM_UP)
+    elif detector:
         image_encoder = open_regions(source, data, vision, **regions)
     else:
         image_encoder = VisionBackbone(vision or LITE, vision_layers, **cells, device=device)

@@ -25,6 +25,7 @@ from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.photos import extraction
 from tgdt_mini.photos.detections import Detections
 from tgdt_mini.photos.features import Features, StoredText, read_manifest, write_features
+from tgdt_mini.photos.precomputed import Precomputed
 from tgdt_mini.photos.records import SPLITS
 
 CAPTION_SHARD = 5000
@@ -33,7 +34,7 @@ RECORDS, RECORD_SUMS = "records.arrow", "records.json"
 
 def extract(
     data: dict,
-    vision: VisionBackbone | Detections,
+    vision: VisionBackbone | Detections | Precomputed,
     text: TextBackbone,
     out: Path,
     precision: str = "float16",
@@ -49,10 +50,11 @@ def extract(
     """
     out, encoders = Path(out), {"vision": vision.metadata, "text": text.metadata}
     _check_encoders(out, encoders)
+    _check_pictures(out, data)
     options = {"precision": precision, "progress": progress}
     for split, records in data.items():
         folder, ids = out / split, list(records["image_id"])
-        if isinstance(vision, Detections):
+        if not isinstance(vision, VisionBackbone):
             marks, make = vision.marks(ids), partial(extraction.regions, vision, ids)
         else:
             marks, make = extraction.marks(records), partial(extraction.cells, vision, records)
@@ -180,6 +182,24 @@ def _check_encoders(out, encoders):
                 f"({difference(before[name], encoder)}), so its features are stale; use the same "
                 "options, delete it, or choose another folder"
             )
+
+
+def _check_pictures(out, data):
+    """ValueError if a picture of `data` is in another split that `out` holds already."""
+    for path in sorted(out.glob(f"*/{RECORDS}")):
+        if (there := path.parent.name) in data:
+            continue
+        try:
+            known = {*import_datasets().Dataset.from_file(str(path))["image_id"]}
+        except Exception:  # a damaged table fails in many ways, and is told when it is opened
+            continue
+        for split, records in data.items():
+            if both := sorted(known & {*records["image_id"]}):
+                raise ValueError(
+                    f"{len(both)} pictures of {split} are in {out / there} already, such as "
+                    f"{both[0]!r}: what is tested on must not be trained on; leave them out of "
+                    "one, or choose another --out"
+                )
 
 
 def difference(there: dict, wanted: dict) -> str:

@@ -10,7 +10,7 @@ from tgdt_mini.photos.feature_folder import encoders_of
 from tgdt_mini.photos.image_io import pictures
 from tgdt_mini.photos.sources import open_source
 
-OPTIONS = ("images", "columns", "splits", "restval", "most_captions")  # of `open_source`
+OPTIONS = ("images", "columns", "splits", "restval", "most_captions", "divide")  # of `open_source`
 
 
 def source_of(folder: Path, split: str) -> dict:

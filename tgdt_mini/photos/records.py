@@ -98,7 +98,7 @@ def choose_splits(names, splits=None, restval: bool = True) -> dict[str, str]:
         refused = "" if restval else " and restval is refused (--no-restval)"
         raise ValueError(
             f"{problem}; the data has the splits {', '.join(names) or 'none'}{refused}: "
-            "choose with splits= (--splits), such as {'all': 'train'}"
+            "choose with --splits, such as all=train, or divide one: --divide 80/10/10"
         )
     return chosen
 
@@ -127,5 +127,5 @@ def check(records: dict) -> None:
         for name in repeated(dataset["image_id"][:]):
             raise ValueError(
                 f"image_id {name!r} stands for two records of {split}; name each once, or "
-                "another column: columns={'image_id': ...}"
+                "another column: --columns image_id=NAME"
             )

@@ -1,4 +1,4 @@
-"""Photographs and captions from the hub, from files and folders, and from Karpathy's JSON.
+"""Photographs and captions from the hub, files and folders, Karpathy's JSON and SCAN's folders.
 
 `open_source` finds out what it was given, reads it as tables, and has `records.py` bring all of
 them into one format.
@@ -18,6 +18,9 @@ import re
 from pathlib import Path
 
 from tgdt_mini.files.quiet import import_datasets, no_bars
+from tgdt_mini.photos.delimited import read_delimited
+from tgdt_mini.photos.division import divided
+from tgdt_mini.photos.precomputed import is_precomputed, open_precomputed
 from tgdt_mini.photos.records import SPLITS, choose_splits, to_records
 
 PRESETS = {  # read in November 2026
@@ -38,8 +41,9 @@ PRESETS = {  # read in November 2026
         "columns": {"captions": "caption", "image_id": "cocoid"},
     },
 }
-TABLES = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json"}  # how `datasets` calls them
-METADATA = ("metadata.parquet", "metadata.csv", "metadata.jsonl")  # of an image folder
+# how `datasets` calls what it reads; delimited.py reads the others
+TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json"}
+METADATA = ("metadata.parquet", "metadata.csv", "metadata.tsv", "metadata.jsonl")  # of pictures
 
 
 def open_source(
@@ -50,16 +54,20 @@ def open_source(
     splits=None,
     most_captions: int | None = None,
     need_pictures: bool = True,
+    divide: dict | None = None,
 ) -> dict:
     """{split: Dataset} of records (see `records.py`) from the source that `spec` names.
 
     spec: a preset ("flickr8k", "flickr30k", "coco"); one of Karpathy's .json files (with the folder
-    `images`); a folder of parquet files, of pictures with a metadata file, or written by
-    save_to_disk; {split: Dataset}; or a hub name. A table belongs to the split that its name, or
-    the name of a folder below `spec`, says: dev.parquet, test-00000-of-00001.parquet,
-    train/metadata.jsonl. Others, such as extra.parquet, are left aside unless `splits` names them.
+    `images`); a table with file names (.csv, .tsv, .jsonl, .parquet), whose pictures lie in
+    `images` or beside it; a folder of parquet files, of pictures with a metadata file, or written
+    by save_to_disk; a `*_precomp` folder, see `precomputed.py`; {split: Dataset}; or a hub name.
+    A table belongs to the split that its name, or the name of a folder below `spec`, says:
+    dev.parquet, test-00000-of-00001.parquet, train/metadata.jsonl. Others, such as extra.parquet,
+    are left aside unless `splits` names them.
     columns, splits, restval, images, most_captions, need_pictures: as in `records.to_records`;
     columns change those of a preset. With need_pictures=False Karpathy's file needs no `images`.
+    divide: {"shares": [80, 10, 10], "seed": 0} makes three splits of one, see `division.py`.
     ValueError for a source that is not understood.
 
     Example: open_source("flickr30k")["test"][0]["captions"] is a list of five.
@@ -84,11 +92,31 @@ def open_source(
                     "whose names are fixed"
                 )
             sets, columns = karpathy(Path(spec), images, need_pictures), {"split": "split"}
+        elif is_precomputed(spec):
+            sets, need_pictures = open_precomputed(spec), False
         elif Path(spec).exists():
-            sets = _on_disk(datasets, Path(spec), columns, splits)
+            sets, columns = _on_disk(datasets, Path(spec), columns, splits, bool(divide))
+            if Path(spec).is_file() and images is None:
+                images = Path(spec).parent
         else:
             sets = _on_hub(datasets, str(spec))
-        return to_records(sets, columns, splits, images, restval, most_captions, need_pictures)
+        if divide and splits is None and "split" not in columns:
+            splits = {_only(sets): "train"}
+        options = (images, restval, most_captions, need_pictures)
+        records = to_records(sets, columns, splits, *options)
+        if divide:
+            records = divided(records[_only(records)], divide["shares"], divide["seed"])
+        return records
+
+
+def _only(sets):
+    """The name of the one set or split that there is. ValueError if there are more."""
+    if len(sets) > 1:
+        raise ValueError(
+            f"--divide makes splits of one, but the data has {', '.join(sets)}; name the one to "
+            "divide, such as --splits train, or leave --divide out"
+        )
+    return next(iter(sets))
 
 
 def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) -> dict:
@@ -102,7 +130,8 @@ def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) 
 
     if (images is None and need_pictures) or (images is not None and not Path(images).is_dir()):
         raise ValueError(
-            f"images is {images}; {path.name} needs the folder that holds its pictures"
+            f"images is {images}; {path.name} needs the folder that holds its pictures: "
+            "--images FOLDER"
         )
     rows = []
     for entry in _entries(path):
@@ -161,11 +190,12 @@ def _on_hub(datasets, name):
         ) from error
 
 
-def _on_disk(datasets, path, columns, splits):
-    """{name: Dataset} of a folder, or of one table."""
+def _on_disk(datasets, path, columns, splits, all_of_them=False):
+    """({name: Dataset}, columns) of a folder, or of one table, whose column split is found."""
     if any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         saved = datasets.load_from_disk(str(path))
-        return saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+        sets = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+        return sets, columns
     if path.is_file() and path.suffix.lower() not in TABLES:
         raise ValueError(f"{path} is no table; give a file that ends with {', '.join(TABLES)}")
     folder, files = (path.parent, [path]) if path.is_file() else (path, _tables_in(path))
@@ -173,12 +203,16 @@ def _on_disk(datasets, path, columns, splits):
     for file in files:
         name = "all" if "split" in columns else _split_name(file.relative_to(folder), splits)
         by_split.setdefault(name, []).append(file)
-    if "split" not in columns:  # a table that is left aside is not read
+    alone = path.is_file() and "split" not in columns and next(iter(by_split)) not in SPLITS
+    if alone and "split" in _table(datasets, path, folder).column_names:
+        columns = columns | {"split": "split"}
+    elif "split" not in columns and not all_of_them:  # a table that is left aside is not read
         by_split = {name: by_split[name] for name in choose_splits(by_split, splits)}
-    return {
+    sets = {
         name: datasets.concatenate_datasets([_table(datasets, file, folder) for file in files])
         for name, files in by_split.items()
     }
+    return sets, columns
 
 
 def _tables_in(folder):
@@ -205,13 +239,20 @@ def _split_name(file, splits):
 
 
 def _table(datasets, file, folder):
-    """One table as a Dataset; the file_name of a metadata file becomes image and image_id."""
+    """One table as a Dataset."""
     kind = TABLES[file.suffix.lower()]
+    if kind in ("csv", "tsv"):
+        return _with_paths(read_delimited(file), file, folder)
     try:  # `datasets` takes brackets in a path for a pattern
         path = glob.escape(str(file.absolute()))
         dataset = datasets.load_dataset(kind, data_files=path, split="train")
     except Exception as error:
         raise ValueError(f"{file} cannot be read as {kind}: {root_cause(error)}") from error
+    return _with_paths(dataset, file, folder)
+
+
+def _with_paths(dataset, file, folder):
+    """The same table; of a metadata file with the columns image and image_id."""
     if file.name in METADATA and "file_name" in dataset.column_names:
         names = [str(name) for name in dataset["file_name"]]
         paths = [str(file.parent.absolute() / name) for name in names]

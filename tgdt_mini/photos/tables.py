@@ -6,12 +6,26 @@
 from collections import Counter
 from pathlib import Path
 
+# what columns are called elsewhere, where neither the data nor the user says it
+ALSO = {
+    "captions": ("caption", "text", "texts", "sentence", "sentences", "comment", "description"),
+    "image": (
+        "file_name filename filepath file path image_path image_file image_name img picture photo"
+    ).split(),
+}
+
 
 class Table:
     """A data set and what its columns are called there: `columns` is {name here: name there}."""
 
     def __init__(self, dataset, name, columns):
-        self.dataset, self.name, self.columns = dataset.with_format(None), name, columns
+        self.dataset, self.name, self.columns = dataset.with_format(None), name, dict(columns)
+        self.guessed = set()
+        for column, others in ALSO.items():
+            found = [other for other in others if other in dataset.column_names]
+            if not self.has(column) and len(found) == 1:
+                self.columns[column] = found[0]
+                self.guessed.add(column)
 
     def has(self, column):
         return column in self.columns or column in self.dataset.column_names
@@ -22,8 +36,8 @@ class Table:
         if there not in self.dataset.column_names:
             raise ValueError(
                 f"{self.name} has no column {there!r} for {column}; it has "
-                f"{', '.join(self.dataset.column_names)}: name the right one with "
-                f"columns={{{column!r}: ...}}"
+                f"{', '.join(self.dataset.column_names)}: say which one it is, "
+                f"--columns {column}=NAME"
             )
         dataset = self.dataset.select_columns(there)
         return dataset if there == column else dataset.rename_column(there, column)
@@ -46,7 +60,8 @@ class Table:
 
         captions, one_a_row = self.captions()
         parts, files, rows = [], [None] * len(captions), range(len(captions))
-        if need_pictures or self.has("image"):
+        has_pictures = self.has("image") and (folder or "image" not in self.guessed)
+        if need_pictures or has_pictures:
             parts = [self.images(folder, wanted)]
             files = _file_names(parts[0])
         names = self.names(files, one_a_row)
@@ -80,7 +95,7 @@ class Table:
             if not _is_text(feature):
                 raise ValueError(
                     f"column {name!r} holds {feature}; captions must be text, or lists of text: "
-                    "columns={'captions': ...}"
+                    "--columns captions=NAME"
                 )
         rows = zip(*(column["captions"][:] for column in columns))
         if len(names) == 1:
@@ -101,7 +116,7 @@ class Table:
             if lost:
                 raise ValueError(
                     f"{len(lost)} of {len(paths)} pictures are missing, such as {lost[0]}; "
-                    "unpack them all, and give their folder as images"
+                    "unpack them all, and give their folder: --images FOLDER"
                 )
             column = Dataset.from_dict({"image": paths})
         try:
@@ -109,7 +124,7 @@ class Table:
         except Exception as error:  # each type fails in a way of its own
             raise ValueError(
                 f"the column for image holds {column.features['image']}, no pictures; name "
-                "another: columns={'image': ...}"
+                "another: --columns image=NAME"
             ) from error
 
     def names(self, files, one_a_row):
@@ -120,12 +135,16 @@ class Table:
                 row = names.index(None)
                 raise ValueError(f"{self.name} has no image_id in row {row}; name every picture")
             return [str(name) for name in names]
+        if self.has("image") and (one_a_row or None in files):  # a path tells pictures apart
+            column = self.column("image")
+            if _is_text(column.features["image"]) and None not in (paths := column["image"][:]):
+                return paths
         shared = repeated(name for name in files if name is not None)
         if one_a_row and shared:
             raise ValueError(
                 f"{self.name} has one caption a row and several rows whose picture is called "
                 f"{shared[0]!r}, but no image_id: name the column that tells pictures apart, "
-                "columns={'image_id': ...}"
+                "--columns image_id=NAME"
             )
         if None in files or shared:
             return [f"{self.name}-{row:05d}" for row in range(len(files))]

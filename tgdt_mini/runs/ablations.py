@@ -15,8 +15,9 @@ from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import remark
 from tgdt_mini.files.whole import standing, write_report
 from tgdt_mini.photos.feature_folder import identity
+from tgdt_mini.photos.features import read_manifest
 from tgdt_mini.reports import markdown
-from tgdt_mini.runs.photos import PHOTO_DEFAULTS, assess_on_photos, train_on_photos
+from tgdt_mini.runs.photos import PHOTO_DEFAULTS, assess_on_photos, capped, train_on_photos
 from tgdt_mini.runs.scenes import SCENE_DEFAULTS, assess_on_scenes, train_on_scenes
 from tgdt_mini.scenes import SPLITS
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig
@@ -95,14 +96,23 @@ def names_for(features: Path | None = None) -> list[str]:
 
 
 def settings(
-    name: str, seed: int = 0, epochs: int = EPOCHS, photos: bool = False
+    name: str,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    photos: bool = False,
+    batch: int | None = None,
 ) -> TrainingConfig:
-    """The training settings of a variant. ValueError for a name that such data do not have."""
+    """The training settings of a variant. ValueError for a name that such data do not have.
+
+    batch: pairs in a step; None for the default of the data.
+    """
     known = names_for(photos)
     if name not in known:
         raise ValueError(f"variant is {name!r}; it must be one of {', '.join(known)}")
     base = PHOTO_DEFAULTS if photos else SCENE_DEFAULTS
     changes = VARIANTS[name].changes | ({"hard_captions": 0.0} if photos else {})
+    if batch is not None:
+        base = base | {"batch": batch}
     return TrainingConfig(**(base | {"epochs": epochs, "seed": seed} | changes))
 
 
@@ -117,21 +127,24 @@ def run(
     progress: bool = True,
     features: Path | None = None,
     share: float = 1.0,
+    batch: int | None = None,
 ) -> None:
     """Train and judge each variant with each seed; writes out/NAME-SEED.json where there is none.
 
     first, other: only so many scenes to train on, and to validate and judge on. features:
     photographs instead of scenes, as extract wrote them; share: the first part of each of their
-    splits. Stopped, it goes on where it was. ValueError, before anything is trained, where `out`
-    holds a report of other settings or other data.
+    splits. batch: pairs in a step. Stopped, it goes on where it was. ValueError, before anything is
+    trained, where `out` holds a report of other settings or other data.
     """
     names, data = names or names_for(features), _data(features, first, other, share)
+    if features:
+        batch = _batch_for(features, share, batch)
     runs = [
-        (name, seed, settings(name, seed, epochs, bool(features)))
+        (name, seed, settings(name, seed, epochs, bool(features), batch))
         for seed in seeds
         for name in names
     ]
-    _check(out, epochs, data)
+    _check(out, epochs, data, batch)
     for number, (name, seed, config) in enumerate(runs, start=1):
         path = path_of(out, name, seed)
         if path.is_file():
@@ -169,7 +182,14 @@ def _data(features, first, other, share):
     }
 
 
-def _check(out, epochs, data):
+def _batch_for(features, share, batch):
+    """The batch of a run on photographs: the default or the one asked for, if they suffice."""
+    pictures = read_manifest(Path(features) / "train" / "images")["items"]
+    config = TrainingConfig(**(PHOTO_DEFAULTS | ({} if batch is None else {"batch": batch})))
+    return capped(config, max(1, round(share * pictures))).batch
+
+
+def _check(out, epochs, data, batch=None):
     """ValueError that names a report in `out` of other settings or other data, and what differs."""
     photos = data["kind of data"] == "photographs"
     for name in VARIANTS:
@@ -180,7 +200,7 @@ def _check(out, epochs, data):
                     f"{path} is no report of a variant for {data['kind of data']}; choose another "
                     "--out"
                 )
-            now = data | asdict(settings(name, seed, epochs, photos))
+            now = data | asdict(settings(name, seed, epochs, photos, batch))
             before = report.get("data", {}) | report["trained"]["training"]
             for key, value in now.items():
                 # a setting that the report does not name was not there yet: it had its default

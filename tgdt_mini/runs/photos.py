@@ -3,6 +3,8 @@
 As `runs/scenes.py` does on the drawn scenes, each function puts together what other modules hold.
 """
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.runs.fit import fit
-from tgdt_mini.scaling.communication import rank
+from tgdt_mini.scaling.communication import rank, size
 from tgdt_mini.training_config import TrainingConfig
 
 PHOTO_DEFAULTS = dict(  # of training on features; chosen on Flickr8k's dev split
@@ -62,6 +64,7 @@ def train_on_photos(
     if encoders["vision"]["trained_layers"]:
         vision_top = rebuild(VisionBackbone, encoders["vision"]).top
     torch.manual_seed(config.seed)
+    config = capped(config, train.image_count)
     model = TGDT(
         photo_config(
             image_features=train.features.shape[1],
@@ -79,6 +82,16 @@ def train_on_photos(
             reader.top.load_state_dict(top.state_dict())
     device = pick_device(device)
     return fit(model, train, validation, text.tokenizer, config, out, device, resume, progress)
+
+
+def capped(config: TrainingConfig, pictures: int) -> TrainingConfig:
+    """The same settings, with a batch of all pictures where there are fewer; a warning says so."""
+    batch = pictures - pictures % size()  # each process gets as many
+    if not 0 < batch < config.batch:
+        return config
+    if rank() == 0:
+        warnings.warn(f"a batch is {batch} pairs, not {config.batch}: there are no more pictures")
+    return replace(config, batch=batch)
 
 
 def _top_to_train(top, trained, name):

@@ -3,16 +3,20 @@
 `validate` judges a model by them after each epoch of training.
 """
 
+from collections.abc import Iterable
+
 import torch
 
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
+from tgdt_mini.files.check import texts, whole_number
 from tgdt_mini.model import TGDT
 from tgdt_mini.similarity import global_similarity, local_similarity
 from tgdt_mini.text_tokens import TextTokens
 
 BATCH = 250  # items: some 50 MB of activations of the mini model
+PICTURES, PIXELS = 100, 2**24  # of pictures that are in memory at a time: 50 MB
 
 
 @torch.no_grad()
@@ -30,16 +34,42 @@ def encode(model: TGDT, tokens: TokenSet, batch: int = BATCH) -> tuple[Embedding
 
 @torch.no_grad()
 def encode_texts(model: TGDT, captions: list[str], batch: int = BATCH) -> Embedding:
-    """Embedding of captions given as words; the model must have a tokenizer and be in eval mode."""
-    parts = [captions[start : start + batch] for start in range(0, len(captions) or 1, batch)]
-    return Embedding.cat([_encode_tokens(model, model.tokenizer(part), batch) for part in parts])
+    """Embedding of captions given as words; the model must have a tokenizer and be in eval mode.
+
+    Errors as in `TextTokenizer`, which is told the captions' numbers.
+    """
+    captions = texts("caption", captions)
+    starts = range(0, len(captions), whole_number("batch", batch, 1))
+    tokens = (model.tokenizer(captions[start : start + batch], start) for start in starts)
+    return Embedding.cat([_encode_tokens(model, part, batch) for part in tokens])
 
 
 @torch.no_grad()
-def encode_pictures(model: TGDT, pictures: list) -> Embedding:
-    """Embedding of PIL pictures, cut as in the model's training; the model must be in eval mode."""
-    tokens = model.image_reader.cut(pictures)
-    return model.encode_images(tokens.to(next(model.parameters()).device))
+def encode_pictures(model: TGDT, pictures: Iterable) -> Embedding:
+    """Embedding of PIL pictures, cut as in the model's training; the model must be in eval mode.
+
+    A generator's pictures are in memory a few at a time: PICTURES, or until they have PIXELS.
+    """
+    device = next(model.parameters()).device
+    cut = (model.image_reader.cut(group) for group in _groups(pictures))
+    parts = [model.encode_images(tokens.to(device)) for tokens in cut]
+    if not parts:
+        raise ValueError("pictures is empty; give one at least")
+    return Embedding.cat(parts)
+
+
+def _groups(pictures):
+    """Lists of pictures, each with few enough pixels, or with one picture."""
+    group, pixels = [], 0
+    for picture in pictures:
+        size = picture.width * picture.height
+        if group and (len(group) == PICTURES or pixels + size > PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append(picture)
+        pixels += size
+    if group:
+        yield group
 
 
 def validate(model: TGDT, tokens: TokenSet, local_weight: float = 1.0) -> dict[str, float]:

@@ -8,13 +8,18 @@ C captions, T tokens of the longest one, F features of a token.
 """
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 
+from tgdt_mini.files.check import shown, texts, whole_number
+
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIALS = [PAD, UNKNOWN, START, END]
+PARTS = ("ids", "tokens", "offsets", "special_tokens_mask")  # of the library's encoding
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,10 @@ class TextTokenizer:
     """Captions to TextTokens. Make one with `learn`, `from_pretrained` or `from_json`."""
 
     def __init__(self, engine, most_tokens: int = 40):
-        if most_tokens < 3:
-            raise ValueError(
-                f"most_tokens is {most_tokens}; a start token, a word and an end token need 3"
-            )
-        self.engine, self.most_tokens = engine, most_tokens
-        self.engine.no_padding()
-        self.engine.no_truncation()
+        # a start token, a word and an end token need 3
+        self.engine, self.most_tokens = engine, whole_number("most_tokens", most_tokens, 3)
+        engine.no_padding()
+        engine.no_truncation()
         first = self.engine.encode("a").special_tokens_mask
         if not first or first[0] != 1:
             raise ValueError(
@@ -81,8 +83,8 @@ class TextTokenizer:
         from tokenizers.processors import TemplateProcessing
         from tokenizers.trainers import WordPieceTrainer
 
-        if not captions:
-            raise ValueError("captions is empty; learn a vocabulary from one caption at least")
+        captions = texts("caption", captions)
+        vocabulary = whole_number("vocabulary", vocabulary, len(SPECIALS) + 1)
         rules = {
             "normalizer": normalizers.BertNormalizer(lowercase=True),
             "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
@@ -145,50 +147,39 @@ class TextTokenizer:
         rows = zip(encoding.tokens, encoding.offsets, encoding.special_tokens_mask)
         return [(piece, start, end) for piece, (start, end), special in rows if not special]
 
-    def __call__(self, captions: list[str]) -> TextTokens:
-        """TextTokens of captions, padded to the longest.
+    def __call__(self, captions: Iterable[str], first: int = 0) -> TextTokens:
+        """TextTokens of captions, padded to the longest; many threads may call it.
 
-        ValueError for no captions, and for an empty or wordless one. Captions longer than
+        TypeError for what is no list of text. ValueError for no captions, and for one that is empty
+        or wordless, by its number; first: the number of the first. Captions longer than
         `most_tokens` are cut, the end token kept, with one warning.
         """
-        encodings = self._encode(captions)
+        encodings = self._encode(captions, first)
         longest = max(len(encoding.ids) for encoding in encodings)
         ids = torch.full((len(encodings), longest), self.pad, dtype=torch.int64)  # (C, T)
         mask = torch.zeros(ids.shape, dtype=torch.bool)
         word_mask = mask.clone()
         for row, encoding in enumerate(encodings):
-            size = len(encoding.ids)
+            size, special = len(encoding.ids), torch.tensor(encoding.special_tokens_mask)
             ids[row, :size] = torch.tensor(encoding.ids)
-            mask[row, :size] = True
-            word_mask[row, :size] = ~torch.tensor(encoding.special_tokens_mask, dtype=torch.bool)
+            mask[row, :size], word_mask[row, :size] = True, special == 0
         return TextTokens(ids, mask, word_mask)
 
-    def _encode(self, captions, warn=True):
+    def _encode(self, captions, first=0, warn=True):
         """The library's encoding of each caption, cut to most_tokens."""
-        if isinstance(captions, str) or not len(captions):
-            raise ValueError(f"captions is {captions!r}; it must be a list of at least one caption")
-        for row, caption in enumerate(captions):
-            if not isinstance(caption, str) or not caption.strip():
-                raise ValueError(
-                    f"caption {row} is {caption!r}; a caption must hold at least one word"
-                )
-        self.engine.no_truncation()
-        encodings = self.engine.encode_batch(list(captions))
+        captions = texts("caption", captions, first)
+        encodings = self.engine.encode_batch(captions)
         for row, encoding in enumerate(encodings):
             if all(encoding.special_tokens_mask):
-                raise ValueError(f"caption {row} is {captions[row]!r}; no word is left of it")
+                raise ValueError(
+                    f"caption {first + row} is {shown(captions[row])}; no word is left of it"
+                )
         long = [row for row, e in enumerate(encodings) if len(e.ids) > self.most_tokens]
         if long and warn:
-            warnings.warn(
-                f"{len(long)} of {len(captions)} captions are cut to {self.most_tokens} tokens, "
-                f"the first of them: {captions[long[0]][:60]!r}",
-                stacklevel=3,
-            )
-        if long:
-            self.engine.enable_truncation(self.most_tokens)
-            for row, cut in zip(long, self.engine.encode_batch([captions[row] for row in long])):
-                encodings[row] = cut
-            self.engine.no_truncation()
+            words = f"{len(long)} of {len(captions)} captions are cut to {self.most_tokens} tokens"
+            warnings.warn(f"{words}, the first of them: {captions[long[0]][:60]!r}", stacklevel=3)
+        for row in long:
+            encodings[row] = _cut(encodings[row], self.most_tokens)
         return encodings
 
     def to_json(self) -> str:
@@ -200,6 +191,15 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         return cls(Tokenizer.from_str(text), most_tokens)
+
+
+def _cut(encoding, most):
+    """An encoding cut as the library would cut it; its engine, which others use, stays as it is."""
+    special = encoding.special_tokens_mask
+    after = special[::-1].index(0)  # how many special ones stand after the last word
+    start, end = slice(most - after), slice(len(special) - after, None)
+    parts = {name: getattr(encoding, name) for name in PARTS}
+    return SimpleNamespace(**{name: part[start] + part[end] for name, part in parts.items()})
 
 
 def _inner_letters(engine, captions):

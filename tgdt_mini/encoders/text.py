@@ -64,9 +64,9 @@ class TextBackbone:
         self.metadata = {"source": self.source} | settings | {"key": key}
 
     @torch.no_grad()
-    def __call__(self, captions: list[str]) -> TextTokens:
-        """Captions as ids and features; errors as in `TextTokenizer`."""
-        tokens = self.tokenizer(captions).to(self.device)
+    def __call__(self, captions: list[str], first: int = 0) -> TextTokens:
+        """Captions as ids and features; `first` and errors as in `TextTokenizer`."""
+        tokens = self.tokenizer(captions, first).to(self.device)
         if self.states > 1:
             states = self.model(**_inputs(tokens), output_hidden_states=True).hidden_states
             features = torch.cat(states[-self.states :], dim=2)  # (C, W, states * hidden)

@@ -1,0 +1,99 @@
+"""What a caller gives, checked at the door: numbers, and lists of text.
+
+Every error is one line with the argument's name, its value and what it must be.
+"""
+
+import math
+import numbers
+import operator
+from collections.abc import Iterable
+
+
+def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:
+    """The value as an int, from an int of Python, NumPy or torch; not from 2.0 or True.
+
+    Raises ValueError for another type, and for what is below `least` or above `most`.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if isinstance(value, bool) or not _inside(number, least, most):
+        raise ValueError(f"{name} is {shown(value)}; it must be a whole number{_from(least, most)}")
+    return number
+
+
+def real_number(name: str, value, least: float | None = None, most: float | None = None) -> float:
+    """The value as a float, from a number of Python, NumPy or torch that is finite.
+
+    Raises ValueError for another type, NaN, infinity, and what is below `least` or above `most`.
+    """
+    single = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    number = value.item() if single else value
+    is_number = isinstance(number, numbers.Real) and not isinstance(number, bool)
+    if not is_number or not _inside(_finite(number), least, most):
+        raise ValueError(f"{name} is {shown(value)}; it must be a number{_from(least, most)}")
+    return float(number)
+
+
+def texts(name: str, values: Iterable[str], first: int = 0) -> list[str]:
+    """A list of texts, from any list, array, column or generator of str with a word in each.
+
+    name: of one of them, such as "caption"; first: the number of the first in errors.
+    Raises TypeError for what is no such thing, ValueError for none, and for one that is blank, no
+    str, or holds half of a sign, which UTF-8 cannot write.
+    """
+    if isinstance(values, (str, bytes)):
+        raise ValueError(f"{name}s is {shown(values)}; it must be a list of at least one {name}")
+    try:
+        found = list(values)
+    except TypeError:
+        raise TypeError(f"{name}s is {shown(values)}; it must be a list of text") from None
+    if not found:
+        raise ValueError(f"{name}s is {shown(values)}; it must be a list of at least one {name}")
+    for number, value in enumerate(found, first):
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(
+                f"{name} {number} is {shown(value)}; a {name} must hold at least one word"
+            )
+        if not writable(value):
+            raise ValueError(
+                f"{name} {number} is {shown(value)}, which holds half of a sign; read it as UTF-8"
+            )
+    return [str(value) for value in found]  # NumPy has a type of text of its own
+
+
+def writable(text: str) -> bool:
+    """Whether UTF-8 can write a text: it cannot write halves of a sign (surrogates)."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(value) -> str:
+    """A value in an error: at most 80 characters, in one line."""
+    try:
+        return f"{value!r:.80}" if "\n" not in repr(value) else f"a {type(value).__name__}"
+    except Exception:  # a repr may fail in any way; that of a number of 5,000 digits does
+        return f"a {type(value).__name__}"
+
+
+def _finite(number):
+    try:
+        return number if math.isfinite(number) else None
+    except OverflowError:  # a whole number that no float can hold
+        return None
+
+
+def _inside(number, least, most):
+    fits = number is not None
+    return fits and (least is None or number >= least) and (most is None or number <= most)
+
+
+def _from(least, most):
+    """In words: ", at least 1"."""
+    parts = [] if least is None else [f"at least {least:g}"]
+    parts += [] if most is None else [f"at most {most:g}"]
+    return f", {' and '.join(parts)}" if parts else ""

@@ -122,7 +122,9 @@ def test_layers_that_need_more_than_tokens_and_a_mask_are_refused_when_cut_and_t
     else:
         model, (inputs, mask) = text_encoder(kind, **REFUSED[kind]), captions()
     for trained in (1, 3):
-        with pytest.raises(ValueError, match=f"{kind}Model.*use trained_layers=0") as error:
+        with pytest.raises(
+            ValueError, match=f"{kind}Model.*train none: --vision-layers 0"
+        ) as error:
             split_top(model, trained, inputs, mask)
         assert "\n" not in str(error.value)
     assert split_top(model, 0, inputs, mask) is None

@@ -63,9 +63,10 @@ class TextTokens:
 class TextTokenizer:
     """Captions to TextTokens. Make one with `learn`, `from_pretrained` or `from_json`."""
 
-    def __init__(self, engine, most_tokens: int = 40):
+    def __init__(self, engine, most_tokens: int = 40, pad: int = 0):
         # a start token, a word and an end token need 3
         self.engine, self.most_tokens = engine, whole_number("most_tokens", most_tokens, 3)
+        self._pad = pad
         engine.no_padding()
         engine.no_truncation()
         first = self.engine.encode("a").special_tokens_mask
@@ -121,9 +122,7 @@ class TextTokenizer:
         engine = getattr(pretrained, "backend_tokenizer", None)
         if engine is None:
             raise ValueError(f"the tokenizer of {name} has no fast (Rust) version; choose another")
-        tokenizer = cls(engine, most_tokens)
-        tokenizer._pad = pretrained.pad_token_id or 0
-        return tokenizer
+        return cls(engine, most_tokens, pretrained.pad_token_id or 0)
 
     @property
     def vocabulary(self) -> int:
@@ -134,7 +133,7 @@ class TextTokenizer:
     def pad(self) -> int:
         """The id that captions are padded with."""
         known = self.engine.token_to_id(PAD)
-        return known if known is not None else getattr(self, "_pad", 0)
+        return known if known is not None else self._pad
 
     @property
     def unknown(self) -> str | None:

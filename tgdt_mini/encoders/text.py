@@ -3,17 +3,24 @@
 A token's features are what the lower part of the encoder (see `load.py`) makes of it in its
 sentence. `TextBackbone` refuses a model that would mislead: one whose first token sees none of the
 others, or in which padding changes a caption.
+
+The text towers of CLIP and SigLIP are taken too, frozen. CLIP's words see only those before them,
+so that its end token has seen them all; SigLIP has a pooler. Slot 0 gets what these make of the
+caption.
 """
 
 import copy
 
 import torch
+from torch.nn.functional import normalize, pad
 
 from tgdt_mini.encoders import MINILM
 from tgdt_mini.encoders.cutting import layers_of, run_lower, split_top
-from tgdt_mini.encoders.pretrained import key_of, load, one_line
+from tgdt_mini.encoders.pretrained import key_of, load, one_line, transformer_folder
 from tgdt_mini.encoders.wheels import minilm
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
+
+FULL_LENGTH = ("siglip_text_model", "siglip2_text_model")  # trained on captions padded to the end
 
 
 class TextBackbone:
@@ -42,8 +49,12 @@ class TextBackbone:
         self.source, self.device = str(source), torch.device(device)
         self.trained_layers, self.states = trained_layers, states
         folder = str(minilm()) if self.source == MINILM else self.source
-        self.model = load(folder).to(self.device)
-        self.tokenizer = _tokenizer(folder, most_tokens)
+        self.model, self.aligned = load(folder, "text")
+        self.model = self.model.to(self.device)
+        self.pads_to = 0
+        if self.model.config.model_type in FULL_LENGTH:
+            self.pads_to = self.model.config.max_position_embeddings
+        self.tokenizer, self.added_start = _tokenizer(folder, most_tokens, bool(self.pads_to))
         self.pieces, self.to_json = self.tokenizer.pieces, self.tokenizer.to_json
         positions = getattr(self.model.config, "max_position_embeddings", None) or 0
         if 0 < positions < most_tokens:
@@ -54,7 +65,11 @@ class TextBackbone:
             _keep_first(self.model, layers)
         example = self._try_tokenizer()
         self.width = self._try_encoder(example)
-        self.top = split_top(self.model, trained_layers, _inputs(example), example.mask)
+        if self.summary != "first":
+            self._check_tower(trained_layers, layers)
+        self.top = None
+        if trained_layers:
+            self.top = split_top(self.model, trained_layers, _inputs(example), example.mask)
         if states != 1:
             self._check_states()
         settings = dict(
@@ -62,17 +77,64 @@ class TextBackbone:
         )
         key = key_of(self.model, settings, self.tokenizer.to_json())
         self.metadata = {"source": self.source} | settings | {"key": key}
+        if self.summary == "first":
+            self.aligned = None  # nothing of it stands for a whole caption in the space of both
+        if self.aligned:
+            self.aligned.projection.to(self.device)
+            self.metadata["aligned"] = self.aligned.key
 
-    @torch.no_grad()
     def __call__(self, captions: list[str], first: int = 0) -> TextTokens:
         """Captions as ids and features; `first` and errors as in `TextTokenizer`."""
-        tokens = self.tokenizer(captions, first).to(self.device)
-        if self.states > 1:
+        return self.read(captions, first)[0]
+
+    @torch.no_grad()
+    def read(self, captions: list[str], first: int = 0) -> tuple[TextTokens, torch.Tensor | None]:
+        """(captions as ids and features, (C, P) each in the space of both towers, if there are)."""
+        tokens, aligned = self.tokenizer(captions, first).to(self.device), None
+        if self.summary != "first":
+            features, summary = self._read_tower(tokens)
+            if self.aligned:
+                aligned = normalize(self.aligned.projection(summary), dim=-1)
+        elif self.states > 1:
             states = self.model(**_inputs(tokens), output_hidden_states=True).hidden_states
-            features = torch.cat(states[-self.states :], dim=2)  # (C, W, states * hidden)
+            features = torch.cat(states[-self.states :], dim=2)  # (C, T, states * hidden)
         else:
             features = run_lower(self.model, self.trained_layers, **_inputs(tokens))
-        return TextTokens(tokens.ids, tokens.mask, tokens.word_mask, features)
+        return TextTokens(tokens.ids, tokens.mask, tokens.word_mask, features), aligned
+
+    def _read_tower(self, tokens):
+        """((C, T, width) features, (C, F) what stands for each caption; it is in slot 0 too)."""
+        found = self.model(**self._inputs_of(tokens))
+        features = found.last_hidden_state
+        if self.added_start:  # the encoder has not seen it
+            features = torch.cat([features[:, :1], features], dim=1)
+        features = features[:, : tokens.ids.shape[1]]
+        if self.summary == "pooler":
+            summary = found.pooler_output
+        else:
+            summary = features[torch.arange(len(features)), tokens.mask.sum(dim=1) - 1]
+        slot = summary if summary.shape[1] == features.shape[2] else features.mean(dim=1)
+        return torch.cat([slot[:, None], features[:, 1:]], dim=1), summary
+
+    def _inputs_of(self, tokens):
+        """What the encoder is given: for SigLIP all its places, padded, without a mask."""
+        if not self.pads_to:
+            return _inputs(tokens)
+        ids = torch.where(tokens.mask, tokens.ids, self.tokenizer.pad)[:, int(self.added_start) :]
+        return {"input_ids": pad(ids, (0, self.pads_to - ids.shape[1]), value=self.tokenizer.pad)}
+
+    def _check_tower(self, trained_layers, layers):
+        """ValueError for options that take a part of a tower."""
+        for option, value, usual in (
+            ("--text-layers", trained_layers, 0),
+            ("--text-depth", layers, 0),
+            ("--text-states", self.states, 1),
+        ):
+            if value != usual:
+                raise ValueError(
+                    f"{option} is {value}, but the text tower {self.source} is taken whole and as "
+                    f"it is; use {usual}"
+                )
 
     def _check_states(self):
         most = len(layers_of(self.model)) + 1  # the embeddings are the first state
@@ -84,7 +146,7 @@ class TextBackbone:
         if self.trained_layers:
             raise ValueError(
                 f"states is {self.states} and trained_layers {self.trained_layers}: layers that "
-                "are trained have no states to keep; use states=1, or trained_layers=0"
+                "are trained have no states to keep; use --text-states 1, or --text-layers 0"
             )
         self.width = self.width * self.states
 
@@ -108,18 +170,24 @@ class TextBackbone:
         makes it the global token.
         """
         try:
-            short = run_lower(self.model, 0, **_inputs(tokens[:1]))
-            both = run_lower(self.model, 0, **_inputs(tokens))
+            found = [self.model(**self._inputs_of(part)) for part in (tokens[:1], tokens)]
+            short, both = (each.last_hidden_state for each in found)
         except Exception as error:  # another kind of model fails in many ways
             raise ValueError(
                 f"{self.source} does not read captions by themselves ({one_line(error)}); "
                 "use a text encoder"
             ) from error
-        if torch.allclose(both[0, 0], both[1, 0], rtol=1e-5, atol=1e-6):
-            raise ValueError(
-                f"the first token of {self.source} sees none after it; "
-                "choose an encoder that reads both ways"
-            )
+        pooled = getattr(found[0], "pooler_output", None)
+        is_tower, self.summary = pooled is not None and pooled.dim() == 2, "first"
+        if self.pads_to:
+            self.summary = "pooler"
+        elif torch.allclose(both[0, 0], both[1, 0], rtol=1e-5, atol=1e-6):
+            if not is_tower or bool(tokens.word_mask[0, tokens.mask[0].sum() - 1]):
+                raise ValueError(
+                    f"the first token of {self.source} sees none after it; "
+                    "choose an encoder that reads both ways"
+                )
+            self.summary = "last"  # the end token of CLIP
         if not torch.allclose(both[0, : short.shape[1]], short[0], rtol=1e-3, atol=1e-3):
             raise ValueError(
                 f"in {self.source} padding changes a caption's tokens; "
@@ -144,9 +212,26 @@ def _keep_first(model, count):
     model.config.num_hidden_layers = count
 
 
-def _tokenizer(folder, most_tokens):
+def _tokenizer(folder, most_tokens, needs_start=False):
+    """(the tokenizer of an encoder, whether a start token was put before its captions).
+
+    needs_start: SigLIP's has none, but the global token needs a slot.
+    """
+    folder = transformer_folder(folder)
     try:
-        return TextTokenizer.from_pretrained(folder, most_tokens)
+        return TextTokenizer.from_pretrained(folder, most_tokens), False
     except OSError as error:
         reason = one_line(error)
         raise ValueError(f"no tokenizer could be loaded from {folder}: {reason}") from error
+    except ValueError:
+        if not needs_start:
+            raise
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    pretrained = AutoTokenizer.from_pretrained(folder)
+    engine, end = pretrained.backend_tokenizer, pretrained.eos_token
+    last = f" {end}" if engine.encode("a").special_tokens_mask[-1] else ""
+    ids = [(end, pretrained.eos_token_id)]
+    engine.post_processor = processors.TemplateProcessing(f"{end} $A{last}", None, ids)
+    return TextTokenizer(engine, most_tokens, pretrained.pad_token_id or 0), True

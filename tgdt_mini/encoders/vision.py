@@ -9,12 +9,18 @@ import math
 
 import numpy as np
 import torch
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoders import LITE, lite
 from tgdt_mini.encoders.cutting import run_lower, split_top
-from tgdt_mini.encoders.pretrained import key_of, load, one_line, preprocessing
+from tgdt_mini.encoders.pretrained import (
+    key_of,
+    load,
+    one_line,
+    preprocessing,
+    takes_patches,
+)
 
 # tokens before the cells: a class token and a few registers; with more the grid is misread
 MOST_PREFIX = 8
@@ -51,7 +57,7 @@ class VisionBackbone:
         self.source, self.device = str(source), torch.device(device)
         self.trained_layers, self.grid, self.mirrored = trained_layers, grid, mirrored
         self.stages = stages
-        self.top, self.prefix = None, 0
+        self.top, self.prefix, self.aligned = None, 0, None
         if self.source == LITE:
             self._load_lite(side)
         else:
@@ -64,6 +70,11 @@ class VisionBackbone:
         seen += [f"{stages} stages"] * (stages > 0)
         key = key_of(self.model, trained_layers, grid, *seen)
         self.metadata = {"source": self.source} | settings | {"key": key}
+        if self.trained_layers:
+            self.aligned = None  # what goes into a layer is not in the space of both towers
+        if self.aligned:
+            self.aligned.projection.to(self.device)
+            self.metadata["aligned"] = self.aligned.key
 
     def _load_lite(self, side):
         if self.trained_layers:
@@ -85,7 +96,8 @@ class VisionBackbone:
     def _load(self, side):
         if self.stages:
             raise ValueError(f"stages is {self.stages}, which is for {LITE} only; use 0")
-        self.model = load(self.source, vision=True).to(self.device)
+        self.model, self.aligned = load(self.source, "vision")
+        self.model = self.model.to(self.device)
         self.side, self.mean, self.std = preprocessing(self.source, self.model.config)
         if side not in (0, self.side):
             raise ValueError(
@@ -104,13 +116,13 @@ class VisionBackbone:
         if self.grid < 0 or (self.grid and layers):
             raise ValueError(
                 f"grid is {self.grid} and trained_layers {layers}; cells are averaged to a grid of "
-                "1 or more, and only where no layer is left to be trained: use grid=0, or "
-                "trained_layers=0"
+                "1 or more, and only where no layer is left to be trained: use --grid 0, "
+                "or --vision-layers 0"
             )
         if self.mirrored and layers:
             raise ValueError(
                 f"mirrored is True and trained_layers {layers}; what goes into a layer is no mean "
-                "of two pictures: use mirrored=False, or trained_layers=0"
+                "of two pictures: leave out --mirrored, or use --vision-layers 0"
             )
 
     @torch.no_grad()
@@ -122,7 +134,7 @@ class VisionBackbone:
         seeded = torch.Generator().manual_seed(0)
         pixels = torch.randn(2, 3, self.side, self.side, generator=seeded).to(self.device)
         try:
-            tokens = run_lower(self.model, 0, pixel_values=pixels)
+            tokens = run_lower(self.model, 0, **self._inputs_of(pixels))
         except Exception as error:  # another kind of model fails in many ways
             raise ValueError(
                 f"{self.source} does not read pictures of {self.side} x {self.side} by themselves "
@@ -135,7 +147,22 @@ class VisionBackbone:
                 "not the tokens of a square grid of patches"
             )
         self.width, self.prefix = tokens.shape[2], tokens.shape[1] - cells
-        return {"pixel_values": pixels}
+        return self._inputs_of(pixels)
+
+    def _inputs_of(self, pixels):
+        """What the encoder is given of pixels (B, 3, side, side)."""
+        if not takes_patches(self.model.config):
+            return {"pixel_values": pixels}
+        patch, cells = self.model.config.patch_size, self.side // self.model.config.patch_size
+        rows = pixels.unflatten(3, (cells, patch)).unflatten(2, (cells, patch))
+        patches = rows.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (B, R, patch^2 * 3)
+        mask = torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device)
+        shapes = torch.full((len(pixels), 2), cells, device=pixels.device)
+        return {
+            "pixel_values": patches,
+            "pixel_attention_mask": mask,
+            "spatial_shapes": shapes,
+        }
 
     def pixels(self, images: list) -> torch.Tensor:
         """(B, 3, side, side) float: PIL pictures, resized and normalised as in its pretraining."""
@@ -146,28 +173,38 @@ class VisionBackbone:
         pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255
         return (pixels - self.mean[:, None, None]) / self.std[:, None, None]
 
-    @torch.no_grad()
     def __call__(self, images: list) -> ImageTokens:
         """The grid tokens of PIL pictures."""
+        return self.see(images)[0]
+
+    @torch.no_grad()
+    def see(self, images: list) -> tuple[ImageTokens, torch.Tensor | None]:
+        """(grid tokens of PIL pictures, (B, P) each in the space of both towers, if there are)."""
         pixels = self.pixels(images).to(self.device)
-        cells, whole = self._see(pixels)  # (B, R, F), (B, F)
+        cells, whole, aligned = self._see(pixels)  # (B, R, F), (B, F), (B, P)
         if self.mirrored:
-            mirror_cells, mirror_whole = self._see(pixels.flip(3))
+            mirror_cells, mirror_whole, _ = self._see(pixels.flip(3))
             cells, whole = (cells + turned(mirror_cells)) / 2, (whole + mirror_whole) / 2
         boxes = grid_boxes(cells.shape[1])
         if self.grid:
             cells, boxes = larger_cells(cells, self.grid)
         boxes = boxes.to(self.device).expand(len(cells), -1, -1)
         mask = torch.ones(cells.shape[:2], dtype=torch.bool, device=self.device)
-        return ImageTokens(cells, boxes, mask, whole)
+        return ImageTokens(cells, boxes, mask, whole), aligned
 
     def _see(self, pixels):
-        """((B, R, F) cells, (B, F) the whole image) of pixels (B, 3, side, side)."""
+        """(cells (B, R, F), the whole image (B, F), in the space of both towers (B, P) or None)."""
         if self.source == LITE:
-            return self.lite(pixels)
-        tokens = run_lower(self.model, self.trained_layers, pixel_values=pixels)
+            return *self.lite(pixels), None
+        aligned = None
+        if self.aligned:
+            found = self.model(**self._inputs_of(pixels))
+            tokens = found.last_hidden_state
+            aligned = normalize(self.aligned.projection(found.pooler_output), dim=-1)
+        else:
+            tokens = run_lower(self.model, self.trained_layers, **self._inputs_of(pixels))
         cells = tokens[:, self.prefix :]
-        return cells, tokens[:, 0] if self.prefix else cells.mean(dim=1)
+        return cells, tokens[:, 0] if self.prefix else cells.mean(dim=1), aligned
 
 
 def grid_boxes(cells: int) -> torch.Tensor:
@@ -217,8 +254,11 @@ def _count_cells(tokens, side, config):
     """
     count, patch = tokens.shape[1], getattr(config, "patch_size", None)
     patch = set(patch) if isinstance(patch, list | tuple) else {patch}
-    if len(patch) == 1 and isinstance(size := patch.pop(), int):
+    if len(patch) == 1 and isinstance(size := next(iter(patch)), int):
         cells = (side // size) ** 2
         if 0 <= count - cells <= MOST_PREFIX:
             return cells
-    return count if math.isqrt(count) ** 2 == count else 0
+    if patch != {None}:
+        return count if math.isqrt(count) ** 2 == count else 0
+    squares = (count - first for first in range(MOST_PREFIX + 1))  # of timm, which does not say it
+    return next((cells for cells in squares if 0 < cells == math.isqrt(cells) ** 2), 0)

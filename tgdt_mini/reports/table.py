@@ -12,6 +12,8 @@ def table(report: dict) -> str:
         f"{'':12}" + "".join(f"{name:>8}" for name in ("R@1", "R@5", "R@10") * 2),
         *map(_row, report["rows"], report["rows"].values()),
     ]
+    if "zero_shot" in report:
+        lines.append(_row("zero-shot", report["zero_shot"]))
     if "oracle" in report:
         lines.append(_row("oracle", report["oracle"]))
     if "mean_of_folds" in report:

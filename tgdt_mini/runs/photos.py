@@ -19,6 +19,7 @@ from tgdt_mini.photos.feature_folder import encoders_of, open_features
 from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.photos.stop_words import stop_ids
 from tgdt_mini.photos.subsets import first_images
+from tgdt_mini.photos.zero_shot import zero_shot
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.runs.fit import fit
@@ -120,10 +121,15 @@ def assess_on_photos(
     """A report as on the scenes, without foils and oracle; with pointing where phrases have boxes.
 
     folds: also the mean of so many parts, as in `assess`. share: as in `train_on_photos`.
-    captions_each: {captions of an image: images with so many}.
+    captions_each: {captions of an image: images with so many}. zero_shot: recalls of the encoders
+    alone, where they are the two towers of one model.
     """
-    records, tokens = first_part(share, *features_for(model, features, split))
+    records, whole = features_for(model, features, split)
+    records, tokens = first_part(share, records, whole)
     report = assess(model, tokens, stored_settings(model), records=records, folds=folds)
+    found = zero_shot(features, split, whole.caption_image, tokens.image_count)
+    if found is not None:
+        report["zero_shot"] = vars(found)
     counts = tokens.caption_image.bincount().bincount().tolist()
     return report | {
         "split": split,

@@ -192,12 +192,12 @@ def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("where", ["save_file", "write_sealed", "rename"])
+@pytest.mark.parametrize("where", ["save", "write_sealed", "rename"])
 @pytest.mark.parametrize("trouble, error", [(full_disk, OSError), (interrupted, KeyboardInterrupt)])
 def test_a_save_that_fails_leaves_the_old_model_whole(saved, where, trouble, error, monkeypatch):
     before = contents(saved[1])
-    if where == "save_file":
-        monkeypatch.setattr(safetensors.torch, "save_file", trouble)
+    if where == "save":
+        monkeypatch.setattr(safetensors.torch, "save", trouble)
     elif where == "write_sealed":
         monkeypatch.setattr(checkpoint, "write_sealed", trouble)
     else:

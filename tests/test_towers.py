@@ -30,6 +30,7 @@ from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 from tgdt_mini.encoding import encode_texts
 from tgdt_mini.evaluation import both_ways
+from tgdt_mini.photos.feature_folder import open_features
 from tgdt_mini.photos.features import Features
 
 CAPTIONS = ["a red star", "two moons", "a tiny golden circle"]
@@ -253,6 +254,9 @@ def test_a_pair_of_towers_goes_all_the_way_and_has_a_row_without_training(towers
         Features(tmp_path / "f" / "test" / name).array("aligned").float()
         for name in ("images", "captions")
     ]
+    _, tokens = open_features(tmp_path / "f", "test")
+    _, aligned = TextBackbone(towers[2]).read(list(tokens.captions))
+    torch.testing.assert_close(embedded[1], aligned, atol=1e-3, rtol=0)  # each in its own row
     known = both_ways(embedded[0] @ embedded[1].T, torch.arange(5).repeat_interleave(5))
     assert report["zero_shot"]["rsum"] == pytest.approx(known.rsum)
     assert len([line for line in told.splitlines() if line.startswith("zero-shot ")]) == 1

@@ -18,7 +18,8 @@ from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
-OURS = {"config.json", "model.safetensors", "tokenizer.json", "gallery"}  # of a model's folder
+# of a model's folder
+OURS = {"config.json", "model.safetensors", "tokenizer.json", "gallery", "encoders"}
 
 
 def save_model(
@@ -101,7 +102,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
 
     states: `random_state` of each process of the run, by rank; None: there is this one only.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # `save_file` writes what nobody else may read
 
     states = states or [random_state(next(model.parameters()).device)]
     tensors = {
@@ -114,7 +115,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
     with whole_folder(folder, marker="state.json") as staging:
         _write_model(staging, model, tokenizer, None)
         path = staging / "state.safetensors"
-        save_file(tensors, path)
+        path.write_bytes(save(tensors))
         state = {"progress": progress, "scaler": scaler.state_dict()}
         write_sealed(staging / "state.json", state | {"sha256": {path.name: _sha(path)}})
 
@@ -168,11 +169,11 @@ def _settings(config):
 
 
 def _write_model(folder, model, tokenizer, notes, dtype=None):
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = model.state_dict().items()
     weights = {name: t.detach().cpu().to(dtype or t.dtype).contiguous() for name, t in state}
-    save_file(weights, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(save(weights))
     if tokenizer is not None:
         path = folder / "tokenizer.json"
         path.write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")

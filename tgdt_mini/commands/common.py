@@ -79,6 +79,13 @@ def add_model(parser) -> None:
     add_path(parser, "--model", text, "FOLDER")
 
 
+def add_encoder_paths(parser) -> None:
+    """Add the options that say where a model's encoders have gone."""
+    for kind in ("vision", "text"):
+        where = f"where the {kind} encoder lies now, if it was moved"
+        add_path(parser, f"--{kind}-path", where)
+
+
 def add_features(parser, use: str = "photographs", split: bool = True) -> None:
     """Add --features and --check-all, and with `split` the choice of a split."""
     add_path(parser, "--features", f"{use}, as extract wrote them")
@@ -150,6 +157,14 @@ def load_model(folder: Path | None, device: str):
     if model.tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer.json; save the model with its tokenizer")
     return model
+
+
+def load_encoders(model, folder: Path | str | None, args) -> None:
+    """Load the encoders of the model of a folder from where they are, or --vision-path says."""
+    from tgdt_mini.encoders.load import load_encoders
+    from tgdt_mini.runs.retriever import folder_of
+
+    load_encoders(model, args.vision_path, args.text_path, beside=folder_of(folder or "scenes"))
 
 
 def source_of(folder: Path | None) -> str:

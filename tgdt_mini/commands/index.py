@@ -24,6 +24,7 @@ def add_options(parser) -> None:
         help="put the gallery into Qdrant too: a server's address, or a folder",
     )
     common.add_collection(parser)
+    common.add_encoder_paths(parser)
 
 
 def run(args) -> int:
@@ -35,12 +36,11 @@ def run(args) -> int:
     features = common.checked_features(args.features, args.check_all)
 
     from tgdt_mini.commands import galleries
-    from tgdt_mini.encoders.load import load_encoders
 
     model = common.load_model(args.model, args.device)
     source, refused = common.source_of(args.model), {}
     if args.images:
-        load_encoders(model)
+        common.load_encoders(model, args.model, args)
         gallery, refused = of_files(model, source, args)
     else:
         if features:

@@ -22,6 +22,7 @@ def add_options(parser) -> None:
         help="search in Qdrant instead: a server's address, or a folder",
     )
     common.add_collection(parser)
+    common.add_encoder_paths(parser)
     common.add_features(parser)
     parser.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
     common.add_json(parser, "print the hits as JSON, and nothing else; nothing is drawn")
@@ -41,7 +42,6 @@ def run(args) -> None:
     features = common.checked_features(args.features, args.check_all)
 
     from tgdt_mini.commands import galleries
-    from tgdt_mini.encoders.load import load_encoders
     from tgdt_mini.encoding import encode_pictures, encode_texts
     from tgdt_mini.photos.image_io import open_image
     from tgdt_mini.photos.origin import finder
@@ -52,8 +52,9 @@ def run(args) -> None:
     # the query first: what is wrong with it is said before a gallery is encoded
     query = open_image(args.image) if args.image else args.caption
     gallery = Gallery.load(args.gallery) if args.gallery else None
-    model = common.load_model(args.model or (gallery and gallery.source), args.device)
-    load_encoders(model)
+    folder = args.model or (gallery and gallery.source)
+    model = common.load_model(folder, args.device)
+    common.load_encoders(model, folder, args)
     if args.image:
         query_is, embedding = "image", encode_pictures(model, [query])
     else:

@@ -93,6 +93,7 @@ def add_options(parser) -> None:
     for name in ("vision", "text"):
         only = f"of the {name} encoder's layers that extract left to be trained, only the last N"
         common.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
+    common.add_encoder_paths(parser)
     top_rate = "learning rate of these layers, as a share of --learning-rate (default 0.05)"
     add_setting(parser, "top-rate", "top_rate", float, top_rate)
 
@@ -138,7 +139,14 @@ def run(args) -> None:
     with distributed.joined(args.device) as device:
         if features:
             model = photos.train_on_photos(
-                features, config, args.out, device, args.resume, trained=layers, share=share
+                features,
+                config,
+                args.out,
+                device,
+                args.resume,
+                trained=layers,
+                share=share,
+                paths={"vision": args.vision_path, "text": args.text_path},
             )
         else:
             model = scenes.train_on_scenes(

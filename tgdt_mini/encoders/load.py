@@ -9,17 +9,33 @@ embeddings. So fine-tuning costs what its layers cost, and training reads one ki
 The lower part for words is in `text.py`, that for grid cells in `vision.py`.
 """
 
+import shutil
+from pathlib import Path
+
+from tgdt_mini.encoders import LITE, MINILM
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
 
 
-def rebuild(kind, metadata: dict, device="cpu"):
+def rebuild(kind, metadata: dict, device="cpu", path=None, beside=None):
     """The backbone, of class `kind`, that `metadata` describes (its `metadata`, as JSON values).
 
-    ValueError if other weights are loaded now than those that `metadata` was made of.
+    path: where the encoder lies now. Without it, it is where it was, or below or next to the folder
+    `beside`, that of a model or of features.
+    ValueError if it is nowhere, or other weights are loaded than those that `metadata` was made of.
     """
     settings = {n: value for n, value in metadata.items() if n not in ("key", "aligned")}
-    backbone = kind(**settings, device=device)
+    name = "text" if kind is TextBackbone else "vision"
+    source = settings["source"] = place_of(name, metadata["source"], path, beside)
+    try:
+        backbone = kind(**settings, device=device)
+    except ValueError as error:
+        if path is not None or source in (LITE, MINILM) or Path(source).is_dir():
+            raise
+        option = "--text-path" if kind is TextBackbone else "--vision-path"
+        raise ValueError(
+            f"{error}; if it lies elsewhere now, say where: {option} FOLDER"
+        ) from error
     if backbone.metadata["key"] != metadata["key"]:
         raise ValueError(
             f"{backbone.source} is not the encoder it was ({backbone.metadata['key']}, not "
@@ -28,20 +44,48 @@ def rebuild(kind, metadata: dict, device="cpu"):
     return backbone
 
 
-def load_encoders(model) -> None:
+def place_of(kind: str, source: str, path=None, beside=None) -> str:
+    """Where a "vision" or "text" encoder lies that lay at `source`; see `rebuild`."""
+    if path is not None:
+        return str(path)
+    if source in (LITE, MINILM) or Path(source).is_dir() or beside is None:
+        return source
+    name, beside = Path(source).name, Path(beside)
+    saved = beside / "encoders"
+    places = (saved / kind, saved / name, beside / name, beside.parent / name)
+    return next((str(place) for place in places if place.is_dir()), source)
+
+
+def load_encoders(model, vision=None, text=None, beside=None) -> None:
     """Load the encoders whose features a model reads: model.tokenizer, model.image_reader.encoder.
 
+    vision, text: where they lie now, if not where they were; beside: the model's folder.
     A model of drawn scenes has none and stays as it is.
     """
     device = next(model.parameters()).device
     settings = model.config.reader_settings or {}
-    text, vision = settings.get("text_source"), settings.get("image_source")
-    if text:
-        model.tokenizer = rebuild(TextBackbone, text, device)
-    if vision and "regions" in vision:
-        model.image_reader.encoder = _no_detector(vision["source"])
-    elif vision:
-        model.image_reader.encoder = rebuild(VisionBackbone, vision, device)
+    text_source, image_source = settings.get("text_source"), settings.get("image_source")
+    if text_source:
+        model.tokenizer = rebuild(TextBackbone, text_source, device, text, beside)
+    if image_source and "regions" in image_source:
+        model.image_reader.encoder = _no_detector(image_source["source"])
+    elif image_source:
+        place = vision, beside
+        model.image_reader.encoder = rebuild(VisionBackbone, image_source, device, *place)
+
+
+def copy_encoders(model, folder: Path, only_in: Path | None = None) -> None:
+    """Copy a model's encoders that lie in folders to folder/encoders, to travel with the model.
+
+    only_in: those below this folder alone.
+    """
+    settings = model.config.reader_settings or {}
+    loaded = {"text": model.tokenizer, "vision": getattr(model.image_reader, "encoder", None)}
+    for kind, backbone in loaded.items():
+        source = Path(getattr(backbone, "source", "") or "-")
+        known = settings.get("text_source" if kind == "text" else "image_source")
+        if known and source.is_dir() and (only_in is None or source.is_relative_to(only_in)):
+            shutil.copytree(source, Path(folder) / "encoders" / kind)
 
 
 def _no_detector(name):

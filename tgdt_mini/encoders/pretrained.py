@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
+from tgdt_mini.encoders import LITE, MINILM
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,12 @@ def load(source: str, part: str | None = None) -> tuple[nn.Module, Aligned | Non
     if getattr(model, "pooler", None) is not None:
         model.pooler = nn.Identity()
     return model.eval().requires_grad_(False), aligned
+
+
+def lasting(source) -> str:
+    """The name of an encoder that holds in any working folder: absolute if it is a folder."""
+    is_wheel = str(source) in (LITE, MINILM)
+    return str(source) if is_wheel or not Path(source).is_dir() else str(Path(source).absolute())
 
 
 def transformer_folder(source: str) -> str:

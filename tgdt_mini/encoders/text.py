@@ -16,7 +16,7 @@ from torch.nn.functional import normalize, pad
 
 from tgdt_mini.encoders import MINILM
 from tgdt_mini.encoders.cutting import layers_of, run_lower, split_top
-from tgdt_mini.encoders.pretrained import key_of, load, one_line, transformer_folder
+from tgdt_mini.encoders.pretrained import key_of, lasting, load, one_line, transformer_folder
 from tgdt_mini.encoders.wheels import minilm
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
@@ -46,7 +46,7 @@ class TextBackbone:
         most_tokens: int = 40,
         device="cpu",
     ):
-        self.source, self.device = str(source), torch.device(device)
+        self.source, self.device = lasting(source), torch.device(device)
         self.trained_layers, self.states = trained_layers, states
         folder = str(minilm()) if self.source == MINILM else self.source
         self.model, self.aligned = load(folder, "text")

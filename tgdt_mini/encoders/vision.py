@@ -16,6 +16,7 @@ from tgdt_mini.encoders import LITE, lite
 from tgdt_mini.encoders.cutting import run_lower, split_top
 from tgdt_mini.encoders.pretrained import (
     key_of,
+    lasting,
     load,
     one_line,
     preprocessing,
@@ -54,7 +55,7 @@ class VisionBackbone:
         stages: int = 0,
         device="cpu",
     ):
-        self.source, self.device = str(source), torch.device(device)
+        self.source, self.device = lasting(source), torch.device(device)
         self.trained_layers, self.grid, self.mirrored = trained_layers, grid, mirrored
         self.stages = stages
         self.top, self.prefix, self.aligned = None, 0, None

@@ -48,22 +48,26 @@ def train_on_photos(
     progress: bool = True,
     trained: dict | None = None,
     share: float = 1.0,
+    paths: dict | None = None,
     **sizes,
 ) -> TGDT | None:
     """The best model by validation rsum, trained on a folder of features; see `fit`.
 
     trained: {"vision": N, "text": N}, how many of the layers that extract left above each encoder
     learn; None: all of them. share: only the first part of the pictures of each split, such as 0.25
-    for a quarter. sizes: changes to `photo_config`.
+    for a quarter. paths: {"vision", "text"}, where the encoders lie now, if not where they were.
+    sizes: changes to `photo_config`.
     """
     encoders, progress = encoders_of(features), progress and rank() == 0
     train, validation = (
         first_part(share, *open_features(features, split))[1] for split in ("train", "validation")
     )
-    text = rebuild(TextBackbone, encoders["text"])
+    paths = {"vision": None, "text": None} | (paths or {})
+    text = rebuild(TextBackbone, encoders["text"], "cpu", paths["text"], features)
     vision_top = None
     if encoders["vision"]["trained_layers"]:
-        vision_top = rebuild(VisionBackbone, encoders["vision"]).top
+        at = (paths["vision"], features)
+        vision_top = rebuild(VisionBackbone, encoders["vision"], "cpu", *at).top
     torch.manual_seed(config.seed)
     config = capped(config, train.image_count)
     model = TGDT(

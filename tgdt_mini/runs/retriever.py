@@ -22,7 +22,7 @@ from tgdt_mini import scenes
 from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.encoders.load import load_encoders
+from tgdt_mini.encoders.load import copy_encoders, load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import progress_bar
@@ -47,22 +47,31 @@ class Retriever:
     local score that validation chose for it are those of each search. Many threads may use one.
     """
 
-    def __init__(self, model, gallery: Gallery | None = None, source: str | None = None):
+    def __init__(
+        self, model, gallery: Gallery | None = None, source: str | None = None, **encoders
+    ):
         self._tokenizer = getattr(model, "tokenizer", None)  # an encoder may take its place
         if self._tokenizer is None:
             raise ValueError("the model has no tokenizer; take one that load_model has loaded")
         if gallery is not None:
             gallery.check_model(model.fingerprint)
-        load_encoders(model)
+        load_encoders(model, **encoders)
         self.model, self.gallery, self.source = model.eval(), gallery, source
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, device: str = "auto") -> "Retriever":
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        device: str = "auto",
+        vision_path: str | Path | None = None,
+        text_path: str | Path | None = None,
+    ) -> "Retriever":
         """A retriever by name or folder.
 
         name: "scenes" (with the gallery of the test scenes) or "photographs", which are shipped; a
         folder that `save`, or a training, wrote; or a name on the Hugging Face hub, such as
-        "user/model", whose files are downloaded.
+        "user/model", whose files are downloaded. vision_path, text_path: where the encoders lie, if
+        neither where they were nor beside the model.
         Raises ValueError that names what is missing or damaged.
         """
         folder = standing(folder_of(name))
@@ -71,7 +80,8 @@ class Retriever:
         gallery = shipped() / "gallery" if is_scenes else folder / "gallery"
         has_one = (gallery / "gallery.json").is_file()
         source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
-        return cls(model, Gallery.load(gallery) if has_one else None, source)
+        places = {"vision": vision_path, "text": text_path, "beside": folder}
+        return cls(model, Gallery.load(gallery) if has_one else None, source, **places)
 
     @property
     def knows_photographs(self) -> bool:
@@ -151,13 +161,20 @@ class Retriever:
         """The words of a caption that the model has never seen, in order."""
         return unseen_words(self.model, text)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, encoders: bool = False) -> None:
         """Write model and gallery to a folder, for `from_pretrained`, whole or not at all.
 
-        ValueError for a folder that holds other files.
+        encoders: copy the encoders too that lie in folders here, so that the model finds them on
+        another machine. ValueError for a folder that holds other files.
         """
         gallery = self.gallery
-        also = gallery and (lambda staging: gallery.save(staging / "gallery"))
+
+        def also(staging):
+            if gallery is not None:
+                gallery.save(staging / "gallery")
+            # those that lie in the folder would be lost with what it held
+            copy_encoders(self.model, staging, None if encoders else Path(folder).absolute())
+
         save_model(self.model, folder, self._tokenizer, self.model.notes, also=also)
 
     def push_to_hub(self, name: str, **options) -> str:
@@ -171,7 +188,7 @@ class Retriever:
 
         api = HfApi(token=options.pop("token", None))
         with tempfile.TemporaryDirectory() as folder:
-            self.save(Path(folder) / "model")
+            self.save(Path(folder) / "model", encoders=True)
             address = api.create_repo(name, exist_ok=True, **options)
             name, local = getattr(address, "repo_id", name), Path(folder) / "model"
             api.upload_folder(repo_id=name, folder_path=local, delete_patterns="gallery/*")

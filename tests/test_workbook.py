@@ -16,7 +16,7 @@ import pytest
 from test_notebooks import BOOKS, refresh
 
 GAPPED = [path for path in BOOKS if '"gap"' in path.read_text(encoding="utf-8")]
-CHAPTERS = ["01", "03", "04", "05", "06", "07"]
+CHAPTERS = ["01", "03", "04", "05", "06", "07", "08"]
 of_each = pytest.mark.parametrize("path", GAPPED, ids=[path.stem for path in GAPPED])
 
 

@@ -1,15 +1,16 @@
 """The batches of an epoch: who is in them, in what order, and what is known of their sizes."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
-from helpers import token_set, tokenizer
+from helpers import refusal, token_set, tokenizer
 
 from tgdt_mini import batches as module
 from tgdt_mini.batches import Batches
 from tgdt_mini.scenes.tokens import with_hard_captions
 from tgdt_mini.scenes.words import lexicon
+from tgdt_mini.training_config import TrainingConfig
 
 
 def batches(seed=0, batch=8, tokens=None):
@@ -90,3 +91,16 @@ def test_bad_input_is_named():
     without = replace(tokens, caption_image=torch.ones_like(tokens.caption_image))
     with pytest.raises(ValueError, match=f"image '{tokens.image_ids[0]}' has no caption"):
         batches(batch=2, tokens=without)
+
+
+def test_a_batch_of_one_pair_is_refused():
+    """It has no negative: every loss would be 0, and nothing would be learnt."""
+    with pytest.raises(ValueError, match="batch is 1; it must be at least 2: a pair learns from"):
+        TrainingConfig(batch=1)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainingConfig)])
+def test_a_setting_of_another_type_is_named(name):
+    for value in (float("nan"), float("inf"), "1", None, [1], 10**400):
+        with refusal(f"^{name} is "):
+            TrainingConfig(**{name: value})

@@ -1,6 +1,11 @@
 """Each figure is a picture of sensible size, returns None, and leaves no figure open."""
 
 import json
+import os
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -208,3 +213,51 @@ def test_a_very_long_caption_is_shortened_and_leaves_the_pictures_their_place(tm
     assert not [warning for warning in recwarn if "layout" in str(warning.message)]
     with Image.open(tmp_path / "long.png") as one, Image.open(tmp_path / "short.png") as other:
         assert one.size == other.size
+
+
+HOSTILE = ["a $5 shirt and a $10 hat", "pay $$ now", "a sign: $x_{ and $ here", "\\frac{", "a\nb"]
+HOSTILE += [
+    "dog \ud83d",
+    "a\x00\x07b",
+    "\U0001f436 \u661f",
+    "\u202eabc",
+    "%s {0} #",
+    "x" * 9999,
+    " ",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_text_can_be_drawn(text, tmp_path, recwarn):
+    plots.hits([text], [[text, text]], None, None, tmp_path / "hits.png")
+    plots.word_regions(
+        Image.new("RGB", (8, 8)), [text], np.ones((1, 1)), [[0, 0, 1, 1]], tmp_path / "words.png"
+    )
+    assert not recwarn.list and len(list(tmp_path.iterdir())) == 2
+
+
+def test_dollars_are_drawn_as_text(tmp_path):
+    """As mathematics, the caption without its dollars would look the same in italics."""
+    for name, text in (("text", r"cost $ 5 + 6 $"), ("escaped", r"cost \$ 5 + 6 \$")):
+        plots.hits([text], [[]], None, None, tmp_path / f"{name}.png")
+    one, other = ((tmp_path / f"{name}.png").read_bytes() for name in ("text", "escaped"))
+    assert one != other  # a backslash is drawn too
+
+
+def test_a_kernel_shows_figures_whatever_mplbackend_says(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figure, "_display", lambda png, alt: shown.append(alt))
+    for shell in (None, SimpleNamespace(kernel=1)):
+        ipython = SimpleNamespace(get_ipython=partial(lambda shell: shell, shell))
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        with figure.figure(alt="A line.") as ax:
+            ax.plot([1, 2])
+        assert shown == (["A line."] if shell else [])
+
+
+def test_a_file_needs_no_screen(tmp_path):
+    code = "import sys; from tgdt_mini import plots; "
+    code += "plots.hits(['a'], [['b']], None, None, sys.argv[1])"
+    python = [sys.executable, "-c", code, tmp_path / "a.png"]
+    subprocess.run(python, env=os.environ | {"MPLBACKEND": "TkAgg", "DISPLAY": ""}, check=True)
+    assert (tmp_path / "a.png").is_file()

@@ -18,6 +18,7 @@ import torch
 from helpers import call, random_embedding, refusal
 
 from tgdt_mini import scenes
+from tgdt_mini.scaling import qdrant_engines
 from tgdt_mini.scaling.qdrant import QdrantGallery
 from tgdt_mini.search.gallery import Gallery
 
@@ -356,3 +357,35 @@ def test_pictures_are_indexed_and_searched_from_the_command_line(tmp_path, capsy
     assert by_engine == by_gallery and len(by_engine) == 3
     code, _, error = call(capsys, *search, *engine, "other")
     assert code == 2 and "holds no collection" in error
+
+
+@pytest.mark.parametrize("place", ["localhost:6333", ":memory:", "qdrant:6333/x", "", " "])
+def test_an_address_without_its_scheme_is_no_folder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with refusal("such as http://localhost:6333, or a folder"):
+        upload(gallery_of(), place)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scheme_in_capitals_is_an_address():
+    engine = qdrant_engines.engine_of("HTTP://localhost:6333", "pictures")
+    assert isinstance(engine, qdrant_engines.Server)
+
+
+@pytest.mark.parametrize("collection", ["../out", "a/b", "", "..", None, 3, "a\nb"])
+def test_a_collection_s_name_leads_out_of_no_folder(collection, tmp_path):
+    with refusal("^collection is .*; name it with letters"):
+        QdrantGallery.open(tmp_path, collection)
+
+
+def test_what_the_engine_refuses_is_one_line_that_names_the_folder(tmp_path):
+    """Open elsewhere, or damaged: also what its language calls a panic."""
+    held = upload(gallery_of(), tmp_path)
+    len(held)
+    with refusal(f"could not open {tmp_path}.*another process"):
+        len(QdrantGallery.open(tmp_path, held.engine.folder.name))
+    held.close()
+    for path in tmp_path.rglob("status.dat"):
+        path.write_bytes(b"")
+    with refusal(f"could not open {tmp_path}.*damaged"):
+        len(QdrantGallery.open(tmp_path, held.engine.folder.name))

@@ -2,8 +2,8 @@
 
 Only what all commands share is here: the parser, errors, last words and exit codes. What a command
 does, and its options, are in `commands/`, one file a command. An error is one line on stderr and
-exit code 2; Ctrl-C says how to go on and exits with 130. 3 is for work that is done but for some
-pictures that cannot be read.
+exit code 2; Ctrl-C, SIGTERM and SIGHUP say how to go on and exit with 130. 3 is for work that is
+done but for some pictures that cannot be read, 1 for an error that nobody foresaw.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from tgdt_mini.commands import (
     evaluate,
     extract,
     index,
+    process,
     search,
     train,
 )
@@ -30,7 +31,8 @@ from tgdt_mini.files.progress import silence
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of a command: 0, 2 after an error, 130 after Ctrl-C, 3 for work done in part."""
-    with warnings.catch_warnings():
+    process.open_streams()
+    with process.stoppable(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(
             f"warning: {message}", file=sys.stderr
         )
@@ -45,14 +47,19 @@ def main(argv: list[str] | None = None) -> int:
                 return args.run(args) or 0
         except KeyboardInterrupt:
             say_last(f"\nstopped{args.stopped.format(out=args.out)}")
-            return 130
+            return process.STOPPED
+        except BrokenPipeError:  # who read the output, such as `head`, has seen enough
+            process.drop_output()
+            return 0
         except ModuleNotFoundError as error:
             say_last(f"error: {common.missing(error)}")
             return 2
-        except (ValueError, OSError, RuntimeError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            say_last(f"error: {lines[0]}")
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            say_last(f"error: {common.one_line(error)}")
             return 2
+        except Exception as error:
+            say_last(f"error: {process.explained(args.command, error)}")
+            return 1
 
 
 def process_count() -> int:
@@ -97,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(**options)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, command=name)
         common.add_common_options(command, Path("runs", name))
         module.add_options(command)
     return top

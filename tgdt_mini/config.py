@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 
 import torch
 
+from tgdt_mini.files.check import real_number, shown, whole_number
 from tgdt_mini.image_tokens import REGION_WIDTH, SIDE
 
 CHOICES = {
@@ -17,6 +18,8 @@ CHOICES = {
     "image_tokens": ("regions", "things", "patches"),
     "reader": ("pixels", "photos"),
 }
+MAY_BE_0 = ("layers", "waves", "window", "hidden")  # how the names of such sizes end
+MOST_PARAMETERS = 10**10
 SHARES = ("dropout", "neighbour_dropout")
 
 
@@ -114,6 +117,19 @@ class TGDTConfig:
         return asdict(self)
 
     def __post_init__(self):
+        for name, kind in {field.name: field.type for field in fields(self)}.items():
+            value = getattr(self, name)
+            if kind in (int, int | None) and not (value is None and kind is not int):
+                least = 0 if name.endswith(MAY_BE_0) else 1
+                whole_number(name, value, least, 1000 if name.endswith("layers") else None)
+            if kind is float:
+                real_number(name, value)
+            if kind is bool and not isinstance(value, bool):
+                raise ValueError(f"{name} is {shown(value)}; it must be True or False")
+        if not isinstance(self.reader_settings, dict | None):
+            raise ValueError(
+                f"reader_settings is {shown(self.reader_settings)}; give names, or None"
+            )
         for modality in ("", "image_", "text_"):
             width, heads = getattr(self, f"{modality}width"), getattr(self, f"{modality}heads")
             if width % heads:  # each head of attention gets an equal part of the width
@@ -132,6 +148,25 @@ class TGDTConfig:
             raise ValueError(
                 f"global_residual is {self.global_residual}; it is a weight, 0 or more"
             )
+        if (size := self._least_parameters()) > MOST_PARAMETERS:
+            raise ValueError(
+                f"a model of these sizes has more than {size:,} parameters; the most is "
+                f"{MOST_PARAMETERS:,}: is a number too long?"
+            )
+
+    def _least_parameters(self):
+        """How many numbers the large matrices have, those of each layer and of what is read."""
+        size = self.vocabulary * self.text_width + self.most_tokens * self.text_width
+        size += self.image_features * (self.image_hidden or self.image_width)
+        size += (self.text_window * self.text_width + self.box_waves) * self.text_width
+        local = self.local_layers + (self.image_local_layers or self.local_layers)
+        for layers, width, feedforward in (
+            (local + 2 * self.global_layers, self.width, self.feedforward),
+            (self.image_layers, self.image_width, self.image_feedforward),
+            (self.text_layers, self.text_width, self.text_feedforward),
+        ):
+            size += layers * (4 * width * width + 2 * width * feedforward)
+        return size
 
 
 def pick_device(name: str = "auto") -> torch.device:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from tgdt_mini.files.check import real_number, shown, whole_number
+
 # how a step is computed, and not what it computes: a resumed run may change these
 CHANGEABLE_ON_RESUME = ("chunk", "compile")
 # hinge on the hardest negative, hinge on all of them, InfoNCE (which has all of them)
@@ -25,7 +27,8 @@ STAGED_SHARE = 0.6  # of the epochs of a staged schedule: the local stage
 
 ABOVE_0, BELOW_1, ANY = math.ulp(0.0), math.nextafter(1, 0), math.inf
 LIMITS = {  # setting: the least it can be, the most, and both in words
-    **dict.fromkeys(("epochs", "batch", "learning_rate"), (ABOVE_0, ANY, "above 0")),
+    **dict.fromkeys(("epochs", "learning_rate"), (ABOVE_0, ANY, "above 0")),
+    "batch": (2, ANY, "at least 2: a pair learns from the other pairs of its batch"),
     **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
     **dict.fromkeys(("weight_decay", "margin"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
@@ -34,7 +37,7 @@ LIMITS = {  # setting: the least it can be, the most, and both in words
     "patience": (0, ANY, "a number of epochs, or 0 to never stop early"),
     "validation_captions": (0, ANY, "a number of captions, or 0 for all"),
     "chunk": (0, ANY, "0 for none, or a number of pairs"),
-    "seed": (-ANY, ANY, "a whole number"),
+    "seed": (-(2**40), 2**40, "at most 2^40, or as much below 0"),
 }
 
 
@@ -88,15 +91,15 @@ class TrainingConfig:
             value = getattr(self, name)
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-        types = {field.name: field.type for field in fields(self)}
-        for name, (least, most, allowed) in LIMITS.items():
+        for name, kind in {field.name: field.type for field in fields(self)}.items():
             value = getattr(self, name)
-            whole = types[name] is int
-            if not isinstance(value, int if whole else (int, float)) or not math.isfinite(value):
-                kind = "a whole number" if whole else "a number"
-                raise ValueError(f"{name} is {value!r}; it must be {kind}")
-            if not least <= value <= most:
-                raise ValueError(f"{name} is {value}; it must be {allowed}")
+            if kind is bool and not isinstance(value, bool):
+                raise ValueError(f"{name} is {shown(value)}; it must be True or False")
+            if name in LIMITS:
+                least, most, allowed = LIMITS[name]
+                number = whole_number(name, value) if kind is int else real_number(name, value)
+                if not least <= number <= most:
+                    raise ValueError(f"{name} is {value}; it must be {allowed}")
         if not (self.use_global or self.use_local or self.use_mixed):
             raise ValueError("use_global, use_local and use_mixed are off; one must be on")
         if self.schedule == "staged" and not self.use_local:

@@ -5,6 +5,7 @@ come at once.
 """
 
 import argparse
+import errno
 import os
 import shlex
 import subprocess
@@ -64,6 +65,17 @@ def add_json(parser, text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on stderr; unlike `warnings.warn` every time, and never as an error."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line; a full disk by name, whoever found it."""
+    text = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
+    full = f"[Errno {errno.ENOSPC}]"
+    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in text or full in text:
+        return f"the disk is full ({text}); make room, and start the same command again"
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory ({text}); give less at a time"
+    return text
 
 
 def missing(error: ModuleNotFoundError) -> str:

@@ -8,6 +8,8 @@ import numbers
 import operator
 from collections.abc import Iterable
 
+LARGEST = 2**63 - 1  # that a tensor holds
+
 
 def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:
     """The value as an int, from an int of Python, NumPy or torch; not from 2.0 or True.
@@ -18,6 +20,7 @@ def whole_number(name: str, value, least: int | None = None, most: int | None = 
         number = operator.index(value)
     except TypeError:
         number = None
+    most = LARGEST if most is None and number is not None and number > LARGEST else most
     if isinstance(value, bool) or not _inside(number, least, most):
         raise ValueError(f"{name} is {shown(value)}; it must be a whole number{_from(least, most)}")
     return number

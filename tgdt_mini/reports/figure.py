@@ -4,8 +4,12 @@ In a notebook a picture carries its description (`alt`), for readers who hear th
 """
 
 import io
+import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
+
+from tgdt_mini.files.whole import write_whole
 
 COLOURS = {  # told apart by colour-blind readers too
     "global": "#0072b2",
@@ -43,24 +47,59 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt
 
     Example: with figure(wide=5, high=3, alt="A rising line.") as ax: ax.plot([1, 2])
     """
-    import matplotlib.pyplot as plt
+    import matplotlib
+    from matplotlib.figure import Figure
 
     rows, columns = grid.get("rows", 1), grid.get("columns", 1)
-    with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            rows, columns, figsize=(wide, high), layout="constrained", squeeze=False
-        )
+    options = {"figsize": (wide, high), "layout": "constrained"}
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # a sign that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        # a file needs no screen, and so no backend of pyplot, which may not work here
+        fig = Figure(**options) if path is not None else _on_screen(**options)
+        axes = fig.subplots(rows, columns, squeeze=False)
         try:
             yield axes[0, 0] if rows * columns == 1 else axes
             if path is not None:
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
-                Path(path).write_bytes(_png(fig))
-            elif "inline" in plt.get_backend().lower():
-                _display(_png(fig), alt or "A figure without a description.")
-            elif plt.get_backend().lower() != "agg":
-                plt.show()
+                write_whole(path, _png(fig))
+            else:
+                _show(fig, alt or "A figure without a description.")
         finally:
-            plt.close(fig)
+            if path is None:
+                _close(fig)
+
+
+def plain(text: str) -> str:
+    """A text that can be drawn: what no font has, such as control signs, becomes a box."""
+    return "".join(sign if sign.isprintable() else "\N{WHITE SQUARE}" for sign in text)
+
+
+def _on_screen(**options):
+    import matplotlib.pyplot as plt
+
+    return plt.figure(**options)
+
+
+def _close(fig):
+    import matplotlib.pyplot as plt
+
+    plt.close(fig)
+
+
+def _show(fig, alt):
+    import matplotlib.pyplot as plt
+
+    backend = plt.get_backend().lower()
+    if "inline" in backend or (backend == "agg" and _in_notebook()):
+        _display(_png(fig), alt)
+    elif backend != "agg":
+        plt.show()
+
+
+def _in_notebook():
+    """Whether a notebook's kernel runs this. MPLBACKEND=Agg hides that from matplotlib."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 def _png(fig):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tgdt_mini.reports.figure import COLOURS, figure
+from tgdt_mini.reports.figure import COLOURS, figure, plain
 
 
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
@@ -168,8 +168,10 @@ def _tile(ax, content, frame=None, title=""):
     ax.set_yticks([])
     ax.grid(False)
     if isinstance(content, str):
-        text = textwrap.fill(textwrap.shorten(content, 130, placeholder=" ..."), 20)
+        text = " ".join(content.split())
+        text = textwrap.fill(textwrap.shorten(plain(text), 130, placeholder=" ..."), 20)
         centre = dict(ha="center", va="center", transform=ax.transAxes, in_layout=False)
+        centre["parse_math"] = False  # else $...$ in a caption would be mathematics
         ax.text(0.5, 0.5, text, fontsize=8, **centre)
     else:
         ax.imshow(np.asarray(content))
@@ -210,4 +212,4 @@ def word_regions(
             ax.imshow(shaded.astype(np.uint8))
             x0, y0, x1, y1 = corners[row.argmax()]
             ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLOURS["miss"], linewidth=2)
-            ax.set_title(f"{word} {row.max():.2f}", fontsize=9)
+            ax.set_title(f"{plain(word)} {row.max():.2f}", fontsize=9, parse_math=False)

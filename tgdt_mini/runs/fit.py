@@ -4,8 +4,6 @@ Here everything meets that `training.py` gets handed in: the processes of the ru
 made harder, and Ctrl-C.
 """
 
-import signal
-import threading
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
 from tgdt_mini.files.progress import remark
+from tgdt_mini.files.stopping import on_stop
 from tgdt_mini.files.whole import set_aside
 from tgdt_mini.model import TGDT
 from tgdt_mini.photos.augmentation import augmented
@@ -108,23 +107,18 @@ def augmentation(config: TrainingConfig):
 def interrupt_later():
     """A list that a first Ctrl-C inside is noted in: from half a step, nobody could go on.
 
-    A second Ctrl-C interrupts. Outside the main thread, which signals belong to, nothing is noted.
+    A second one interrupts. SIGTERM and SIGHUP count as Ctrl-C. Outside the main thread, which
+    signals belong to, nothing is noted.
     """
     interrupts = []
 
-    def note(*_):
+    def note(number, _):
         if interrupts:
             raise KeyboardInterrupt
-        interrupts.append("Ctrl-C")
+        interrupts.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with on_stop(note):
         yield interrupts
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupts
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _announce(trainer, earlier, resume):

@@ -12,9 +12,13 @@ Both classes have the same methods. Points are (number, {"global": ..., "local":
 
 import json
 import os
+import re
 from pathlib import Path
 
+from tgdt_mini.files.check import shown
+from tgdt_mini.files.manifest import read_json
 from tgdt_mini.files.whole import whole_folder
+from tgdt_mini.search.gallery import HOLDS
 
 FORMAT = "tgdt_mini qdrant 1"
 METADATA = "about.json"  # of a collection in a folder
@@ -151,8 +155,22 @@ class Embedded:
     @property
     def shard(self):
         if self._shard is None:
-            self._shard = _qdrant_edge().EdgeShard.load(str(self.folder / "shard"))
+            load = _qdrant_edge().EdgeShard.load
+            self._shard = self._asked("open", lambda: load(str(self.folder / "shard")))
         return self._shard
+
+    def _asked(self, what, ask):
+        """What the engine answers; its errors are one line that names the folder."""
+        try:
+            return ask()
+        except (ValueError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"Qdrant could not {what} {self.folder} ({reason}); if another process has it "
+                "open, end that one; if it is damaged, delete it and upload again"
+            ) from error
 
     def close(self):
         if self._shard is not None:
@@ -165,8 +183,10 @@ class Embedded:
     def metadata(self):
         if not self.exists():
             raise ValueError(f"{self.folder} holds no collection; upload a gallery first")
-        text = (self.folder / METADATA).read_text(encoding="utf-8")
-        return _checked(json.loads(text), self.folder)
+        options = "collection", "delete its folder and upload again", False
+        _checked(read_json(self.folder / METADATA, {}, *options), self.folder)
+        keys = {"width": int, "holds": HOLDS, "model": (str, None)}
+        return read_json(self.folder / METADATA, keys, *options)
 
     def create(self, width, metadata, shards, replicas, half):
         if (shards or 1, replicas or 1) != (1, 1):
@@ -190,19 +210,22 @@ class Embedded:
             (staging / METADATA).write_text(text, encoding="utf-8")
 
     def count(self):
-        return self.shard.count(_qdrant_edge().CountRequest(exact=True))
+        request = _qdrant_edge().CountRequest(exact=True)
+        return self._asked("read", lambda: self.shard.count(request))
 
     def stored(self, numbers):
-        records = self.shard.retrieve(numbers, with_payload=True, with_vector=["global"])
+        records = self._asked(
+            "read", lambda: self.shard.retrieve(numbers, with_payload=True, with_vector=["global"])
+        )
         return {record.id: (record.payload["item"], record.vector["global"]) for record in records}
 
     def put(self, points):
         edge = _qdrant_edge()
         points = [edge.Point(*point) for point in points]
-        self.shard.update(edge.UpdateOperation.upsert_points(points))
+        self._asked("write", lambda: self.shard.update(edge.UpdateOperation.upsert_points(points)))
 
     def build_index(self):
-        self.shard.optimize()
+        self._asked("index", lambda: self.shard.optimize())
 
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):
         edge = _qdrant_edge()
@@ -214,9 +237,8 @@ class Embedded:
         weighted = formula.Mult([weight, formula.Variable("$score[1]")])
         mixed = edge.Formula(formula.Sum([formula.Variable("$score[0]"), weighted]))
         prefetches = [near, local]
-        return self.shard.query(
-            edge.QueryRequest(k, query=mixed, prefetches=prefetches, with_payload=True)
-        )
+        request = edge.QueryRequest(k, query=mixed, prefetches=prefetches, with_payload=True)
+        return self._asked("search", lambda: self.shard.query(request))
 
     def shortlist(self, vector, shortlist, exact):
         edge = _qdrant_edge()
@@ -227,7 +249,7 @@ class Embedded:
             with_payload=True,
             with_vector=["local"],
         )
-        return self.shard.query(request)
+        return self._asked("search", lambda: self.shard.query(request))
 
 
 def engine_of(where, collection: str):
@@ -237,7 +259,8 @@ def engine_of(where, collection: str):
     """
     if not isinstance(where, (str, Path)):
         return Server(where, "the client's address", collection)
-    if str(where).startswith(("http://", "https://")):
+    _check_collection(collection)
+    if re.match("https?://", str(where), re.IGNORECASE):
         try:
             from qdrant_client import QdrantClient
         except ImportError:
@@ -248,7 +271,22 @@ def engine_of(where, collection: str):
         key = os.environ.get("QDRANT_API_KEY")
         client = QdrantClient(url=str(where), api_key=key, timeout=60, check_compatibility=False)
         return Server(client, str(where), collection)
+    # a colon stands in addresses, and on Windows behind the letter of a drive
+    has_colon = ":" in str(where)[2:] or str(where).startswith(":")
+    if not str(where).strip() or (has_colon and not Path(where).is_dir()):
+        raise ValueError(
+            f"where is {str(where)!r}; give a server's address with its scheme, such as "
+            "http://localhost:6333, or a folder, such as runs/qdrant"
+        )
     return Embedded(Path(where) / collection)
+
+
+def _check_collection(name):
+    """ValueError for a name that no server takes and that would leave a folder."""
+    if not isinstance(name, str) or not re.fullmatch(r"[\w .-]{1,255}", name) or set(name) <= {"."}:
+        raise ValueError(
+            f"collection is {shown(name)}; name it with letters, digits, dots, dashes and spaces"
+        )
 
 
 def _qdrant_edge():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import random_embedding
+from helpers import random_embedding, refusal
 from test_retrieval import BOTH, REGIONS, full_scores, sides
 
 from tgdt_mini.files import store
@@ -15,6 +15,7 @@ from tgdt_mini.retrieval import two_stage
 from tgdt_mini.search import gallery as gallery_module
 from tgdt_mini.search.faiss_index import faiss_index
 from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.similarity import mixed_similarity
 
 HOLDS = {"image": "caption", "caption": "image"}
 FILES = ("items.json", "counts.npy", "global_tokens.npy", "local_tokens.npy", "scales.npy")
@@ -293,13 +294,55 @@ def test_what_does_not_belong_to_a_gallery_is_not_appended(tmp_path):
         (gallery_of(embedding, global_precision="float16", **alike), "another global_precision"),
         (gallery_of(embedding, model="abc", settings={"shortlist": 4}), "another settings"),
         (narrow, "another width .8, not 4"),
-        (Gallery.build(embedding, [tmp_path] * 7, **alike), "JSON"),
     ):
         with pytest.raises(ValueError, match=message):
             other.append(folder)
     assert content(folder) == before
     gallery_of(embedding, model="abc").append(folder)  # settings of None are any
     assert Gallery.load(folder).settings == {"shortlist": 3} and len(Gallery.load(folder)) == 14
+
+
+@pytest.mark.parametrize(
+    "item",
+    [("a", 1), {1: "a"}, float("nan"), {"a": float("inf")}, b"a", np.int64(3), object(), [()]],
+)
+def test_an_item_that_would_come_back_as_another_is_refused(item):
+    _, embedding = sides("caption")
+    with refusal("^items must be JSON values, such as names, but item 2 is "):
+        Gallery.build(embedding, ["a", {"b": [1, 2.5, None, True]}, item, *"defg"])
+
+
+def test_items_may_come_from_any_list():
+    _, embedding = sides("caption")
+    for items in (tuple("abcdefg"), np.array(list("abcdefg")), (name for name in "abcdefg")):
+        assert Gallery.build(embedding, items).items == list("abcdefg")
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, float("inf"), float("nan"), 1e300, "3", True, [3]])
+def test_numbers_of_a_search_are_checked(value):
+    queries, embedding = sides("caption")
+    gallery = gallery_of(embedding)
+    for name in ("k", "shortlist"):
+        with refusal(f"^{name} is .*; it must be a whole number, at least 1$"):
+            gallery.search(queries, **{name: value})
+    if not isinstance(value, (int, float)) or value is True or not abs(value) < 1e7:
+        with refusal(
+            "^local_weight is .*; it must be a number, at least -1e.06 and at most 1e.06$"
+        ):
+            gallery.search(queries, local_weight=value)
+        with refusal("^local_weight is "):
+            two_stage(embedding, queries, 3, value, "image")
+        with refusal("^local_weight is "):
+            mixed_similarity(embedding, queries, value)
+
+
+def test_a_line_break_in_a_name_breaks_no_table():
+    queries, embedding = sides("caption")
+    items = ["a\nb", "c\x00\x1b[2Jd", "\u202ee", "dog \ud83d", *"efg"]
+    hits = Gallery.build(embedding, items).search(queries[:1], 7)
+    assert len(str(hits).splitlines()) == 8
+    str(hits).encode("utf-8")  # half of a sign too is printed as its number
+    assert hits.items[0] == [items[row] for row in hits.indices[0]]
 
 
 # replaced: the old gallery or the new one, whatever happens

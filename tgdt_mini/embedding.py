@@ -20,7 +20,7 @@ class Embedding:
     local_tokens: (B, L, D) float, L2-normalised, one vector for each region or word piece.
     mask: (B, L) bool, True is a real token. Special tokens and padding are False.
 
-    Raises ValueError when the three do not fit together.
+    Raises TypeError for what is no tensor, ValueError when the three do not fit together.
     """
 
     global_token: torch.Tensor
@@ -28,6 +28,14 @@ class Embedding:
     mask: torch.Tensor
 
     def __post_init__(self):
+        for name, tensor in vars(self).items():
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor")
+            if name != "mask" and not tensor.is_floating_point():
+                raise ValueError(f"{name} has dtype {tensor.dtype}; it must hold floats")
+        if self.global_token.dim() != 2:
+            shape = tuple(self.global_token.shape)
+            raise ValueError(f"global_token has shape {shape}; it must be (B, D)")
         items, width = self.global_token.shape
         shape = tuple(self.local_tokens.shape)
         if len(shape) != 3 or (shape[0], shape[2]) != (items, width):

@@ -18,6 +18,8 @@ from math import floor, isinf
 
 import torch
 
+from tgdt_mini.files.check import whole_number
+
 KS = (1, 5, 10)
 COMPARISONS = 2**24  # score comparisons held at once by `ranks`, 1 byte each and 4 for the scores
 INFINITY = float("inf")
@@ -63,8 +65,7 @@ def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, floa
     Example: ranks [0, 3, inf, 0] -> {1: 50.0, 5: 75.0, 10: 75.0}.
     """
     _check_ranks(ranks)
-    if min(ks, default=1) < 1:
-        raise ValueError(f"ks is {tuple(ks)}; each K must be at least 1")
+    ks = [whole_number("each K of ks", k, 1) for k in ks]
     return {k: 100 * int((ranks < k).sum()) / len(ranks) for k in ks}
 
 
@@ -165,8 +166,7 @@ def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int 
 
 def folds_of(caption_image: torch.Tensor, images: int, folds: int = 5):
     """[(slice of the images, (C,) bool of their captions)]; ValueError for too many folds."""
-    if not 1 <= folds <= images:
-        raise ValueError(f"folds is {folds}; with {images} images it must be from 1 to {images}")
+    whole_number("folds", folds, 1, images)
     parts = torch.arange(images).tensor_split(folds)
     slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in parts]
     return [(s, (caption_image >= s.start) & (caption_image < s.stop)) for s in slices]

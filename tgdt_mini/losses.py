@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.check import real_number
 from tgdt_mini.similarity import (
     INFINITY,
     at_least_float32,
@@ -45,10 +46,10 @@ def hinge_loss(
     _check_square(scores)
     _check_choice("negatives", negatives, ("hardest", "mean"))
     scores = at_least_float32(scores)
-    allowed = _negatives(scores, positives)  # (B, B)
-    matches = scores.diagonal()  # (B,)
-    rows = _hinge_rows(scores, matches, allowed, margin, negatives)  # (B,)
-    columns = _hinge_rows(scores.T, matches, allowed.T, margin, negatives)  # (B,)
+    allowed, matches = _negatives(scores, positives), scores.diagonal()  # (B, B), (B,)
+    options = real_number("margin", margin), negatives
+    rows = _hinge_rows(scores, matches, allowed, *options)  # (B,)
+    columns = _hinge_rows(scores.T, matches, allowed.T, *options)  # (B,)
     return _reduce(rows + columns, reduction)
 
 
@@ -71,7 +72,7 @@ def consistency_loss(
     with autocast_off(image_globals):
         images, captions = at_least_float32(image_globals), at_least_float32(caption_globals)
         gap = (captions @ captions.T - images @ images.T).abs()  # (B, B)
-        return _reduce((gap.amax(0) - margin).clamp(min=0), reduction)
+        return _reduce((gap.amax(0) - real_number("margin", margin)).clamp(min=0), reduction)
 
 
 def info_nce_loss(
@@ -172,8 +173,7 @@ def cmc_loss(
 def _hinge_rows(scores, matches, allowed, margin, negatives):
     """(B,) the hinge of each row of scores (B, B) against its match (B,) and allowed negatives."""
     if negatives == "hardest":
-        # -inf where no negative is left: the clamp makes it 0
-        hardest = scores.masked_fill(~allowed, -INFINITY).amax(1)  # (B,)
+        hardest = scores.masked_fill(~allowed, -INFINITY).amax(1)  # (B,) the clamp makes -inf 0
         return (margin + hardest - matches).clamp(min=0)
     hinges = (margin + scores - matches[:, None]).clamp(min=0).masked_fill(~allowed, 0)  # (B, B)
     return hinges.sum(1) / allowed.sum(1).clamp(min=1)
@@ -201,7 +201,7 @@ def _check_square(scores):
 
 
 def _check_temperature(temperature):
-    if not torch.is_tensor(temperature) and not temperature > 0:
+    if not torch.is_tensor(temperature) and not real_number("temperature", temperature) > 0:
         raise ValueError(f"temperature is {temperature}; it must be above 0 (CLIP starts at 0.07)")
 
 

@@ -14,15 +14,18 @@ import time
 import torch
 
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.check import whole_number
 from tgdt_mini.similarity import (
     at_least_float32,
     autocast_off,
     check_query_is,
     check_real,
+    check_weight,
     global_similarity,
     local_similarity,
 )
 
+FLOATS = {torch.float32, torch.float64}  # are not multiplied with each other
 SCORES = 2**22  # held at once: 16 MB of float32
 WORDS = 2**10  # gathered at a time for one image: with D = 256, 1 MB that stays in the cache
 TURN = 2**9  # what one more image or caption to turn to costs, counted in tokens
@@ -139,11 +142,12 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
     rerank(queries, ids (q, K)) returns local scores (q, K), with memory for `longest` numbers each;
     index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the turn.
     """
-    if shortlist < 1:
-        raise ValueError(f"shortlist is {shortlist}; it must be at least 1 (100 loses little)")
+    shortlist, weight = whole_number("shortlist", shortlist, 1), check_weight(weight)
     (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
     if wide != width:
         raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
+    if {tensor.dtype for tensor in (queries.global_token, global_tokens)} >= FLOATS:
+        raise ValueError("queries or gallery are float64; bring both to one by .to(torch.float32)")
     shortlist = min(shortlist, size)
     step = max(1, SCORES // max(size, shortlist * longest))
     for start in range(0, len(queries), step):

@@ -16,8 +16,10 @@ from contextlib import nullcontext
 import torch
 
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.check import real_number
 
 INFINITY = float("inf")
+MOST_WEIGHT = 1e6
 CAPTIONS = 64  # scored at a time
 # words x regions at a time: 4 MB of float32, which stay in a CPU's caches
 PRODUCTS = {"cpu": 2**20}
@@ -79,7 +81,8 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
 
 def mixed_similarity(images: Embedding, captions: Embedding, local_weight: float) -> torch.Tensor:
     """(I, C) global + local_weight x local scores. Choose the weight on validation data only."""
-    return global_similarity(images, captions) + local_weight * local_similarity(images, captions)
+    weight = check_weight(local_weight)
+    return global_similarity(images, captions) + weight * local_similarity(images, captions)
 
 
 def shortlist_similarity(
@@ -144,6 +147,11 @@ def check_query_is(query_is: str):
         raise ValueError(f'query_is is {query_is!r}; it must be "image" or "caption"')
 
 
+def check_weight(local_weight: float) -> float:
+    """The weight of the local score. ValueError for one that is not finite, or makes scores so."""
+    return real_number("local_weight", local_weight, -MOST_WEIGHT, MOST_WEIGHT)
+
+
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor in float32, or in float64 if it is float64 already."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
@@ -191,3 +199,5 @@ def _check_width(images, captions):
         raise ValueError(
             f"images are {widths[0]} wide, captions {widths[1]}; encode both with one model"
         )
+    if len({at_least_float32(side.global_token[:0]).dtype for side in (images, captions)}) > 1:
+        raise ValueError("images or captions are float64; bring both to one by .to(torch.float32)")

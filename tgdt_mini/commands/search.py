@@ -107,9 +107,11 @@ def as_json(args, gallery, hits) -> str:
 
 def show(query, hits) -> None:
     """Print the hits of one query as a table."""
+    from tgdt_mini.search.gallery import in_one_line
+
     print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
     for row in hits.rows()[0]:
-        print(f"{row['rank']:4}  {row['score']:6.3f}  {row['item']}")
+        print(f"{row['rank']:4}  {row['score']:6.3f}  {in_one_line(row['item'])}")
 
 
 def draw(query, hits, picture_of, path: Path) -> str:

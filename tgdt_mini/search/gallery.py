@@ -23,13 +23,14 @@ import torch
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files import store
+from tgdt_mini.files.check import real_number, shown, whole_number
 from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
 from tgdt_mini.retrieval import search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.search.rerank import rerank
 from tgdt_mini.search.screen import FEW, Screen, is_useful
-from tgdt_mini.similarity import check_real
+from tgdt_mini.similarity import MOST_WEIGHT, check_real
 
 NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 3", "re-index"
 HOLDS = ("image", "caption")
@@ -59,7 +60,9 @@ class Hits:
         for number, rows in enumerate(self.rows(), start=1):
             lines += [f"query {number}"] if len(self.items) > 1 else []
             lines += ["rank   score  item"]
-            lines += [f"{row['rank']:4}  {row['score']:6.3f}  {row['item']}" for row in rows]
+            lines += [
+                f"{row['rank']:4}  {row['score']:6.3f}  {in_one_line(row['item'])}" for row in rows
+            ]
         return "\n".join(lines)
 
     def _repr_html_(self):
@@ -83,6 +86,12 @@ class Hits:
             ]
             for items, scores in zip(self.items, self.scores.tolist())
         ]
+
+
+def in_one_line(item) -> str:
+    """An item as it is printed: a line break or a control sign in it as its number."""
+    signs = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))
+    return "".join(signs)
 
 
 def _thumbnail(item, picture_of):
@@ -138,10 +147,12 @@ class Gallery:
         ):
             if value not in known:
                 raise ValueError(f"{name} is {value!r}; it must be {' or '.join(known)}")
+        items = list(items)
         if len(items) != len(embedding):
             raise ValueError(
                 f"{len(items)} items for {len(embedding)} embedded {holds}s; give one for each"
             )
+        _check_items(items)
         _check_settings(settings)
         counts = check_real(embedding, names=(holds,))[0].cpu()  # (G,)
         embedding = embedding.detach()
@@ -151,7 +162,7 @@ class Gallery:
         rows = MappedRows([numbers.numpy()], [None if scales is None else scales.numpy()])
         global_tokens = embedding.global_token.to("cpu", getattr(torch, global_precision))
         stored = RaggedRows.of(rows, counts)
-        return cls(global_tokens, stored, list(items), holds, model, settings)
+        return cls(global_tokens, stored, items, holds, model, settings)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -191,11 +202,12 @@ class Gallery:
         chosen = SETTINGS | (self.settings or {})
         shortlist = chosen["shortlist"] if shortlist is None else shortlist
         local_weight = chosen["local_weight"] if local_weight is None else local_weight
-        for name, value in (("k", k), ("shortlist", shortlist)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number, at least 1")
-        if not isinstance(local_weight, (int, float)) or not abs(local_weight) <= 1e6:
-            raise ValueError(f"local_weight is {local_weight!r}; it must be a number up to 1e6")
+        k, shortlist = whole_number("k", k, 1), whole_number("shortlist", shortlist, 1)
+        if not isinstance(query, Embedding):
+            raise TypeError(
+                f"query is a {type(query).__name__}; give an Embedding, as encode_texts makes it, "
+                "or search with a Retriever"
+            )
         self.check_model(expect_model)
         query_is = "caption" if self.holds == "image" else "image"
         check_real(query, names=(query_is,))
@@ -306,16 +318,34 @@ class Gallery:
             )
 
 
+def _check_items(items):
+    """ValueError for an item that JSON would give back as another one."""
+    for number, item in enumerate(items):
+        if type(item) in (str, int, bool, type(None)):
+            continue
+        try:
+            same = json.loads(json.dumps(item, allow_nan=False)) == item  # a tuple becomes a list
+        except (TypeError, ValueError, RecursionError):
+            same = False
+        if not same:
+            raise ValueError(
+                f"items must be JSON values, such as names, but item {number} is {shown(item)}"
+            )
+
+
 def _check_settings(settings, where=""):
     """ValueError unless settings are None, or values for some of SETTINGS."""
-    kinds = {"shortlist": int, "local_weight": (int, float)}
-    fits = (
-        settings is None
-        or isinstance(settings, dict)
-        and all(isinstance(value, kinds.get(name, ())) for name, value in settings.items())
-    )
+    try:
+        for name, value in (settings or {}).items():
+            if name == "shortlist":
+                whole_number(name, value, 1)
+            else:
+                real_number(name, value, -MOST_WEIGHT, MOST_WEIGHT)
+        fits = settings is None or set(settings) <= set(SETTINGS)
+    except (AttributeError, ValueError):
+        fits = False
     if not fits:
         raise ValueError(
-            f"{where}settings are {settings!r}; they must be None, or hold a shortlist (a whole "
-            "number), a local_weight (a number), or both"
+            f"{where}settings are {shown(settings)}; they must be None, or hold a shortlist (a "
+            "whole number), a local_weight (a number), or both"
         )

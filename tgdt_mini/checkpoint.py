@@ -9,6 +9,7 @@ or of another shape is an error.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,7 @@ from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
-# of a model's folder
-OURS = {"config.json", "model.safetensors", "tokenizer.json", "gallery", "encoders"}
+MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "gallery", "encoders"}
 
 
 def save_model(
@@ -28,14 +28,14 @@ def save_model(
     tokenizer: TextTokenizer | None = None,
     notes: dict | None = None,
     dtype: torch.dtype | None = None,
-    also=None,
-):
+    also: Any = None,
+) -> None:
     """Write a model, its tokenizer and notes (any JSON values) to a folder, whole or not at all.
 
     dtype: of the weights on disk; None: as they are. also(folder) writes more before it appears.
     ValueError for a folder that holds other files.
     """
-    with whole_folder(Path(folder), marker="config.json", ours=OURS) as staging:
+    with whole_folder(Path(folder), marker="config.json", ours=MODEL_FILES) as staging:
         _write_model(staging, model, tokenizer, notes, dtype)
         if also:
             also(staging)
@@ -66,8 +66,8 @@ def _load_model(folder):
     return model
 
 
-def fingerprint(model: torch.nn.Module, settings: str | None = None) -> str:
-    """Sixteen hex digits that change with weights and settings: a gallery keeps them.
+def fingerprint(model: Any, settings: str | None = None) -> str:
+    """Sixteen hex digits that change with a module's weights and settings: a gallery keeps them.
 
     settings: by default a TGDT's configuration and its tokenizer.
     """

@@ -7,6 +7,7 @@ is no part of it: see `training_config.py`.
 
 import warnings
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 
@@ -66,7 +67,7 @@ class TGDTConfig:
     reader_settings: dict | None = None  # what the wing's reader needs (JSON values)
 
     @classmethod
-    def mini(cls, **changes) -> "TGDTConfig":
+    def mini(cls, **changes: Any) -> "TGDTConfig":
         """About 1.5 million parameters, for the drawn scenes.
 
         A local token stands for one region or one word, and is trained to keep to it: regions are
@@ -77,7 +78,7 @@ class TGDTConfig:
         return cls(**(sizes | changes))
 
     @classmethod
-    def paper(cls, **changes) -> "TGDTConfig":
+    def paper(cls, **changes: Any) -> "TGDTConfig":
         """The released code's sizes: 4 image layers, 6 of BERT's, a common space of 1,024."""
         common = dict(width=1024, heads=4, feedforward=2048, local_layers=2, global_layers=2)
         image = dict(
@@ -99,7 +100,8 @@ class TGDTConfig:
             text_feedforward=3072,
         )
         both = dict(dropout=0.1, norm_first=False)
-        return cls(**(common | image | text | both | changes))
+        sizes: dict[str, Any] = common | image | text | both
+        return cls(**(sizes | changes))
 
     @classmethod
     def from_dict(cls, values: dict) -> "TGDTConfig":

@@ -46,7 +46,7 @@ class ImageTokens:
     def __len__(self):
         return len(self.features)
 
-    def to(self, device) -> "ImageTokens":
+    def to(self, device: torch.device | str) -> "ImageTokens":
         return ImageTokens(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     @classmethod
@@ -88,8 +88,8 @@ class ImageTokens:
         if shapes != {(width,)}:
             raise ValueError(f"pooled has shapes {sorted(shapes)}; each must be ({width},)")
         mask = [torch.ones(len(regions), dtype=torch.bool) for regions in features]
-        padded = (pad_sequence(part, batch_first=True) for part in (features, boxes, mask))
-        return cls(*padded, torch.stack(pooled))
+        padded = [pad_sequence(part, batch_first=True) for part in (features, boxes, mask)]
+        return cls(padded[0], padded[1], padded[2], torch.stack(pooled))
 
     @classmethod
     def of(cls, images: list, kind: str = "regions") -> "ImageTokens":
@@ -99,7 +99,7 @@ class ImageTokens:
         features, boxes = zip(*(getattr(image_tokens, kind)(image) for image in images))
         pooled = [image_tokens.whole(image, patches=kind == "patches") for image in images]
         # copies: arrays of PIL are read-only, which torch does not like
-        return cls.pad([np.array(f) for f in features], boxes, [np.array(p) for p in pooled])
+        return cls.pad([np.array(f) for f in features], list(boxes), [np.array(p) for p in pooled])
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class TokenSet:
         real = mask[..., None]
         return ImageTokens(features * real, boxes * real, mask, self.pooled[rows])
 
-    def to(self, device) -> "TokenSet":
+    def to(self, device: torch.device | str) -> "TokenSet":
         """The same set on another device; features on the disk stay there until they are read."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         movable = {name: part for name, part in parts.items() if hasattr(part, "to")}

@@ -7,6 +7,7 @@ B items in a batch, L local tokens of an item, D width of the common space.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -61,7 +62,7 @@ class Embedding:
         rows = [rows] if isinstance(rows, int) else rows
         return Embedding(self.global_token[rows], self.local_tokens[rows], self.mask[rows])
 
-    def to(self, *args, **kwargs) -> "Embedding":
+    def to(self, *args: Any, **kwargs: Any) -> "Embedding":
         """The same embedding on another device or, for its floats, in another dtype."""
         global_token = self.global_token.to(*args, **kwargs)
         local_tokens = self.local_tokens.to(*args, **kwargs)

@@ -164,7 +164,9 @@ def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int 
     return mean_of(results)
 
 
-def folds_of(caption_image: torch.Tensor, images: int, folds: int = 5):
+def folds_of(
+    caption_image: torch.Tensor, images: int, folds: int = 5
+) -> list[tuple[slice, torch.Tensor]]:
     """[(slice of the images, (C,) bool of their captions)]; ValueError for too many folds."""
     whole_number("folds", folds, 1, images)
     parts = torch.arange(images).tensor_split(folds)

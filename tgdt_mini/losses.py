@@ -167,7 +167,7 @@ def cmc_loss(
     inter_mixed = inter(by_global.detach() + by_local) if use_mixed else zero
     pair = images.global_token, captions.global_token
     intra = consistency_loss(*pair, consistency_margin, reduction) if use_intra else zero
-    return CMCLoss(sum(parts := (inter_global, inter_local, intra, inter_mixed)), *parts)
+    return CMCLoss(sum(parts := (inter_global, inter_local, intra, inter_mixed), zero), *parts)
 
 
 def _hinge_rows(scores, matches, allowed, margin, negatives):

@@ -9,6 +9,7 @@ B images, R regions, C captions, T word pieces and special tokens, L local token
 """
 
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.image_tokens import geometry
 from tgdt_mini.layers import Layers, perceptron, sinusoids, waves
-from tgdt_mini.text_tokens import TextTokens
+from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 
 class TokenBranch(nn.Module):
@@ -156,7 +157,7 @@ class WordReader(nn.Module):
         return batch.word_mask
 
 
-def readers(config: TGDTConfig) -> tuple[nn.Module, nn.Module]:
+def readers(config: TGDTConfig) -> tuple[Any, Any]:
     """(reader of images, reader of captions): those above, or those of the wing `config.reader`."""
     if config.reader == "pixels":
         return RegionReader(config), WordReader(config)
@@ -172,6 +173,10 @@ class TGDT(nn.Module):
     def __init__(self, config: TGDTConfig):
         super().__init__()
         self.config = c = config
+        # what `load_model` finds beside the weights; an encoder may stand in for the tokenizer
+        self.tokenizer: TextTokenizer | None = None
+        self.notes: dict[str, Any] = {}
+        self.fingerprint: str | None = None
         self.image_reader, self.text_reader = readers(c)
         image = (c.image_width, c.image_layers, c.image_heads, c.image_feedforward)
         text = (c.text_width, c.text_layers, c.text_heads, c.text_feedforward)
@@ -190,8 +195,9 @@ class TGDT(nn.Module):
             tokens, batch.mask, self.text_reader.local_mask(batch), stop_gradient
         )
 
-    def forward(self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False):
+    def forward(
+        self, images: ImageTokens, captions: TextTokens, stop_gradient: bool = False
+    ) -> tuple[Embedding, Embedding]:
         """(Embedding of the images, Embedding of the captions)."""
-        return self.encode_images(images, stop_gradient), self.encode_captions(
-            captions, stop_gradient
-        )
+        embedded = self.encode_images(images, stop_gradient)
+        return embedded, self.encode_captions(captions, stop_gradient)

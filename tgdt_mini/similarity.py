@@ -128,8 +128,8 @@ def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Ten
     Raises ValueError for an empty embedding and for an item without a real token. names: "image" or
     "caption" for each embedding.
     """
-    counts = torch.cat([embedding.mask.sum(1) for embedding in embeddings]).cpu()  # one wait
-    counts = list(counts.split([len(embedding) for embedding in embeddings]))
+    together = torch.cat([embedding.mask.sum(1) for embedding in embeddings]).cpu()  # one wait
+    counts = list(together.split([len(embedding) for embedding in embeddings]))
     for name, count in zip(names, counts, strict=True):
         if len(count) == 0:
             raise ValueError(f"there is no {name} to score: the embedding is empty")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 
@@ -55,18 +56,18 @@ class TextTokens:
         """The captions of `rows` as a set of their own; features on the disk stay there."""
         return self[rows]
 
-    def to(self, device) -> "TextTokens":
-        parts = (self.ids, self.mask, self.word_mask, self.features)
-        return TextTokens(*(part if part is None else part.to(device) for part in parts))
+    def to(self, device: torch.device | str) -> "TextTokens":
+        ids, mask, words = (part.to(device) for part in (self.ids, self.mask, self.word_mask))
+        features = None if self.features is None else self.features.to(device)
+        return TextTokens(ids, mask, words, features)
 
 
 class TextTokenizer:
     """Captions to TextTokens. Make one with `learn`, `from_pretrained` or `from_json`."""
 
-    def __init__(self, engine, most_tokens: int = 40, pad: int = 0):
-        # a start token, a word and an end token need 3
-        self.engine, self.most_tokens = engine, whole_number("most_tokens", most_tokens, 3)
-        self._pad = pad
+    def __init__(self, engine: Any, most_tokens: int = 40, pad: int = 0):
+        self.engine, self._pad = engine, pad
+        self.most_tokens = whole_number("most_tokens", most_tokens, 3)  # start, a word, end
         engine.no_padding()
         engine.no_truncation()
         first = self.engine.encode("a").special_tokens_mask

@@ -11,22 +11,23 @@ another way to carry out a step (`engine`). The loop draws no figure.
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tgdt_mini.batches import Batches, Engine
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
+from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import validate
 from tgdt_mini.files.progress import progress_bar
-from tgdt_mini.losses import cmc_loss, hard_caption_loss
+from tgdt_mini.losses import CMCLoss, cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.optimizer import optimizer_of
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig, precision_of
 
 # what an epoch adds up in `Trainer.sums`, and how many steps that was
-PARTS = ("loss", "inter_global", "inter_local", "intra", "inter_mixed", "hard_caption_loss")
-PARTS += ("steps",)
+PARTS = "loss inter_global inter_local intra inter_mixed hard_caption_loss steps".split()
 PROGRESS = ("step", "history", "best", "seconds")
 
 
@@ -46,11 +47,11 @@ class Trainer:
         config: TrainingConfig,
         out: Path,
         device: torch.device | str = "cpu",
-        tokenizer=None,
+        tokenizer: Any = None,
         progress: bool = True,
-        engine=None,
-        augment=None,
-        stop=None,
+        engine: Engine | None = None,
+        augment: Any = None,
+        stop: Any = None,
     ):
         if config.schedule == "staged" and not model.config.global_layers:
             raise ValueError("schedule is 'staged', but global_layers is 0: nothing for stage two")
@@ -69,7 +70,8 @@ class Trainer:
         self.precision = precision_of(config.precision, self.device)
         # float16 underflows without a scale; in the other formats the scaler does nothing
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.step, self.history, self.best, self.seconds, self.stopped = 0, [], -1.0, 0.0, False
+        self.step, self.best, self.seconds, self.stopped = 0, -1.0, 0.0, False
+        self.history: list[dict] = []
         self.sums, self.planned_epoch = torch.zeros(len(PARTS), device=self.device), None
 
     @property
@@ -80,9 +82,9 @@ class Trainer:
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_an_epoch
 
-    def loss(self, images, captions, image_ids, epoch: int):
+    def loss(self, images: Embedding, texts: Embedding, ids: torch.Tensor, epoch: int) -> CMCLoss:
         """The CMC loss of B pairs, with the terms that the epoch learns from."""
-        return cmc_loss(images, captions, image_ids, **self.config.terms_at(epoch))
+        return cmc_loss(images, texts, ids, **self.config.terms_at(epoch))
 
     def run(self, max_steps: int | None = None) -> list[dict]:
         """Train to the end, or for `max_steps` steps; returns the history, one dict an epoch.
@@ -94,8 +96,7 @@ class Trainer:
             self.engine.seed(self.config.seed)
         end = self.total_steps if max_steps is None else self.step + max_steps
         end, began = min(end, self.total_steps), time.perf_counter() - self.seconds
-        options = dict(total=self.total_steps, initial=self.step, desc="training", unit=" steps")
-        with progress_bar(progress=self.progress, **options) as bar:
+        with progress_bar(None, self.progress, "training", self.total_steps, self.step) as bar:
             while self.step < end and not self._asked_to_stop():
                 if self.config.has_waited_enough(self.history):
                     break
@@ -181,7 +182,7 @@ class Trainer:
         if row["warning"]:
             bar.write(row["warning"])
 
-    def save(self):
+    def save(self) -> None:
         """Write `last/`: model, optimizer, random states and progress, whole or not at all."""
         progress = {name: getattr(self, name) for name in PROGRESS}
         progress |= {"sums": self.sums.tolist(), "identity": self._identity()}

@@ -5,9 +5,10 @@ Inside `silence()` there is neither, nor any remark: only results, warnings and 
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 SECONDS = 60.0  # between two lines where there is no terminal
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
@@ -29,22 +30,31 @@ def remark(text: str) -> None:
         print(text, flush=True)
 
 
-def progress_bar(steps: Iterable | None = None, progress: bool = True, **options):
+def progress_bar(
+    steps: Collection | None = None,
+    progress: bool = True,
+    desc: str = "",
+    total: int | None = None,
+    initial: int = 0,
+    unit: str = " steps",
+) -> Any:
     """A bar, as tqdm's: to iterate over `steps`, or with `total` to be told by `update`.
 
-    progress: False shows nothing. options: of tqdm, such as desc, unit, total and initial.
+    progress: False shows nothing. desc: what is done, to so many of `unit`. initial: how many are
+    done already.
     """
     if progress and not _silent.get() and not sys.stderr.isatty():
-        return Lines(steps, **options)
+        return Lines(steps, desc, total, initial, unit)
     from tqdm import tqdm
 
-    return tqdm(steps, disable=not progress or _silent.get(), **options)
+    hidden = not progress or _silent.get()
+    return tqdm(steps, desc=desc, total=total, initial=initial, unit=unit, disable=hidden)
 
 
 class Lines:
     """Stands for a bar where nobody sees one move: a line on stderr, once a minute."""
 
-    def __init__(self, steps=None, desc="", unit=" steps", total=None, initial=0):
+    def __init__(self, steps, desc, total, initial, unit):
         self.steps, self.desc, self.unit, self.count = steps, desc, unit, initial
         self.total = len(steps) if total is None else total
         self.said = time.monotonic()

@@ -7,6 +7,7 @@ needs.
 
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -114,10 +115,10 @@ def comparison(report: dict, path: Path | str | None = None) -> None:
             bars = ax.bar(x, values, 0.24, color=COLOURS[name], label=name)
             ax.bar_label(bars, fmt="%.1f", fontsize=9)
         if "oracle" in report:
-            for x, way in enumerate(("i2t", "t2i")):
-                oracle = [_recall(report["oracle"][way], 1)] * 2
-                label = "oracle" if x == 0 else None
-                ax.plot([x - 0.42, x + 0.42], oracle, color="black", linestyle="--", label=label)
+            for place, way in enumerate(("i2t", "t2i")):
+                oracle, ends = [_recall(report["oracle"][way], 1)] * 2, [place - 0.42, place + 0.42]
+                label = None if place else "oracle"
+                ax.plot(ends, oracle, color="black", linestyle="--", label=label)
         ax.set_xticks(range(2), ["image to text", "text to image"])
         ax.set(ylabel="R@1 (%)", ylim=(0, 105), title="The first answer is right")
         ax.grid(axis="x", visible=False)
@@ -134,7 +135,13 @@ IN_A_ROW = 10  # answers
 RIGHT, OTHER = (COLOURS["two-stage"], 4, "\N{CHECK MARK} "), ("lightgrey", 1, "")
 
 
-def hits(queries: list, pictures: list[list], right, scores=None, path=None) -> None:
+def hits(
+    queries: list,
+    pictures: list[list],
+    right: list | None,
+    scores: list | None = None,
+    path: Path | str | None = None,
+) -> None:
     """A page of searches, one a row: the query, then its best answers; a right one has a tick.
 
     queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool (a
@@ -182,7 +189,7 @@ def _tile(ax, content, frame=None, title=""):
 
 
 def word_regions(
-    picture, words: list[str], similarities, boxes, path: Path | str | None = None
+    picture: Any, words: list[str], similarities: Any, boxes: Any, path: Path | str | None = None
 ) -> None:
     """One small map a word: each region shaded by its similarity, the best one framed.
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.whole import standing
+from tgdt_mini.model import TGDT
 from tgdt_mini.photos.image_io import as_rgb, open_image
 from tgdt_mini.photos.picture_folder import find_pictures
 from tgdt_mini.reports.choice import stored_settings
@@ -37,6 +39,7 @@ SHIPPED = {"scenes": ("weights",), "photographs": ("weights", "photographs")}
 # tokenizers and encoders keep a state while they work, and models share them
 ONE_AT_A_TIME = threading.Lock()
 GROUP = 100  # pictures that are in memory at a time
+Picture: TypeAlias = Image.Image | str | Path | np.ndarray | torch.Tensor
 TAKEN = "a PIL picture, a file's path, an array (H, W, 3) of uint8, or several of them"
 
 
@@ -48,7 +51,11 @@ class Retriever:
     """
 
     def __init__(
-        self, model, gallery: Gallery | None = None, source: str | None = None, **encoders
+        self,
+        model: TGDT,
+        gallery: Gallery | None = None,
+        source: str | None = None,
+        **encoders: Any,
     ):
         self._tokenizer = getattr(model, "tokenizer", None)  # an encoder may take its place
         if self._tokenizer is None:
@@ -88,28 +95,28 @@ class Retriever:
         """Whether the model was trained on features of photographs; else on drawn scenes."""
         return self.model.config.reader == "photos"
 
-    def encode_images(self, images) -> Embedding:
+    def encode_images(self, images: Picture | Iterable[Picture]) -> Embedding:
         """Embedding of one picture or several: PIL pictures, paths, or arrays (H, W, 3) of uint8.
 
         ValueError names an image that cannot be read; TypeError one of another type.
         """
-        images = _several(images, "images", TAKEN)
+        pictures = _several(images, "images", TAKEN)
         with ONE_AT_A_TIME:
-            return encode_pictures(self.model, [_picture(image) for image in images])
+            return encode_pictures(self.model, [_picture(picture) for picture in pictures])
 
     def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
         """Embedding of one caption or several. ValueError for none, TypeError for another type."""
         taken = "a string, or several of them"
-        texts = _several(texts, "texts", taken)
-        for text in texts:
-            if not isinstance(text, str):
-                raise TypeError(f"texts holds {text!r:.60}; give {taken}")
+        captions = _several(texts, "texts", taken)
+        for caption in captions:
+            if not isinstance(caption, str):
+                raise TypeError(f"texts holds {caption!r:.60}; give {taken}")
         with ONE_AT_A_TIME:
-            return encode_texts(self.model, texts)
+            return encode_texts(self.model, captions)
 
     def index(
         self,
-        images,
+        images: Picture | Iterable[Picture],
         items: Iterable | None = None,
         progress: bool = True,
         recursive: bool = False,
@@ -121,30 +128,31 @@ class Retriever:
         recursive: take the pictures of the folders in it too. progress: show a bar.
         """
         if isinstance(images, (str, Path)) and Path(images).is_dir():
-            images = find_pictures(images, recursive).paths
-        images = _several(images, "images", TAKEN)
+            pictures: list = list(find_pictures(images, recursive).paths)
+        else:
+            pictures = _several(images, "images", TAKEN)
         if items is None:
-            paths = (isinstance(image, (str, Path)) for image in images)
-            found = enumerate(zip(images, paths))
+            is_path = [isinstance(picture, (str, Path)) for picture in pictures]
+            found = enumerate(zip(pictures, is_path))
             items = [str(Path(i).absolute()) if path else n for n, (i, path) in found]
         items = list(items)
-        if len(items) != len(images):
-            raise ValueError(f"{len(items)} items for {len(images)} images; give one for each")
+        if len(items) != len(pictures):
+            raise ValueError(f"{len(items)} items for {len(pictures)} images; give one for each")
         try:
             json.dumps(items)
         except TypeError as error:
             raise ValueError(f"items must be JSON values, such as names: {error}") from None
-        embedding = encode_in_groups(self.encode_images, images, progress)
+        embedding = encode_in_groups(self.encode_images, pictures, progress)
         self.gallery = built(self.model, embedding, items, "image", self.source)
         return self
 
-    def index_texts(self, texts: Iterable[str]):
+    def index_texts(self, texts: Iterable[str]) -> "Retriever":
         """Encode captions into a new gallery, to be searched by pictures; returns self."""
         texts = list(_several(texts, "texts", "a string, or several of them"))
         self.gallery = built(self.model, self.encode_texts(texts), texts, "caption", self.source)
         return self
 
-    def search(self, query, k: int = 5, **settings) -> Hits:
+    def search(self, query: Picture | Iterable[Picture], k: int = 5, **settings: Any) -> Hits:
         """The k best items for a caption or a picture, or for each of several.
 
         A gallery of pictures is asked with captions (str), one of captions with pictures.
@@ -153,7 +161,9 @@ class Retriever:
         gallery = self.gallery  # another thread may index meanwhile
         if gallery is None:
             raise ValueError("there is no gallery to search yet; call index(images) first")
-        encode = self.encode_texts if gallery.holds == "image" else self.encode_images
+        encode: Callable = self.encode_texts
+        if gallery.holds == "caption":
+            encode = self.encode_images
         hits = gallery.search(encode(query), k, **settings)
         return replace(hits, picture_of=picture_finder(self.knows_photographs))
 
@@ -177,7 +187,7 @@ class Retriever:
 
         save_model(self.model, folder, self._tokenizer, self.model.notes, also=also)
 
-    def push_to_hub(self, name: str, **options) -> str:
+    def push_to_hub(self, name: str, **options: Any) -> str:
         """Upload what `save` writes to the Hugging Face hub as "user/model"; returns its address.
 
         options: of huggingface_hub.HfApi.create_repo, such as private=True or a token.

@@ -10,7 +10,9 @@ No photograph, no download: train on it in minutes, then use the same code on ph
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
@@ -20,6 +22,11 @@ from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes import truth as truths
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    from PIL import Image
 
 SPLITS = {
     "train": (0, 6000),
@@ -49,14 +56,14 @@ def id_of(split: str, place: int) -> str:
     return f"{split}-{place:04d}"
 
 
-def is_id(image_id) -> bool:
+def is_id(image_id: object) -> bool:
     """Whether this is a scene's image_id: "test-0012" is; "test-12" and "test-9999" are not."""
     split, _, number = str(image_id).rpartition("-")
     places = SPLITS[split][1] if split in SPLITS else 0
     return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
 
 
-def picture(image_id: str):
+def picture(image_id: str) -> "Image.Image":
     """The PIL picture of one scene by its image_id, such as "test-0012"; ValueError if unknown."""
     if not is_id(image_id):
         raise ValueError(
@@ -66,7 +73,7 @@ def picture(image_id: str):
     return world.draw(world.scene(SPLITS[split][0] + int(number)))
 
 
-def load(split: str, progress: bool = False, first: int | None = None):
+def load(split: str, progress: bool = False, first: int | None = None) -> "datasets.Dataset":
     """A `datasets.Dataset` of a split, drawn on first use and kept in the cache.
 
     To draw train takes half a minute. first: only so many scenes, from the split's beginning; if
@@ -112,7 +119,9 @@ def load(split: str, progress: bool = False, first: int | None = None):
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
     """The columns of a split, or of its first scenes, drawn anew; pictures as PNG bytes."""
     scenes = scenes_of(split, first)
-    columns = {name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")}
+    columns: dict[str, list] = {
+        name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")
+    }
     bar = progress_bar(scenes, progress, desc=f"drawing {split}", unit=" scenes")
     for i, scene in enumerate(bar):
         meanings = grammar.captions(scene, CAPTIONS)
@@ -137,7 +146,9 @@ def _check(split):
         raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
 
 
-def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dict[int, float]]:
+def oracle(
+    split: str, first: int | None = None, ks: tuple[int, ...] = (1, 5, 10)
+) -> dict[str, dict[int, float]]:
     """{"i2t": {k: percent}, "t2i": ...}: R@K on a split of guessing among what is true.
 
     first: of the split's first scenes. A yardstick, not an upper bound: see `truth.py`.
@@ -148,14 +159,14 @@ def oracle(split: str, first: int | None = None, ks=(1, 5, 10)) -> dict[str, dic
     return truths.oracle(true, np.repeat(np.arange(len(true)), CAPTIONS), ks)
 
 
-def truth(split: str, first: int | None = None):
+def truth(split: str, first: int | None = None) -> "np.ndarray":
     """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i."""
     scenes = scenes_of(split, first)
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
     return truths.truth(scenes, meanings)
 
 
-def judge(split: str, first: int | None = None):
+def judge(split: str, first: int | None = None) -> Callable[[int, str], bool]:
     """A function (caption c, its words with one change) -> whether they are false of its scene.
 
     c counts the captions of all scenes, in the order of `load`. Words that are no sentence of the
@@ -181,7 +192,7 @@ def published(split: str) -> dict[str, str]:
     return json.loads((shipped() / "checksums.json").read_text(encoding="utf-8"))[split]
 
 
-def checksums(columns) -> dict[str, str]:
+def checksums(columns: "dict | datasets.Dataset") -> dict[str, str]:
     """SHA-256 of drawn columns: {"pixels": of RGB bytes, "text": of text and truth as JSON}."""
     from PIL import Image
 

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ def scene_tokens(
     kind: str = "regions",
     first: int | None = None,
     progress: bool = False,
-):
+) -> tuple[Any, TokenSet]:
     """(dataset, TokenSet) of a split of the scenes, or of its first ones; see `scenes.load`.
 
     Image tokens of a whole split are cached, and those of its first scenes are taken from there.
@@ -64,8 +65,9 @@ def build_token_set(
     groups = dataset["captions"]  # the captions of each image
     captions = tuple(caption for group in groups for caption in group)
     caption_image = [image for image, group in enumerate(groups) for _ in group]
+    parts: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return TokenSet(
-        **{name: torch.from_numpy(array) for name, array in arrays.items()},
+        **parts,
         text=tokenizer(list(captions)),
         caption_image=torch.tensor(caption_image),
         captions=captions,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,12 @@ from tgdt_mini.similarity import MOST_WEIGHT, check_real
 
 NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 3", "re-index"
 HOLDS = ("image", "caption")
-MANIFEST = {"format": FORMAT, "holds": HOLDS, "model": (str, None), "settings": (dict, None)}
+MANIFEST: dict[str, Any] = {
+    "format": FORMAT,
+    "holds": HOLDS,
+    "model": (str, None),
+    "settings": (dict, None),
+}
 MANIFEST |= {"source": (str, None), "shards": dict}
 CHECKED = 2**28  # bytes that are compared with their checksums by `load`: a quarter of a second
 SETTINGS = {"shortlist": 100, "local_weight": 1.0}  # of a search, where validation chose none
@@ -190,7 +196,7 @@ class Gallery:
         shortlist: int | None = None,
         local_weight: float | None = None,
         expect_model: str | None = None,
-        index=None,
+        index: Any = None,
     ) -> Hits:
         """The k best items for each query, which is of the other modality.
 
@@ -230,9 +236,9 @@ class Gallery:
             indices.append(ids.gather(1, best.indices))
             scores.append(best.values)
             seconds = {stage: seconds[stage] + took[stage] for stage in seconds}
-        indices = torch.cat(indices)  # (Q, k)
-        items = [[self.items[row] for row in rows] for rows in indices.tolist()]
-        return Hits(indices, torch.cat(scores), items, seconds)
+        best_rows = torch.cat(indices)  # (Q, k)
+        items = [[self.items[row] for row in rows] for rows in best_rows.tolist()]
+        return Hits(best_rows, torch.cat(scores), items, seconds)
 
     def save(self, folder: str | Path) -> None:
         """Write the gallery to a folder, in place of the one that is there.

@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers import refusal
 
 from tgdt_mini.files import whole
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.whole import standing, whole_folder, write_report, write_whole
 
 ROOT = Path(whole.__file__).parents[2]
@@ -134,9 +137,56 @@ def test_a_killed_writer_leaves_the_old_folder_or_the_new_one(tmp_path, point, m
     with pytest.raises(KeyboardInterrupt), whole_folder(folder, "a"):
         raise KeyboardInterrupt  # a writer that fails has tidied up none the less
     assert text_of(folder) == stands and folder.is_dir()
-    monkeypatch.setattr(whole, "ABANDONED", -1)  # a living process may have been at work until now
     write(folder, "newest")
     assert text_of(folder) == "newest" and sorted(tmp_path.iterdir()) == [other, folder]
+
+
+def test_only_what_an_ended_process_of_this_machine_left_is_swept(tmp_path, monkeypatch):
+    """No clock decides: another machine's may be an hour off."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    mine = whole._writer()
+    machine = mine.rpartition("-")[0]
+    names = [f".a.{mine}.x.tgdt-new", f".a.elsewhere-{ended.pid}.x.tgdt-new", ".a.x.tgdt-new"]
+    kept = {tmp_path / name for name in names}
+    for number, path in enumerate([*kept, tmp_path / f".a.{machine}-{ended.pid}.x.tgdt-new"]):
+        path.mkdir() if number % 2 else path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    write_whole(tmp_path / "a", "text")
+    assert set(tmp_path.iterdir()) == kept | {tmp_path / "a"}
+
+
+def test_what_is_written_to_a_link_reaches_its_file(tmp_path):
+    (tmp_path / "file").write_text("old", encoding="utf-8")
+    (tmp_path / "link").symlink_to("file")
+    write_whole(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "new"
+
+
+def test_threads_may_write_one_file(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write_whole(tmp_path / "a", str(n) * 10_000), range(200)))
+    text = (tmp_path / "a").read_text(encoding="utf-8")
+    assert text in {str(n) * 10_000 for n in range(200)} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_second_writer_waits_or_is_refused_and_a_killed_one_holds_nothing(tmp_path):
+    hold = "import sys, time; from tgdt_mini.files.locks import only_writer\n"
+    hold += "with only_writer(sys.argv[1]):\n print('here', flush=True); time.sleep(60)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    python = [sys.executable, "-c", hold, tmp_path / "folder"]
+    other = subprocess.Popen(python, stdout=subprocess.PIPE, env=environment)
+    assert other.stdout.readline()
+    with refusal("folder is being written to by another process; wait"):
+        with only_writer(tmp_path / "elsewhere" / ".." / "folder"):
+            pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    with only_writer(tmp_path / "folder"), only_writer(tmp_path / "folder"):
+        pass  # and again by who has it
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_files_do_not_come_back_when_somebody_deletes_the_folder(tmp_path, monkeypatch):

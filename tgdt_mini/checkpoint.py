@@ -53,8 +53,8 @@ def _load_model(folder):
     saved = _read(folder / "config.json", model=dict, notes=dict)
     try:
         model = TGDT(TGDTConfig.from_dict(saved["model"]))
-    except TypeError as error:
-        raise ValueError(f"{folder / 'config.json'} describes no model ({error!r})") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{folder / 'config.json'} describes no model: {error}") from error
     _load_weights(model, folder / "model.safetensors", saved)
     model.notes, model.tokenizer = saved["notes"], None
     words = folder / "tokenizer.json"

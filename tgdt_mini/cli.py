@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
                 raise ValueError(
                     "only train runs on several processes; start this command without torchrun"
                 )
-            with silence(args.quiet or getattr(args, "json", False)):
+            quiet = args.quiet or getattr(args, "json", False)
+            with silence(quiet), common.reserved(args.command, args.out):
                 return args.run(args) or 0
         except KeyboardInterrupt:
             say_last(f"\nstopped{args.stopped.format(out=args.out)}")

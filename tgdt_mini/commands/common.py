@@ -11,7 +11,10 @@ import shlex
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+
+from tgdt_mini.files.locks import only_writer
 
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
@@ -145,6 +148,29 @@ def check_out(out: Path) -> None:
         raise ValueError(f"--out {out} cannot be a folder: {nearest} is a file")
     if not os.access(nearest, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: no permission in {nearest}")
+
+
+def check_resume(args) -> None:
+    """ValueError, before any work is done, where there is no run to go on with."""
+    from tgdt_mini.files.whole import standing
+
+    if args.resume and not (standing(args.out / "last") / "config.json").is_file():
+        raise ValueError(
+            f"{args.out / 'last' / 'config.json'} is missing: there is no run to go on with by "
+            "--resume; name its --out, or begin anew"
+        )
+
+
+def reserved(command: str, out: Path):
+    """A block in which --out is this command's alone, where it is written in several steps.
+
+    extract does so split by split: several processes may extract into one folder. Of a training's
+    processes the first one has it.
+    """
+    first = os.environ.get("RANK", "0") == "0"
+    if command in ("train", "demo", "ablate", "index") and first:
+        return only_writer(out)
+    return nullcontext()
 
 
 def checked_features(folder: Path | None, check_all: bool) -> Path | None:

@@ -116,6 +116,7 @@ def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
 
 def run(args) -> None:
     """Train. Afterwards the best model by validation rsum is in --out/model."""
+    common.check_resume(args)
     features = common.checked_features(args.features, args.check_all)
     layers = {"vision": args.vision_layers, "text": args.text_layers}
     if features and args.image_tokens != "regions":

@@ -43,6 +43,8 @@ def read_json(path: Path | str, keys: dict, what: str, cure: str, sealed: bool =
     Example: read_json(path, {"items": list, "model": (str, None)}, "gallery", "index again")
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+        raise ValueError(f"{path} is no file; {cure}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):

@@ -13,6 +13,7 @@ program leaves the old store or the new one. One writer at a time. No pickle.
 """
 
 import json
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.manifest import crc32, read_json, size_and_crc, size_of, write_sealed
 from tgdt_mini.files.rows import MappedRows, RaggedRows, map_array
+from tgdt_mini.files.whole import PATIENCE, sync
 
 ITEMS, COUNTS, SCALES = "items.json", "counts.npy", "scales.npy"
 SHARDS = "shard-" + 5 * "[0-9]"  # a pattern of `glob`
@@ -68,6 +71,7 @@ def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray | None]) 
     for name, array in arrays.items():
         if array is not None:
             np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    sync(shard)
     return {path.name: size_and_crc(path) for path in sorted(shard.iterdir())}
 
 
@@ -84,10 +88,16 @@ def write_manifest(folder: Path, name: str, manifest: dict) -> None:
     write_sealed(folder / name, manifest)
 
 
+def one_writer(folder: Path):
+    """Inside this block no other process of this machine changes the store of a folder."""
+    return only_writer(folder, PATIENCE)
+
+
 def replace_shards(folder: Path, name: str, manifest: dict, shards: list, keep: dict) -> None:
     """Write new shards, (items, arrays) each, after those of `keep`, and remove all others.
 
-    If that fails the store is as it was. manifest: all that it says besides the shards.
+    If that fails the store is as it was. manifest: all that it says besides the shards. To be
+    called inside `one_writer`.
     """
     named, number = dict(keep), 0
     try:
@@ -128,11 +138,14 @@ def read_store(
     options = {"items": list}, "list of items", cure, False  # the manifest has their checksums
     items = [item for shard in shards for item in read_json(shard / ITEMS, *options)["items"]]
     try:
-        counts = [np.load(shard / COUNTS, allow_pickle=False) for shard in shards]
-        counts = torch.from_numpy(np.concatenate(counts))
+        # mapped first: a file that claims more numbers than it holds takes no memory
+        counts = [np.array(map_array(shard / COUNTS)) for shard in shards]
         arrays = [map_array(shard / large[0]) for shard in shards]
         scales = [map_array(s / SCALES) if (s / SCALES).is_file() else None for s in shards]
-    except (OSError, ValueError) as error:
+        for parts in zip(shards, counts, arrays, scales):
+            _check_arrays(*parts)
+        counts = torch.from_numpy(np.concatenate(counts))
+    except (OSError, ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{folder} is damaged ({error}); {cure}") from None
     if len(widths := {array.shape[1] for array in arrays}) > 1:
         raise ValueError(f"{folder} holds {rows} of {sorted(widths)} numbers; {cure}")
@@ -140,6 +153,20 @@ def read_store(
     if len(items) != len(counts) or ragged.starts[-1] != len(ragged.rows):
         raise ValueError(f"{folder} is damaged: its items, counts and rows do not fit; {cure}")
     return StoredItems(items, ragged, shards)
+
+
+def _check_arrays(shard, counts, array, scales):
+    """ValueError for arrays of one shard that do not fit to each other."""
+    if counts.ndim != 1 or counts.dtype.kind not in "iu" or (counts < 1).any():
+        raise ValueError(f"{shard / COUNTS} holds no numbers of rows, each at least 1")
+    if array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.int8):
+        raise ValueError(f"the rows of {shard} are {array.dtype} of shape {array.shape}")
+    if (array.dtype == np.int8) != (scales is not None):
+        raise ValueError(f"{shard} must hold {SCALES} with int8, and only then")
+    if scales is not None and (scales.shape != array.shape[:1] or scales.dtype != np.float32):
+        raise ValueError(f"{shard / SCALES} is {scales.dtype} of shape {scales.shape}")
+    if int(counts.sum()) != len(array):
+        raise ValueError(f"{shard / COUNTS} adds up to {counts.sum()}, not to {len(array)} rows")
 
 
 def _check_files(manifest, shards, large, cure, most):
@@ -150,6 +177,10 @@ def _check_files(manifest, shards, large, cure, most):
             for shard in shards
             for name, (size, crc) in shards[shard].items()
         ]
+        for shard, names in shards.items():
+            for name in (shard, *names):
+                if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII):
+                    raise ValueError(f"it names {name!r:.60}, which is outside its folder")
         named = {path for path, *_ in files}
         for shard in shards:
             if others := set((manifest.parent / shard).glob("*.npy")) - named:

@@ -1,16 +1,24 @@
-"""Files and folders that appear whole or not at all, whoever stops the program."""
+"""Files and folders that appear whole or not at all, whoever stops the program.
+
+What has appeared is on the disk, and not only in the system's memory: it survives a power cut.
+"""
 
 import glob
 import json
 import math
 import os
+import platform
+import re
 import shutil
 import tempfile
-import time
-from contextlib import contextmanager, suppress
+import threading
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-ABANDONED = 86_400.0  # seconds; nobody writes into one staging folder for a day
+from tgdt_mini.files.locks import only_writer
+
+NEW = ".tgdt-new"  # how the names of unfinished files and folders end
+PATIENCE = 60.0  # seconds that a writer waits for another one of the same folder
 
 
 @contextmanager
@@ -31,9 +39,16 @@ def whole_folder(folder: Path | str, marker: str | None = None, ours: set[str] |
     every system. So the old one is renamed, then the new one. A process that is killed between the
     two leaves the old files in `.NAME.tgdt-old`: readers find them there by `standing`, and the
     next writer puts them back. A store with a manifest needs none of this, see `store.py`.
-    One writer at a time.
+    One writer at a time: another one of this machine waits.
     """
     folder = _target(folder)
+    with only_writer(folder, PATIENCE) if marker else nullcontext():
+        with _staged(folder, marker, ours) as staging:
+            yield staging
+
+
+@contextmanager
+def _staged(folder, marker, ours):
     if folder.is_file():
         raise ValueError(f"{folder} is a file; choose a folder")
     _settle(folder)
@@ -45,11 +60,12 @@ def whole_folder(folder: Path | str, marker: str | None = None, ours: set[str] |
     if ours and folder.is_dir() and (others := {path.name for path in folder.iterdir()} - ours):
         raise ValueError(f"{folder} holds {min(others)}, which is not ours; choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    name = {"prefix": f".{folder.name}.", "suffix": ".tgdt-new"}
+    name = {"prefix": f".{folder.name}.{_writer()}.", "suffix": NEW}
     staging = Path(tempfile.mkdtemp(**name, dir=folder.parent))
     staging.chmod(0o755)  # mkdtemp lets nobody else read its folders
     try:
         yield staging
+        sync(staging)
         if marker and folder.exists():
             folder.rename(_old(folder))
         try:
@@ -57,6 +73,7 @@ def whole_folder(folder: Path | str, marker: str | None = None, ours: set[str] |
         except OSError:
             if marker or not folder.is_dir():
                 raise
+        _sync_one(folder.parent)
         with suppress(OSError):
             _old(folder).rename(staging)  # so that a killed tidying leaves nothing to put back
     finally:
@@ -88,12 +105,54 @@ def _settle(folder):
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _sweep(folder):
-    """Remove the staging folders of processes that were killed."""
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tgdt-new"):
-        with suppress(OSError):  # another process removes it too
-            if time.time() - left.stat().st_mtime > ABANDONED:
+def _writer():
+    """This machine and process, as part of a file's name."""
+    machine = re.sub("[^A-Za-z0-9-]", "-", platform.node())[:40]
+    return f"{machine}-{os.getpid()}"
+
+
+def _sweep(path):
+    """Remove the unfinished files and folders of a path whose process has ended, on this machine.
+
+    No clock is asked: another machine's may be an hour off.
+    """
+    machine = _writer().rpartition("-")[0]
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{machine}-*{NEW}"):
+        process = left.name.removeprefix(f".{path.name}.{machine}-").partition(".")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _is_running(process):
+    if os.name == "nt":  # where to ask would be to end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def sync(folder: Path) -> None:
+    """Have the system write all files of a folder to the disk, and the folder's names."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync_one(path)
+
+
+def _sync_one(path):
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    with suppress(PermissionError):
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def set_aside(folder: Path | str, names: tuple[str, ...]) -> Path | None:
@@ -114,13 +173,20 @@ def set_aside(folder: Path | str, names: tuple[str, ...]) -> Path | None:
 
 
 def write_whole(path: Path | str, content: str | bytes) -> None:
-    """Write a file under another name, then give it its own. Text is UTF-8. OSError passes."""
-    path = Path(path)
+    """Write a file under another name, then give it its own. Text is UTF-8. OSError passes.
+
+    A link stays one: the file that it points to is written.
+    """
+    path = _target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = path.with_name(f".{path.name}.{os.getpid()}")
+    _sweep(path)
+    name = f".{path.name}.{_writer()}.{threading.get_ident()}{NEW}"
+    staging = path.with_name(name)
     try:
         staging.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        _sync_one(staging)
         staging.replace(path)
+        _sync_one(path.parent)
     finally:
         staging.unlink(missing_ok=True)
 

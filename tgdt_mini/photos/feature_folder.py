@@ -20,6 +20,7 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.manifest import read_json, size_and_crc, write_sealed
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.photos import extraction
@@ -29,7 +30,7 @@ from tgdt_mini.photos.precomputed import Precomputed
 from tgdt_mini.photos.records import SPLITS
 
 CAPTION_SHARD = 5000
-RECORDS, RECORD_SUMS = "records.arrow", "records.json"
+RECORDS, RECORD_SUMS, SOURCE = "records.arrow", "records.json", "source.json"
 
 
 def extract(
@@ -53,22 +54,27 @@ def extract(
     _check_pictures(out, data)
     options = {"precision": precision, "progress": progress}
     for split, records in data.items():
-        folder, ids = out / split, list(records["image_id"])
-        if not isinstance(vision, VisionBackbone):
-            marks, make = vision.marks(ids), partial(extraction.regions, vision, ids)
-        else:
-            marks, make = extraction.marks(records), partial(extraction.cells, vision, records)
-        key = _key(vision.metadata["key"], marks)
-        write_features(folder / "images", key, ids, make, vision.metadata, **options)
-        captions = [caption for of_image in records["captions"] for caption in of_image]
-        key, names = _key(text.metadata["key"], captions), [str(i) for i in range(len(captions))]
-        make, more = partial(extraction.words, text, captions), options | {"shard": CAPTION_SHARD}
-        write_features(folder / "captions", key, names, make, text.metadata, **more)
-        if source:
-            write_sealed(folder / "source.json", source)
-        _write_records(records, folder)
+        with only_writer(out / split):
+            _extract_split(records, vision, text, out / split, options, source)
     _check_encoders(out, encoders)  # again: another process may have come first
     write_sealed(out / "encoders.json", encoders)
+
+
+def _extract_split(records, vision, text, folder, options, source):
+    ids = list(records["image_id"])
+    if not isinstance(vision, VisionBackbone):
+        marks, make = vision.marks(ids), partial(extraction.regions, vision, ids)
+    else:
+        marks, make = extraction.marks(records), partial(extraction.cells, vision, records)
+    key = _key(vision.metadata["key"], marks)
+    write_features(folder / "images", key, ids, make, vision.metadata, **options)
+    captions = [caption for of_image in records["captions"] for caption in of_image]
+    key, names = _key(text.metadata["key"], captions), [str(i) for i in range(len(captions))]
+    make, more = partial(extraction.words, text, captions), options | {"shard": CAPTION_SHARD}
+    write_features(folder / "captions", key, names, make, text.metadata, **more)
+    if source:
+        write_sealed(folder / SOURCE, source)
+    _write_records(records, folder)
 
 
 def _write_records(records, folder):
@@ -78,7 +84,7 @@ def _write_records(records, folder):
     with no_bars(import_datasets()):
         records.select_columns(kept).save_to_disk(staging, num_shards=1)
     table = next(staging.glob("*.arrow"))
-    sums = {RECORDS: size_and_crc(table)}
+    sums = {RECORDS: size_and_crc(table), SOURCE: size_and_crc(folder / SOURCE)}
     table.replace(folder / RECORDS)
     write_sealed(folder / RECORD_SUMS, sums)
     shutil.rmtree(staging)
@@ -138,8 +144,13 @@ def identity(folder: Path) -> str:
 def check_features(folder: Path) -> None:
     """ValueError, by name, unless every file of every split is what was written: all are read."""
     encoders_of(folder)
-    for records in sorted(Path(folder).glob(f"*/{RECORD_SUMS}")):
-        open_features(folder, records.parent.name, check_all=True)
+    cure = "run extract again"
+    for split in sorted(path.parent for path in Path(folder).glob("*/images") if path.is_dir()):
+        open_features(folder, split.name, check_all=True)
+        known = read_json(split / RECORD_SUMS, {}, "checksums of records", cure)
+        # an earlier version did not note it
+        if SOURCE in known and known[SOURCE] != size_and_crc(split / SOURCE):
+            raise ValueError(f"{split / SOURCE} is missing or damaged; {cure}")
 
 
 def encoders_of(folder: Path) -> dict:

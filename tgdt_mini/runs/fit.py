@@ -4,7 +4,7 @@ Here everything meets that `training.py` gets handed in: the processes of the ru
 made harder, and Ctrl-C.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from tgdt_mini.checkpoint import load_model, save_model
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.progress import remark
 from tgdt_mini.files.stopping import on_stop
 from tgdt_mini.files.whole import set_aside
@@ -49,6 +50,13 @@ def fit(
     raises KeyboardInterrupt; a second Ctrl-C stops at once, and the last epoch's end is kept.
     """
     leads = distributed.rank() == 0
+    with only_writer(out) if leads else nullcontext():
+        return _fit(
+            model, train, validation, tokenizer, config, Path(out), device, resume, progress, leads
+        )
+
+
+def _fit(model, train, validation, tokenizer, config, out, device, resume, progress, leads):
     if config.start == "correlation" and not resume and leads:  # the others get its weights
         start_from_correlation(model, train)
     judged = validation

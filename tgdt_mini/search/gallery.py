@@ -247,8 +247,9 @@ class Gallery:
         Raises ValueError for a folder that holds something else.
         """
         folder = Path(folder)
-        store.check_ours(folder, NAME)
-        store.replace_shards(folder, NAME, self._manifest(), self._shards(), keep={})
+        with store.one_writer(folder):
+            store.check_ours(folder, NAME)
+            store.replace_shards(folder, NAME, self._manifest(), self._shards(), keep={})
 
     def append(self, folder: str | Path) -> None:
         """Add this gallery's items to the one in a folder, whose shards stay as they are.
@@ -258,17 +259,18 @@ class Gallery:
         precision of global tokens or settings; settings of None are any.
         """
         folder, new = Path(folder), self._manifest()
-        known = read_json(folder / NAME, MANIFEST, "gallery", "build and save one first")
-        if new["settings"] is None:
-            new["settings"] = known["settings"]
-        new["source"] = known["source"]
-        for name, value in new.items():
-            if known.get(name) != value:
-                raise ValueError(
-                    f"{folder} has another {name} ({known.get(name)}, not {value}); "
-                    "append what was built alike"
-                )
-        store.replace_shards(folder, NAME, new, self._shards(), keep=known["shards"])
+        with store.one_writer(folder):
+            known = read_json(folder / NAME, MANIFEST, "gallery", "build and save one first")
+            if new["settings"] is None:
+                new["settings"] = known["settings"]
+            new["source"] = known["source"]
+            for name, value in new.items():
+                if known.get(name) != value:
+                    raise ValueError(
+                        f"{folder} has another {name} ({known.get(name)}, not {value}); "
+                        "append what was built alike"
+                    )
+            store.replace_shards(folder, NAME, new, self._shards(), keep=known["shards"])
 
     def _manifest(self):
         names = {"holds": self.holds, "model": self.model, "width": self.global_tokens.shape[1]}

@@ -414,7 +414,8 @@ def test_a_split_of_the_scenes_is_searched_when_asked_for(home, tmp_path, capsys
 
 
 def test_patches_can_be_trained_on_and_searched_with(home, tmp_path, capsys, small):
-    assert call(capsys, *TRAIN, "--image-tokens", "patches", "--out", tmp_path)[0] == 0
+    patches = [*TRAIN, "--image-tokens", "patches", "--out", tmp_path]
+    assert call(capsys, *patches, "--quiet") == (0, "", "")
     model, out = ["--model", tmp_path / "model"], ["--out", tmp_path / "out"]
     assert call(capsys, "index", *model, "--images", home / "pictures", *out)[0] == 0
     picture = home / "pictures" / "wide.jpg"

@@ -48,7 +48,7 @@ def test_what_is_wrong_is_to_be_mended(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "CHECKS", [*doctor.CHECKS, ("broken", broken)])
     code, out, _ = call(capsys, "doctor", "--device", "mps", "--json")
     rows = rows_of(out)
-    assert code == 1
+    assert code == 3
     cures = {
         "Python": "install Python",
         "memory": "close programs",

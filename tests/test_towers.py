@@ -28,7 +28,6 @@ from tgdt_mini.encoders.load import rebuild
 from tgdt_mini.encoders.pretrained import preprocessing, transformer_folder
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
-from tgdt_mini.encoding import encode_texts
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.photos.feature_folder import open_features
 from tgdt_mini.photos.features import Features
@@ -260,6 +259,8 @@ def test_a_pair_of_towers_goes_all_the_way_and_has_a_row_without_training(towers
     known = both_ways(embedded[0] @ embedded[1].T, torch.arange(5).repeat_interleave(5))
     assert report["zero_shot"]["rsum"] == pytest.approx(known.rsum)
     assert len([line for line in told.splitlines() if line.startswith("zero-shot ")]) == 1
+    model = load_model(tmp_path / "run" / "model")  # its tokenizer is the tower's
+    assert model.tokenizer.to_json() == TextBackbone(towers[2]).to_json()
 
 
 def test_two_encoders_that_are_no_pair_have_no_such_row(walked, tmp_path):
@@ -319,12 +320,3 @@ def test_timm_goes_all_the_way(walked, tmp_path):
     TimmWrapperModel(config).save_pretrained(tmp_path / "timm")
     text = save_encoder(text_encoder(), tmp_path / "text", tokenizer())
     assert "two-stage" in walked(str(tmp_path / "timm"), text)
-
-
-def test_a_model_of_towers_reads_captions_as_its_features_did(towers, walked, tmp_path):
-    walked(towers[2], towers[2])
-    model = load_model(tmp_path / "run" / "model")
-    text = TextBackbone(towers[2])
-    model.tokenizer = text
-    assert len(encode_texts(model, CAPTIONS)) == len(CAPTIONS)
-    assert load_model(tmp_path / "run" / "model").tokenizer.to_json() == text.to_json()

@@ -3,7 +3,8 @@
 Only what all commands share is here: the parser, errors, last words and exit codes. What a command
 does, and its options, are in `commands/`, one file a command. An error is one line on stderr and
 exit code 2; Ctrl-C, SIGTERM and SIGHUP say how to go on and exit with 130. 3 is for work that is
-done but for some pictures that cannot be read, 1 for an error that nobody foresaw.
+done with something to look at: pictures that cannot be read, what the doctor found. 1 is for an
+error that nobody foresaw.
 """
 
 import argparse

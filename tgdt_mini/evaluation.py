@@ -65,8 +65,8 @@ def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, floa
     Example: ranks [0, 3, inf, 0] -> {1: 50.0, 5: 75.0, 10: 75.0}.
     """
     _check_ranks(ranks)
-    ks = [whole_number("each K of ks", k, 1) for k in ks]
-    return {k: 100 * int((ranks < k).sum()) / len(ranks) for k in ks}
+    wanted = [whole_number("each K of ks", k, 1) for k in ks]
+    return {k: 100 * int((ranks < k).sum()) / len(ranks) for k in wanted}
 
 
 def median_rank(ranks: torch.Tensor) -> float:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
@@ -42,7 +43,7 @@ def run(args) -> None:
         batch=args.batch,
     )
     print(ablations.table(ablations.read(args.out)))
-    print(
+    remark(
         f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are "
         "trained"
     )

@@ -2,6 +2,7 @@
 
 from tgdt_mini import bench
 from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
@@ -33,4 +34,5 @@ def run(args) -> None:
     write_report(path, report)
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")
-    print(f"\n{table(report)}\n\nas JSON, Markdown and a picture in {args.out}/")
+    print(table(report))
+    remark(f"\nas JSON, Markdown and a picture in {args.out}/")

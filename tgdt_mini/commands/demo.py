@@ -4,6 +4,7 @@ import time
 
 from tgdt_mini.commands import common
 from tgdt_mini.commands.train import add_training_options, training_config
+from tgdt_mini.files.progress import remark
 
 EPOCHS = 8
 FIGURES = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
@@ -34,11 +35,12 @@ def run(args) -> None:
     plots.shortlist_curve(report, out / "shortlist.png")
     plots.comparison(report, out / "comparison.png")
     scenes.draw_searches(model, dataset, tokens, out)
-    print(f"\n{table(report)}\n")
+    print(table(report))
+    remark("")
     seconds = time.perf_counter() - began
-    print(f"{seconds:.0f} seconds in all, seed {args.seed}; everything is in {out}/")
+    remark(f"{seconds:.0f} seconds in all, seed {args.seed}; everything is in {out}/")
     # a good model may have no miss to show
     drawn = [f"{name}.png" for name in FIGURES if (out / f"{name}.png").is_file()]
-    print(f"figures: {', '.join(drawn)}")
-    print(f"next: {common.shell_line('search', tokens.captions[0], '--model', out / 'model')}")
-    print(f"      {common.shell_line('evaluate')}      (the shipped model, trained longer)")
+    remark(f"figures: {', '.join(drawn)}")
+    remark(f"next: {common.shell_line('search', tokens.captions[0], '--model', out / 'model')}")
+    remark(f"      {common.shell_line('evaluate')}      (the shipped model, trained longer)")

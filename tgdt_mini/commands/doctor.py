@@ -22,7 +22,7 @@ def add_options(parser) -> None:
 def run(args) -> int:
     """Print a line for each thing: [OK], [FIX] with the cure, or [--] for what only some need.
 
-    Returns 1 if something is to be mended.
+    Returns 3 if something is to be mended.
     """
     rows = [_safely(check, args.device) for check in CHECKS]
     if args.json:
@@ -31,7 +31,7 @@ def run(args) -> int:
     else:
         coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print("\n".join(_line(*row, coloured) for row in rows))
-    return 1 if any(state == FIX for state, *_ in rows) else 0
+    return 3 if any(state == FIX for state, *_ in rows) else 0
 
 
 def _line(state, name, found, cure, coloured):

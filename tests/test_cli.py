@@ -36,7 +36,7 @@ from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.runs import scenes as scene_runs
-from tgdt_mini.runs.retriever import picture_finder
+from tgdt_mini.runs.retriever import PictureFinder
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.training import Trainer
@@ -426,10 +426,10 @@ def test_items_without_a_picture_are_drawn_as_their_names(home, tmp_path, capsys
     """A file that has gone, or an item that looks like a scene's name and is none."""
     gone, wide = str(tmp_path / "gone.png"), str(home / "pictures" / "wide.jpg")
     items = ["test-00012", gone, "test-0001", 5, wide, "x", "y", "z"]
-    shown = list(map(picture_finder(photographs=False), items))
+    shown = list(map(PictureFinder(drawn=True), items))
     sizes = [tile if isinstance(tile, str) else tile.size for tile in shown]
     assert sizes == ["test-00012", gone, (112, 112), "5", (300, 200), "x", "y", "z"]
-    assert picture_finder(photographs=True)("test-0001") == "test-0001"
+    assert PictureFinder(drawn=False)("test-0001") == "test-0001"
     replace(Gallery.load(home / "gallery"), items=items).save(tmp_path / "gallery")
     here = ["--gallery", tmp_path / "gallery", "--out", tmp_path]
     code, out, _ = call(capsys, *search(home, "a star", "-k", 8, *here))

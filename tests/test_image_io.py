@@ -1,7 +1,9 @@
 """Pictures from files and records: all become RGB and upright, what is no picture is named."""
 
 import io
+import os
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 from PIL import features as codecs
 
 from tgdt_mini import scenes
+from tgdt_mini.files.manifest import read_json
 from tgdt_mini.photos import image_io as module
 from tgdt_mini.photos.image_io import as_rgb, open_image, pictures, size_finder
 
@@ -272,3 +275,22 @@ def test_a_record_without_a_picture_is_named():
     )
     with pytest.raises(ValueError, match="^image void is empty"):
         next(pictures(some))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_a_pipe_is_no_picture_and_no_manifest(tmp_path):
+    """Its reader would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with refusal("image .*pipe cannot be read: it is no file"):
+        open_image(tmp_path / "pipe")
+    with refusal("pipe is no file; make another"):
+        read_json(tmp_path / "pipe", {}, "list", "make another")
+
+
+def test_a_limit_of_pillow_is_an_error_also_where_warnings_are(tmp_path, monkeypatch):
+    Image.new("RGB", (50, 40)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # Pillow warns here, and refuses at 3000
+    for action in ("ignore", "error"):
+        with warnings.catch_warnings(), refusal("a.png is too large"):
+            warnings.simplefilter(action)
+            open_image(tmp_path / "a.png")

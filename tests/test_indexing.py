@@ -159,6 +159,7 @@ def test_an_index_that_is_stopped_goes_on_where_it_was(
     def counted(model, images):
         if len(seen) == 2:
             raise KeyboardInterrupt
+        images = list(images)
         seen.append(len(images))
         return encode(model, images)
 

@@ -1,6 +1,8 @@
 """The object that does it all: the same answers as its parts, kind to whatever it is handed."""
 
 import json
+import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from helpers import tiny_model, tokenizer
 from PIL import Image
 
 import tgdt_mini
-from tgdt_mini import Gallery, Retriever, load_model, save_model, scenes
+from tgdt_mini import Gallery, Retriever, encoding, load_model, save_model, scenes
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.runs import retriever as module
 
@@ -254,3 +256,31 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
 def test_the_public_names_are_listed():
     assert {*tgdt_mini.__all__, "scenes", "plots", "__version__"} <= set(dir(tgdt_mini))
     assert all(getattr(tgdt_mini, name) for name in tgdt_mini.__all__)
+
+
+def test_hits_can_be_pickled_and_own_pictures_are_no_scenes(own, tmp_path):
+    colours = [Image.new("RGB", (112, 112), colour) for colour in ("red", "blue")]
+    own.index(colours, ["test-0000", "test-0001"], progress=False)
+    hits = pickle.loads(pickle.dumps(own.search("a red star", k=2)))
+    assert sorted(hits.items[0]) == ["test-0000", "test-0001"] and "<img" not in hits._repr_html_()
+    own.save(tmp_path / "saved")
+    again = Retriever.from_pretrained(tmp_path / "saved").search("a red star", k=2)
+    assert again.items == hits.items and "<img" not in again._repr_html_()
+
+
+def test_pictures_are_read_a_few_at_a_time(own, monkeypatch):
+    """However many there are, those of 50 MB are in memory, and one more."""
+    monkeypatch.setattr(encoding, "PIXELS", 3 * 112 * 112)
+    references, most = [], []
+
+    def drawn():
+        for name in NAMES + NAMES:
+            picture = scenes.picture(name)
+            references.append(weakref.ref(picture))
+            most.append(sum(reference() is not None for reference in references))
+            yield picture
+
+    found = encode_pictures(own.model, drawn())
+    assert len(found) == 12 and max(most) <= 5
+    whole = encode_pictures(own.model, [scenes.picture(name) for name in NAMES])
+    torch.testing.assert_close(found.global_token[:6], whole.global_token)

@@ -51,8 +51,11 @@ def encode_pictures(model: TGDT, pictures: Iterable) -> Embedding:
     A generator's pictures are in memory a few at a time: PICTURES, or until they have PIXELS.
     """
     device = next(model.parameters()).device
-    cut = (model.image_reader.cut(group) for group in _groups(pictures))
-    parts = [model.encode_images(tokens.to(device)) for tokens in cut]
+    parts = []
+    for group in _groups(pictures):
+        tokens = model.image_reader.cut(group)
+        group.clear()  # before the next ones are read
+        parts.append(model.encode_images(tokens.to(device)))
     if not parts:
         raise ValueError("pictures is empty; give one at least")
     return Embedding.cat(parts)

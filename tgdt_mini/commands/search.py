@@ -41,12 +41,13 @@ def run(args) -> None:
         raise ValueError("--gallery and --qdrant hold pictures; with --image captions are searched")
     features = common.checked_features(args.features, args.check_all)
 
+    from tgdt_mini import scenes
     from tgdt_mini.commands import galleries
     from tgdt_mini.encoding import encode_pictures, encode_texts
     from tgdt_mini.photos.image_io import open_image
     from tgdt_mini.photos.origin import finder
     from tgdt_mini.reports.choice import stored_settings
-    from tgdt_mini.runs.retriever import picture_finder, unseen_words
+    from tgdt_mini.runs.retriever import PictureFinder, unseen_words
     from tgdt_mini.search.gallery import Gallery
 
     # the query first: what is wrong with it is said before a gallery is encoded
@@ -88,7 +89,8 @@ def run(args) -> None:
     elif features:
         picture_of = finder(features, args.split)
     else:
-        picture_of = picture_finder(common.knows_photographs(model))
+        may_be_drawn = not args.gallery or scenes.is_split(gallery.items)
+        picture_of = PictureFinder(may_be_drawn and not common.knows_photographs(model))
     if args.json:
         print(as_json(args, gallery, hits))
         return

@@ -6,6 +6,7 @@ file or the image id. Nothing is resized for an encoder here, and no colour prof
 """
 
 import io
+import threading
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ from PIL import ExifTags, Image
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
 # pixels a side: a JPEG of at least twice as many is decoded at 1/2, 1/4 or 1/8 of its size
 DRAFT_SIDE = 1024
+# Pillow warns from its limit on, and refuses only twice as many pixels; here and not around each
+# picture, as threads share the filters
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+ONE_AT_A_TIME = threading.Lock()
 TURNS = {  # EXIF orientation: what makes the stored pixels upright; 1 is upright already
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,11 +106,9 @@ def size_finder(data: dict):
 def _opened(source, name):
     """An image file, opened but not decoded; an error inside becomes a ValueError with its name."""
     try:
-        with warnings.catch_warnings():
-            # Pillow warns from its limit on, and refuses only twice as many pixels
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        with opened as image:
+        if not isinstance(source, bytes) and Path(source).exists() and not Path(source).is_file():
+            raise OSError("it is no file")  # a pipe would keep its reader waiting for ever
+        with _open(source) as image:
             yield image
     except FileNotFoundError:
         raise ValueError(f"image {name} does not exist") from None
@@ -116,6 +119,15 @@ def _opened(source, name):
         ) from None
     except BROKEN as error:
         raise ValueError(f"image {name} cannot be read: {error}") from None
+
+
+def _open(source):
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except Image.DecompressionBombWarning:  # where somebody has made all warnings errors
+        with ONE_AT_A_TIME, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
 def _orientation(image):

@@ -7,7 +7,9 @@ encoded again.
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -62,10 +64,10 @@ def index_pictures(
     with progress_bar(**options) as bar:
         for start in range(0, len(wanted), GROUP):
             group = wanted[start : start + GROUP]
-            pictures = readable([marks[mark] for mark in group], refused)
-            if pictures:
-                items = [mark for mark in group if marks[mark] in pictures]
-                embedding = encode_pictures(model, list(pictures.values()))
+            items = []
+            pictures = readable({mark: marks[mark] for mark in group}, items, refused)
+            if (first := next(pictures, None)) is not None:
+                embedding = encode_pictures(model, chain([first], pictures))
                 _add(built(model, embedding, items, "image"), out / PARTIAL)
             bar.update(len(group))
     if marks and len(refused) == len(marks):
@@ -78,15 +80,19 @@ def index_pictures(
     return Indexed(Gallery.load(out), added, len(paths) - len(marks), refused)
 
 
-def readable(paths: list, refused: dict[str, str]) -> dict:
-    """{path: its picture}; of each that cannot be read, `refused` gets the reason."""
-    pictures = {}
-    for path in paths:
+def readable(paths: dict, read: list, refused: dict[str, str]) -> Iterator:
+    """The pictures of {mark: path} that can be read, one by one, whose marks are added to `read`.
+
+    Of each other path, `refused` gets the reason.
+    """
+    for mark, path in paths.items():
         try:
-            pictures[path] = open_image(path)
+            picture = open_image(path)
         except ValueError as error:
             refused[str(path)] = str(error)
-    return pictures
+            continue
+        read.append(mark)
+        yield picture
 
 
 def _mark(path):

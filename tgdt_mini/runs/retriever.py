@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -64,6 +64,7 @@ class Retriever:
             gallery.check_model(model.fingerprint)
         load_encoders(model, **encoders)
         self.model, self.gallery, self.source = model.eval(), gallery, source
+        self._drawn = not self.knows_photographs  # whether items may be the names of drawn scenes
 
     @classmethod
     def from_pretrained(
@@ -88,7 +89,9 @@ class Retriever:
         has_one = (gallery / "gallery.json").is_file()
         source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
         places = {"vision": vision_path, "text": text_path, "beside": folder}
-        return cls(model, Gallery.load(gallery) if has_one else None, source, **places)
+        found = cls(model, Gallery.load(gallery) if has_one else None, source, **places)
+        found._drawn = has_one and scenes.is_split(found.gallery.items)
+        return found
 
     @property
     def knows_photographs(self) -> bool:
@@ -144,6 +147,7 @@ class Retriever:
             raise ValueError(f"items must be JSON values, such as names: {error}") from None
         embedding = encode_in_groups(self.encode_images, pictures, progress)
         self.gallery = built(self.model, embedding, items, "image", self.source)
+        self._drawn = False
         return self
 
     def index_texts(self, texts: Iterable[str]) -> "Retriever":
@@ -165,7 +169,7 @@ class Retriever:
         if gallery.holds == "caption":
             encode = self.encode_images
         hits = gallery.search(encode(query), k, **settings)
-        return replace(hits, picture_of=picture_finder(self.knows_photographs))
+        return replace(hits, picture_of=PictureFinder(self._drawn))
 
     def unseen_words(self, text: str) -> list[str]:
         """The words of a caption that the model has never seen, in order."""
@@ -230,21 +234,22 @@ def built(
     return replace(gallery, source=source)
 
 
-def picture_finder(photographs: bool) -> Callable:
-    """A function from an item to its picture, if it is a file or a drawn scene, else to its name.
+@dataclass(frozen=True)
+class PictureFinder:
+    """From an item to its picture, if it is a file or a drawn scene, else to its name.
 
-    photographs: no item is a drawn scene, though it may be called like one.
+    drawn: whether items may be drawn scenes; a file of one's own may be called like one.
     """
 
-    def find(item):
+    drawn: bool
+
+    def __call__(self, item):
         try:
             if isinstance(item, str) and Path(item).is_file():
                 return open_image(item)
         except (OSError, ValueError):  # no picture any more, or a caption too long for a file name
             return str(item)
-        return scenes.picture(item) if not photographs and scenes.is_id(item) else str(item)
-
-    return find
+        return scenes.picture(item) if self.drawn and scenes.is_id(item) else str(item)
 
 
 def unseen_words(model, text: str) -> list[str]:

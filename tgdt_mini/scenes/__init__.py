@@ -63,6 +63,16 @@ def is_id(image_id: object) -> bool:
     return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
 
 
+def is_split(items: list) -> bool:
+    """Whether these are the image_ids of a whole split, as galleries of drawn scenes hold them.
+
+    A few own pictures may be called like scenes; all of a split, and in its order, are not.
+    """
+    split = str(items[0]).rpartition("-")[0] if items else ""
+    count = SPLITS[split][1] if split in SPLITS else 0
+    return len(items) == count and all(id_of(split, i) == item for i, item in enumerate(items))
+
+
 def picture(image_id: str) -> "Image.Image":
     """The PIL picture of one scene by its image_id, such as "test-0012"; ValueError if unknown."""
     if not is_id(image_id):

@@ -105,7 +105,7 @@ def _by_image(images, captions, image, caption):
     for regions, rows_of_image in zip(_real(images), rows.split(words)):
         for block in rows_of_image.split(WORDS):
             block = at_least_float32(tokens.index_select(0, block))  # (t, D)
-            best.append((block @ regions.T).amax(1))  # (t,)
+            best.append((regions @ block.T).amax(0))  # (t,)
     return torch.segment_reduce(torch.cat(best), "mean", lengths=counts, unsafe=True)
 
 
@@ -116,7 +116,9 @@ def _by_caption(images, captions, image, caption):
     pairs = torch.bincount(caption, minlength=len(captions)).tolist()  # of each caption
     regions = torch.bincount(caption, counts.double(), len(captions)).long().tolist()
     for words, here, lengths in zip(_real(captions), rows.split(regions), counts.split(pairs)):
-        products = at_least_float32(tokens.index_select(0, here)) @ words.T  # (t, w)
+        # words first: half of the time of the same product the other way round
+        products = words @ at_least_float32(tokens.index_select(0, here)).T  # (w, t)
+        products = products.T.contiguous()  # (t, w), as segment_reduce wants it
         best = torch.segment_reduce(products, "max", lengths=lengths, unsafe=True)  # (p, w)
         scores.append(best.mean(1))
     return torch.cat(scores)

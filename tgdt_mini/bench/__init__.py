@@ -9,7 +9,7 @@ from tgdt_mini.files.manifest import read_json
 
 SIZES = (1_000, 10_000, 100_000)  # pictures
 PARTS = {  # what can be measured by itself, and the tables that it fills
-    "search": ("Search", "Stages"),
+    "search": ("Search", "Ten lines", "Stages"),
     "by-image": ("Search by image",),
     "gallery": ("Gallery",),
     "scenes": ("Evaluation",),
@@ -34,7 +34,7 @@ def run(
     `before`, an earlier report. Raises ValueError for a size below 1,000, an unknown part, or a
     report that cannot be compared with this one.
     """
-    from tgdt_mini.bench.measure import machine, one_thread
+    from tgdt_mini.bench.measure import machine, one_thread, speed
 
     if min(sizes) < 1000:
         raise ValueError(f"sizes holds {min(sizes)}; each must be at least 1,000 pictures")
@@ -45,26 +45,28 @@ def run(
     with one_thread():
         report = {"machine": machine(), "quick": quick, "repeats": repeats}
         report |= _kept(before, report, only)
+        if "speed" not in report:
+            report["speed"] = speed()
         rows = report.pop("rows", [])
         for part in PARTS:
             if part not in (only or PARTS) or (part == "million" and million_in is None):
                 continue
             if progress:
                 print(f"measuring {part} ...", flush=True)
-            measured = _measure(part, sizes, quick, repeats, million_in)
+            measured = _measure(part, sizes, quick, repeats, million_in, report["speed"])
             rows += [row.to_dict() for row in measured.pop("rows", [])]
             report |= measured
     return report | {"rows": rows}
 
 
-def _measure(part, sizes, quick, repeats, million_in):
+def _measure(part, sizes, quick, repeats, million_in, speed):
     """A part of the report: {"rows": [Row]} and whatever else its tables and figures show."""
     from tgdt_mini.bench import disk, galleries, judged, steps
 
     if part == "search":
         report = {"rows": [], "curves": {}, "missed": {}, "engines": []}
         for size in sizes:
-            measured = galleries.search_size(size, repeats, engines=size >= 10_000)
+            measured = galleries.search_size(size, speed, repeats, engines=size >= 10_000)
             report["rows"] += measured["rows"]
             report["engines"] += measured["engines"]
             report["curves"][str(size)] = measured["curve"]

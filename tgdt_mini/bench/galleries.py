@@ -9,11 +9,13 @@ import torch
 from tgdt_mini.bench.baselines import gathered_similarity
 from tgdt_mini.bench.generated import Pictures
 from tgdt_mini.bench.measure import cpu_milliseconds, version
+from tgdt_mini.bench.peers import searches
 from tgdt_mini.bench.rows import Row
 from tgdt_mini.reports.choice import missed
 from tgdt_mini.retrieval import best_by_global, two_stage
 from tgdt_mini.search.faiss_index import faiss_index
 from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.search.screen import Screen, is_useful
 from tgdt_mini.similarity import global_similarity, local_similarity, shortlist_similarity
 
 REGIONS, WIDTH, WORDS = 36, 256, 15
@@ -28,10 +30,14 @@ WAYS = {  # one query at a time, and 16 at once
 }
 
 
-def search_size(size: int, repeats: int = 5, engines: bool = True) -> dict:
+MANY = 256  # queries at once, of which the smallest gallery answers many with the same items
+
+
+def search_size(size: int, speed: dict, repeats: int = 5, engines: bool = True) -> dict:
     """{"rows": [Row], "curve": {...}, "missed": {...}, "engines": [...]} of `size` pictures.
 
-    Everything reads the same tokens: float32 in memory, float16 on disk. curve: {"full": ms,
+    speed: as `measure.speed` gives it. Everything reads the same tokens: float32 in memory, float16
+    on disk, and the compact gallery's float16 and int8. curve: {"full": ms,
     "two-stage": [{"shortlist", "ms", "agreement"}]}, where agreement is the percent of the ten best
     by full scoring that two stages find. missed: see `reports.choice.missed`. engines: stage one
     by faiss.
@@ -41,6 +47,8 @@ def search_size(size: int, repeats: int = 5, engines: bool = True) -> dict:
     captions = pictures.captions(torch.arange(QUERIES) * (size // QUERIES), WORDS)
     with tempfile.TemporaryDirectory() as folder:
         gallery = _on_disk(images, size, folder)
+        small = {"local_precision": "int8", "global_precision": "float16"}
+        compact = _on_disk(images, size, folder, name="compact", **small)
 
         def ways(query):
             return {
@@ -53,7 +61,10 @@ def search_size(size: int, repeats: int = 5, engines: bool = True) -> dict:
         batch = ways(lambda: captions[:BATCH])
         full = {"full": batch.pop("full")}  # by itself: after it the others' caches are cold
         together = cpu_milliseconds(full, repeats) | cpu_milliseconds(batch, repeats)
-        rows = _speedups("Search", f"{size:,} images", size, single, together)
+        rows = _speedups("Search", f"{size:,} images", size, single, together, speed)
+        rows += _ten_lines(images, gallery, compact, captions, speed, repeats)
+        if size < 10_000:
+            rows.append(_many_at_once(pictures, images, gallery, repeats))
         rows += _stages(size, images, gallery, captions[[0]], single["full"], repeats)
         by_global = global_similarity(images, captions).T  # (Q, G)
         mixed = by_global + WEIGHT * local_similarity(images, captions).T
@@ -84,9 +95,9 @@ def image_queries(size: int, repeats: int = 5) -> list[Row]:
     return _speedups("Search by image", f"{size:,} captions", size, single, together)
 
 
-def _on_disk(embedding, size, folder, holds="image"):
-    path = Path(folder) / "gallery"
-    Gallery.build(embedding, list(range(size)), holds).save(path)
+def _on_disk(embedding, size, folder, holds="image", name="gallery", **precisions):
+    path = Path(folder) / name
+    Gallery.build(embedding, list(range(size)), holds, **precisions).save(path)
     return Gallery.load(path)
 
 
@@ -95,14 +106,89 @@ def _one_by_one(queries):
     return cycle([queries[[i]] for i in range(8)]).__next__
 
 
-def _speedups(table, name, size, single, together):
+def at_best(
+    size: int, speed: dict, queries: int = 1, global_bytes: int | None = None, local_bytes: int = 2
+) -> float:
+    """The least milliseconds of a query of `queries` together: reading each byte, multiplying all.
+
+    global_bytes: of a number of the global tokens (default: 1 where they are screened, else 4).
+    """
+    if global_bytes is None:
+        global_bytes = 1 if queries == 1 and is_useful(size, WIDTH) else 4
+    candidates = SHORTLIST * REGIONS * WIDTH  # numbers
+    read = size * WIDTH * global_bytes / queries + candidates * local_bytes
+    multiplied = 2 * (size * WIDTH + candidates * WORDS)
+    return read / 1e6 / speed["read"] + multiplied / 1e6 / speed["multiply"]
+
+
+def _ten_lines(images, gallery, compact, captions, speed, repeats):
+    """One query by us, and by ten lines of code around faiss on the same tokens."""
+    size, one = len(gallery), _one_by_one(captions)
+    mapped = gallery.local_tokens.view(size, REGIONS, WIDTH).numpy()
+    peers = searches(images, mapped, SHORTLIST, WEIGHT)
+    asked = 10, SHORTLIST, WEIGHT
+    same = percent_of(
+        gallery.search(captions, *asked).indices, compact.search(captions, *asked).indices
+    )
+    disk, less, memory = (
+        f"{size:,} images, from disk, locals float16, globals float32",
+        f"{size:,} images, from disk, locals int8, globals float16 ({same:.1f}% of the first ten "
+        "are the same)",
+        f"{size:,} images, in memory",
+    )
+    ways = {
+        disk: lambda: gallery.search(one(), *asked),
+        less: lambda: compact.search(one(), *asked),
+        memory: lambda: two_stage(one(), images, SHORTLIST, WEIGHT, "caption"),
+    }
+    ways |= {name: lambda search=search: search(one()) for name, search in peers.items()}
+    times = cpu_milliseconds(ways, repeats)
+    in_memory, in_half, in_bfloat16 = list(peers) or ["faiss"] * 3
+    large = size == 100_000
+    screened = 1 if is_useful(size, WIDTH) else 2
+    limits = {disk: at_best(size, speed), less: at_best(size, speed, 1, screened, 1)}
+    limits[memory] = at_best(size, speed, 1, 4, 4)
+    compared = [
+        (disk, in_half, 1.0 if large else None),
+        (disk, in_memory, None),
+        (less, in_half, 0.6 if large else None),
+        (less, in_bfloat16, None),
+        (memory, in_memory, None),
+    ]
+    return [
+        Row.share("Ten lines", what, times[what], peer, times.get(peer), at_most, limits[what])
+        for what, peer, at_most in compared
+    ]
+
+
+def _many_at_once(pictures, images, gallery, repeats):
+    """So many queries together that each picture is a candidate of many of them."""
+    captions = pictures.captions(torch.arange(MANY) * (len(gallery) // MANY), WORDS)
+    ways = {
+        "ours": lambda: gallery.search(captions, 10, SHORTLIST, WEIGHT),
+        "memory": lambda: two_stage(captions, images, SHORTLIST, WEIGHT, "caption"),
+    }
+    times = {way: time / MANY for way, time in cpu_milliseconds(ways, repeats).items()}
+    what = f"{len(gallery):,} images, {MANY} queries together, from disk, each"
+    return Row.share("Ten lines", what, times["ours"], "two_stage, in memory", times["memory"], 1.2)
+
+
+def _speedups(table, name, size, single, together, speed=None):
     """Rows of each way to search, one query and each of 16 together, against scoring everything."""
     rows, together = [], {way: milliseconds / BATCH for way, milliseconds in together.items()}
     for i, floor in enumerate(FLOORS.get(size, (None, None))):
         (_, full), *searches = (single, together)[i].items()
         for way, milliseconds in searches:
             what = f"{name}, {WAYS[way][i]}"
-            rows.append(Row.speedup(table, what, milliseconds, "scoring everything", full, floor))
+            limit = None
+            if speed:
+                stored = (None, 2) if way == "disk" else (4, 4)
+                limit = at_best(size, speed, (1, BATCH)[i], *stored)
+            rows.append(
+                Row.speedup(
+                    table, what, milliseconds, "scoring everything", full, floor, limit=limit
+                )
+            )
     return rows
 
 
@@ -160,19 +246,43 @@ def _engines(size, gallery, captions, repeats):
     globals_ = gallery.global_tokens
     _, best = best_by_global(captions.global_token, globals_, SHORTLIST)
     measured, one = [], _one_by_one(captions)
-    for kind in (None, "flat", "ivf", "hnsw") if version("faiss-cpu") else (None,):
-        index = faiss_index(globals_, kind) if kind else None
+    for name, index in _indexes(globals_):
 
         def shortlist(queries, index=index):
             return best_by_global(queries.global_token, globals_, SHORTLIST, index)[1]
 
         ids = shortlist(captions)
         milliseconds = cpu_milliseconds({"": lambda f=shortlist: f(one())}, repeats)[""]
-        name = f"faiss {kind}" if kind else "none, exact"
         measured.append(
             {"size": size, "engine": name, "ms": milliseconds, "recall": percent_of(best, ids)}
         )
     return measured
+
+
+def _indexes(global_tokens):
+    """Yields (name, index) of each first stage; without faiss only that of the package."""
+    yield "none, exact", None
+    if not version("faiss-cpu"):
+        return
+    import faiss
+
+    yield "screen, exact", Screen(global_tokens)
+    yield "faiss flat", faiss_index(global_tokens)
+    numbers, width = global_tokens.numpy(), global_tokens.shape[1]
+    for name, kind in (("SQfp16", "QT_fp16"), ("SQ8", "QT_8bit")):
+        kind = getattr(faiss.ScalarQuantizer, kind)
+        index = faiss.IndexScalarQuantizer(width, kind, faiss.METRIC_INNER_PRODUCT)
+        index.train(numbers)
+        index.add(numbers)
+        yield f"faiss {name}", index
+    for kind, set_effort, efforts in (
+        ("ivf", lambda index, lists: setattr(index, "nprobe", lists), (16, 64)),
+        ("hnsw", lambda index, length: setattr(index.hnsw, "efSearch", length), (128, 512)),
+    ):
+        index = faiss_index(global_tokens, kind)
+        for effort in efforts:
+            set_effort(index, effort)
+            yield f"faiss {kind}, {effort}", index
 
 
 def percent_of(wanted: torch.Tensor, hits: torch.Tensor) -> float:

@@ -57,6 +57,16 @@ def cpu_milliseconds(functions: dict, repeats: int = 5, least: float = 0.02) -> 
     return {name: median(values) for name, values in samples.items()}
 
 
+def speed() -> dict[str, float]:
+    """What one thread can do at best: {"read": GB/s of memory, "multiply": GFLOP/s of float32}."""
+    numbers, square = torch.ones(2**26), torch.ones(1024, 1024)  # 268 MB; 4 MB
+    times = cpu_milliseconds({"read": numbers.sum, "multiply": lambda: square @ square})
+    return {
+        "read": 4 * numbers.numel() / 1e6 / times["read"],
+        "multiply": 2 * 1024**3 / 1e6 / times["multiply"],
+    }
+
+
 def in_fresh_process(function, *arguments):
     """What a function of a module returns when a new process calls it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from tgdt_mini.reports import markdown
 
-HEADS = ("what", "measured", "compared with", "ratio", "floor", "")
+HEADS = ("what", "measured", "compared with", "ratio", "floor", "", "limit")
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,8 @@ class Row:
     """A measurement `ours` in `unit`, and the `theirs` of a peer (None: it is not installed).
 
     ratio: ours / theirs, or theirs / ours where more is better. peer "": nothing to compare with.
-    at_most, at_least: limits of the ratio or, without a peer, of `ours`.
+    at_most, at_least: floors of the ratio or, without a peer, of `ours`. limit: what the machine
+    would need at best, to read what is read and to multiply what is multiplied, in `unit`.
     """
 
     table: str
@@ -24,17 +25,19 @@ class Row:
     ratio: float | None = None
     at_most: float | None = None
     at_least: float | None = None
+    limit: float | None = None
 
     @classmethod
-    def share(cls, table, what, ours, peer, theirs, at_most=None) -> "Row":
+    def share(cls, table, what, ours, peer, theirs, at_most=None, limit=None) -> "Row":
         """Milliseconds as a share of a peer's: ours / theirs, less is better."""
         ratio = ours / theirs if theirs else None
-        return cls(table, what, ours, "ms", peer, theirs, ratio, at_most=at_most)
+        return cls(table, what, ours, "ms", peer, theirs, ratio, at_most=at_most, limit=limit)
 
     @classmethod
-    def speedup(cls, table, what, ours, peer, theirs, at_least=None, unit="ms") -> "Row":
+    def speedup(cls, table, what, ours, peer, theirs, at_least=None, unit="ms", limit=None):
         """How many times faster ours is: theirs / ours."""
-        return cls(table, what, ours, unit, peer, theirs, theirs / ours, at_least=at_least)
+        ratio = theirs / ours
+        return cls(table, what, ours, unit, peer, theirs, ratio, at_least=at_least, limit=limit)
 
     def reached(self) -> bool | None:
         """Whether the limit is kept; None without a limit or without a measurement."""
@@ -52,7 +55,10 @@ class Row:
         limit = "".join(f"{word} {value:g}" for word, value in limits if value is not None)
         ours = "not measured here" if self.ours is None else f"{number(self.ours)} {self.unit}"
         reached = {None: "", True: "reached", False: "not reached"}[self.reached()]
-        return self.what, ours, peer, number(self.ratio), limit, reached
+        best = ""
+        if self.limit and self.ours is not None:
+            best = f"{number(self.limit)} {self.unit}, {self.ours / self.limit:.1f}x"
+        return self.what, ours, peer, number(self.ratio), limit, reached, best
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -690,3 +690,13 @@ def test_the_shipped_model_answers_searches_soon_and_loads_nothing_that_trains(t
     training = ("tgdt_mini.training", "tgdt_mini.scaling.distributed", "tgdt_mini.runs.fit")
     assert "seaborn" not in done.stdout.splitlines()[-1]
     assert "tgdt_mini.model" in modules and not {*training} & {*modules}
+
+
+@pytest.mark.parametrize(("said", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(monkeypatch, said, then):
+    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
+    if said is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == then

@@ -109,12 +109,21 @@ def test_the_short_table_of_speed_has_three_rows_of_the_benchmark():
     found = [tuple(cell.strip() for cell in row.strip("|").split("|")) for row in rows]
     report = bench.read(RESULTS / "bench.json")
     assert [int(row[0].replace(",", "")) for row in found] == list(bench.SIZES)
-    for size, ours, theirs, ratio in found:
-        wanted = f"{size} images, two stages from disk, K 100"
-        row = next(row for row in report["rows"] if row["what"] == wanted)
-        measured = [float(cell.removesuffix(" ms").replace(",", "")) for cell in (ours, theirs)]
-        assert measured == pytest.approx([row["ours"], row["theirs"]], rel=0.01)
-        assert float(ratio) == pytest.approx(row["theirs"] / row["ours"], rel=0.01)
+    for size, *cells in found:
+        measured = [float(cell.removesuffix(" ms").replace(",", "")) for cell in cells]
+        disk, compact = (
+            next(
+                row
+                for row in report["rows"]
+                if row["what"].startswith(f"{size} images, from disk, locals {precision}")
+                and row["peer"] == "faiss flat + numpy, float16 mapped"
+            )
+            for precision in ("float16", "int8")
+        )
+        full = f"{size} images, two stages from disk, K 100"
+        full = next(row["theirs"] for row in report["rows"] if row["what"] == full)
+        wanted = [disk["ours"], compact["ours"], disk["theirs"], full]
+        assert measured == pytest.approx(wanted, rel=0.01)
 
 
 def test_the_stored_benchmark_is_a_whole_one():
@@ -126,26 +135,30 @@ def test_the_stored_benchmark_is_a_whole_one():
     assert report["machine"]["faiss-cpu"] and report["machine"]["maxsim-cpu"]
 
 
-def test_the_text_below_the_benchmark_says_what_it_measured():
+def test_the_text_above_the_benchmark_says_what_it_measured():
     report = bench.read(RESULTS / "bench.json")
-    loops = [row["ratio"] for row in report["rows"] if row["table"] == "Evaluation"]
-    assert [round(ratio) for ratio in loops] == [20, 9, 11, 5]
-    engines = {(each["engine"], each["size"]): each for each in report["engines"]}
+    released, plain, *_ = [row["ratio"] for row in report["rows"] if row["table"] == "Evaluation"]
+    assert released > 10 and plain > 5
+    engines = {(row["engine"], row["size"]): row for row in report["engines"]}
+    screen = engines["screen, exact", 100_000]
+    assert screen["recall"] == 100
+    for (name, size), row in engines.items():
+        if size == 100_000 and name != "screen, exact" and row["recall"] >= 80:
+            assert row["ms"] > screen["ms"], name
+    for size in (10_000, 100_000):
+        assert 40 < engines["faiss ivf, 16", size]["recall"] < 60
+        for kind, less, more in (("ivf", 16, 64), ("hnsw", 128, 512)):
+            few, many = (engines[f"faiss {kind}, {effort}", size] for effort in (less, more))
+            assert few["recall"] < many["recall"] and few["ms"] < many["ms"], kind
+    ten = [row for row in report["rows"] if row["table"] == "Ten lines"]
+    same = [re.search(r"([\d.]+)% of the first ten", row["what"]) for row in ten]
+    same = [float(match[1]) for match in same if match]
+    assert len(same) == 6 and min(same) >= 99
+    half = {row["what"]: row["ours"] for row in ten if row["peer"].endswith("mapped")}
+    for size in ("1,000", "10,000", "100,000"):
+        large, compact = (ms for what, ms in half.items() if what.startswith(f"{size} images"))
+        assert compact < large
 
-    def times(size):
-        return engines["none, exact", size]["ms"] / engines["faiss hnsw", size]["ms"]
-
-    assert times(10_000) <= 1 and 7 <= times(100_000) < 8
-    missed = {key: 100 - each["recall"] for key, each in engines.items()}
-    for key, share in {
-        ("faiss ivf", 10_000): 50,
-        ("faiss ivf", 100_000): 50,
-        ("faiss hnsw", 10_000): 20,
-        ("faiss hnsw", 100_000): 40,
-    }.items():
-        assert missed[key] == pytest.approx(share, abs=3), key
-    text = page("docs/benchmark.md")
-    assert all(words in text for words in ("20 times", "9 times", "11 and 5 times", "seven times"))
 
 
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():

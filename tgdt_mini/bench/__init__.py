@@ -5,8 +5,9 @@
 
 from pathlib import Path
 
-from tgdt_mini.files.manifest import read_json
-
+# what numpy's and others' libraries read when they are loaded; `one_thread` sets torch's own
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
+THREADS = dict.fromkeys(THREADS, "1")
 SIZES = (1_000, 10_000, 100_000)  # pictures
 PARTS = {  # what can be measured by itself, and the tables that it fills
     "search": ("Search", "Ten lines", "Stages"),
@@ -94,6 +95,8 @@ def _measure(part, sizes, quick, repeats, million_in, speed):
 
 def read(path: Path) -> dict | None:
     """A report as it was written, or None if there is none. ValueError if it is damaged."""
+    from tgdt_mini.files.manifest import read_json
+
     cure = "measure everything again, without --only"
     return read_json(path, {}, "report", cure, sealed=False) if path.is_file() else None
 

@@ -18,7 +18,7 @@ from statistics import median
 
 import torch
 
-THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")}
+from tgdt_mini.bench import THREADS
 
 
 @contextmanager

@@ -24,6 +24,7 @@ def searches(
         return {}
     import faiss
 
+    faiss.omp_set_num_threads(1)
     tokens, width = images.local_tokens, images.global_token.shape[1]
     flat = faiss.IndexFlatIP(width)
     kind = faiss.ScalarQuantizer.QT_8bit

@@ -1,5 +1,7 @@
 """The command `bench`: measure what is fast, beside its peers, on this machine."""
 
+import os
+
 from tgdt_mini import bench
 from tgdt_mini.commands import common
 from tgdt_mini.files.progress import remark
@@ -23,6 +25,8 @@ def add_options(parser) -> None:
 
 def run(args) -> None:
     """Measure, print the tables, and write them to --out as JSON and Markdown, with a figure."""
+    os.environ.update(bench.THREADS)  # before numpy and faiss are loaded
+
     from tgdt_mini.bench.tables import table
     from tgdt_mini.files.whole import write_report, write_whole
     from tgdt_mini.reports import plots

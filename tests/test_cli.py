@@ -521,6 +521,7 @@ def test_bench_writes_its_report_its_table_and_its_picture(monkeypatch, tmp_path
     report = {
         "machine": {name: "x" for name in ("processor", "cores", "system", "python", "torch")},
         "quick": True,
+        "speed": {"read": 20.0, "multiply": 80.0},
         "repeats": 3,
         "rows": [],
         "engines": [],

@@ -160,7 +160,6 @@ def test_the_text_above_the_benchmark_says_what_it_measured():
         assert compact < large
 
 
-
 def test_stored_reports_were_made_on_the_whole_test_split_by_the_recipe_that_their_name_says():
     assert ON_SCENES and ON_PHOTOGRAPHS
     for path in ON_SCENES + ON_PHOTOGRAPHS:

@@ -21,8 +21,7 @@ from tgdt_mini.files.check import real_number
 INFINITY = float("inf")
 MOST_WEIGHT = 1e6
 CAPTIONS = 64  # scored at a time
-# words x regions at a time: 4 MB of float32, which stay in a CPU's caches
-PRODUCTS = {"cpu": 2**20}
+PRODUCTS = {"cpu": 2**20}  # words x regions at a time: 4 MB of float32 stay in a CPU's caches
 PRODUCTS_ELSEWHERE = 2**24  # on another device: fewer, larger blocks, as each must be launched
 
 
@@ -67,24 +66,22 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
     may_look = device == "cpu" or not training
     if may_look:
         check_real(captions, images, names=("caption", "image"))
-    most = PRODUCTS.get(device, PRODUCTS_ELSEWHERE)
-    scores, order = [], None
+    most, scores = PRODUCTS.get(device, PRODUCTS_ELSEWHERE), []
+    order = back = ends = slice(None)
     if not training:  # images of few regions together, so that a block has little padding
-        longest = images.mask.shape[1] - images.mask.flip(1).byte().argmax(1)  # (I,)
-        longest, order = longest.sort(stable=True)
-        images, longest = images[order], longest.tolist()
+        ends = images.mask.shape[1] - images.mask.flip(1).byte().argmax(1)  # (I,)
+        order = ends.argsort(stable=True)
+        back, ends = order.argsort(), ends[order].tolist()
+    images = images[order]
     with autocast_off(images.local_tokens):
         for start in range(0, len(captions), CAPTIONS):
             words, mean = _words(captions[start : start + CAPTIONS], may_look)  # (P, D), (c, P)
             step = max(1, most // (len(words) * images.mask.shape[1]))  # images at a time
-            blocks = [images[i : i + step] for i in range(0, len(images), step)]
-            if not training:
-                ends = [longest[i : i + step][-1] for i in range(0, len(images), step)]
-                blocks = [_cut(block, end) for block, end in zip(blocks, ends)]
-            best = torch.cat([_best_region(words, block) for block in blocks], dim=1)  # (P, I)
-            scores.append(mean @ best)  # (c, I)
-    scores = torch.cat(scores).T  # (I, C)
-    return scores if order is None else scores[order.argsort()]
+            blocks = [slice(i, i + step) for i in range(0, len(images), step)]
+            cut = [images[b] if training else _cut(images[b], ends[b][-1]) for b in blocks]
+            best = [_best_region(words, block) for block in cut]
+            scores.append(mean @ torch.cat(best, dim=1))  # (c, I)
+    return torch.cat(scores).T[back]  # (I, C)
 
 
 def mixed_similarity(images: Embedding, captions: Embedding, local_weight: float) -> torch.Tensor:
@@ -114,10 +111,7 @@ def shortlist_similarity(
 def from_products(
     products: torch.Tensor, query_mask: torch.Tensor, mask: torch.Tensor | None, query_is: str
 ) -> torch.Tensor:
-    """(Q, K) local scores from the products (Q, L', K, L) of a query's tokens and its candidates'.
-
-    The products are changed. query_mask (Q, L'); mask and query_is as in `shortlist_similarity`.
-    """
+    """(Q, K) local scores from products (Q, L', K, L), which it changes; masks: True is real."""
     if query_is == "caption":
         if mask is not None:
             products.masked_fill_(~mask[:, None], -INFINITY)
@@ -188,9 +182,8 @@ def _words(captions, may_look):
 
 
 def _cut(images, length):
-    """The images with the first `length` regions."""
-    parts = images.local_tokens[:, :length], images.mask[:, :length]
-    return Embedding(images.global_token, *parts)
+    """The images with their first `length` regions."""
+    return Embedding(images.global_token, images.local_tokens[:, :length], images.mask[:, :length])
 
 
 def _best_region(words, images):

@@ -61,16 +61,18 @@ def test_pictures_are_known_by_their_endings_or_bytes_and_the_rest_is_told(pictu
     ]
     assert {kind: set(left) for kind, left in found.left_out.items()} == {
         "hidden": {"._a.png", ".hidden"},
-        "in folders, which only --recursive enters": {"sub"},
-        "other files": {"README", "notes.txt"},
+        "a folder, which only --recursive enters": {"sub"},
+        "no picture by its name": {"README", "notes.txt"},
     }
-    assert "2 other files (README, notes.txt)" in str(found)
+    assert str(found).startswith("5 left out: ")
+    assert "README, notes.txt (no picture by its name)" in str(found)
     deep = find_pictures(pictures, recursive=True)
     assert len(deep.paths) == 6 and "sub" not in str(deep)
     assert all(os.path.isabs(path) for path in deep.paths) and deep.paths == sorted(deep.paths)
     for number in range(5):
         (pictures / f"x{number}.doc").write_text("x", encoding="utf-8")
-    assert "7 other files (README, notes.txt, x0.doc, and 4 more)" in str(find_pictures(pictures))
+    many = "README, notes.txt, x0.doc, x1.doc, x2.doc and 2 more (no picture by its name)"
+    assert many in str(find_pictures(pictures))
 
 
 def test_formats_that_pillow_may_lack_are_taken_where_it_has_them(pictures, monkeypatch):
@@ -87,8 +89,8 @@ def test_links_and_what_is_no_file_are_told(pictures):
     (pictures / "lost.png").symlink_to(pictures / "nowhere.png")
     os.mkfifo(pictures / "pipe.png")
     found = find_pictures(pictures, recursive=True)
-    assert found.left_out["links to folders"] == ["link"] and len(found.paths) == 6
-    assert found.left_out["no files"] == ["lost.png", "pipe.png"]
+    assert found.left_out["a link to a folder"] == ["link"] and len(found.paths) == 6
+    assert found.left_out["no file"] == ["lost.png", "pipe.png"]
 
 
 def test_index_says_what_it_leaves_out_and_searches_the_rest(saved, pictures, tmp_path, capsys):

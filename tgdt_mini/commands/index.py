@@ -86,7 +86,7 @@ def of_files(model, source: str, args):
         raise ValueError(f"--images {error}") from None
     indexed = index_pictures(model, folder.paths, args.out, source, args.append)
     if folder.left_out:
-        remark(f"left out: {folder}")
+        remark(str(folder))
     for why in indexed.refused.values():
         common.warn(f"left out: {why}")
     if args.append:

@@ -8,7 +8,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".
 ENDINGS += (".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".tga")
 # what Pillow may have been built without
 NEEDS = {".avif": "avif", ".webp": "webp", ".jp2": "jpg_2000"}
-FEW = 3  # names of each kind that a message tells
+FEW = 5  # names of each kind that a message tells
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,13 @@ class PictureFolder:
     left_out: dict[str, list[str]]
 
     def __str__(self):
-        """What was left out, in one line; "" if nothing was."""
+        """What was left out, in one line, its number first; "" if nothing was."""
         kinds = []
         for kind, names in self.left_out.items():
-            more = f", and {len(names) - FEW} more" if len(names) > FEW else ""
-            kinds.append(f"{len(names)} {kind} ({', '.join(names[:FEW])}{more})")
-        return "; ".join(kinds)
+            more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+            kinds.append(f"{', '.join(names[:FEW])}{more} ({kind})")
+        count = sum(map(len, self.left_out.values()))
+        return f"{count} left out: {'; '.join(kinds)}" if count else ""
 
 
 def find_pictures(folder: Path | str, recursive: bool = False) -> PictureFolder:
@@ -45,16 +46,16 @@ def find_pictures(folder: Path | str, recursive: bool = False) -> PictureFolder:
         left_out.setdefault(kind, []).append(path.relative_to(root).as_posix())
 
     def unreadable(error):
-        leave("folders that cannot be read", Path(error.filename))
+        leave("a folder that cannot be read", Path(error.filename))
 
     for here, folders, files in os.walk(root, onerror=unreadable):
         for name in sorted(folders):
             if name.startswith("."):
                 leave("hidden", Path(here, name))
             elif not recursive:
-                leave("in folders, which only --recursive enters", Path(here, name))
+                leave("a folder, which only --recursive enters", Path(here, name))
             elif Path(here, name).is_symlink():
-                leave("links to folders", Path(here, name))
+                leave("a link to a folder", Path(here, name))
         folders[:] = sorted(name for name in folders if recursive and name[0] != ".")
         for path in sorted(Path(here, name) for name in files):
             kind = _problem(path)
@@ -64,7 +65,7 @@ def find_pictures(folder: Path | str, recursive: bool = False) -> PictureFolder:
                 leave(kind, path)
     pictures = PictureFolder(sorted(found), left_out)
     if not found:
-        why = f"; left out: {pictures}" if left_out else ""
+        why = f"; {pictures}" if left_out else ""
         raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)}){why}")
     return pictures
 
@@ -77,12 +78,12 @@ def _problem(path):
     if path.name.startswith("."):
         return "hidden"
     if not path.is_file():
-        return "no files"
+        return "no file"
     if ending in NEEDS and not features.check(NEEDS[ending]):
         return f"{ending}, which this Pillow cannot read"
     if ending in ENDINGS or (not ending and _begins_as_a_picture(path)):
         return None
-    return "other files"
+    return "no picture by its name"
 
 
 def _begins_as_a_picture(path):

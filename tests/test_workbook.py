@@ -17,6 +17,47 @@ from test_notebooks import BOOKS, refresh
 
 GAPPED = [path for path in BOOKS if '"gap"' in path.read_text(encoding="utf-8")]
 CHAPTERS = ["01", "03", "04", "05", "06", "07", "08"]
+# one mistake for each gap: (text of the solution, what stands there instead, the answer)
+MISTAKES = {
+    "rank_by_hand": ("score >= best", "score > best", "Equally high counts against"),
+    "recall_by_hand": ("rank < k", "rank <= k", "Ranks begin at 0"),
+    "chance": ("100 * k / images", "100 * k / captions", "text to image: k / I"),
+    "oracle_by_hand": ("min(1, k / count)", "k / count", "at most 1"),
+    "attend_one": (" / math.sqrt(len(query))", "", "division by sqrt"),
+    "attention": ("softmax(dim=-1)", "softmax(dim=-2)", "along its row"),
+    "norm": ("keepdim=True) + eps", "keepdim=True) * 3 / 2", "over D, not D - 1"),
+    "multi_head": (" + out_bias", "", "has a bias"),
+    "layer_by_hand": ("return x + hidden", "return hidden", "two sums"),
+    "window_by_hand": ("words + bias", "0 * words + bias", "added to the word itself"),
+    "word_tokens_by_hand": ("[: len(ids)]", "[1 : len(ids) + 1]", "count from 0"),
+    "region_tokens_by_hand": ("return tokens +", "return tokens + 0 *", "path of its own"),
+    "branch_by_hand": ("local[1:]", "local", "Slot 0 is no local token"),
+    "shares_by_hand": ("math.exp(fit) if", "math.exp(fit) if True or", "still has a share"),
+    "cosine": (" / math.sqrt(", " / (", "square root"),
+    "maxsim": (" / len(similarity)", "", "the sum: divide"),
+    "local_by_hand": ("if is_region", "", "padded region took part"),
+    "pull_by_hand": ("gradient[winner]", "gradient[:]", "pulls its winner only"),
+    "row_loss": ("score / temperature", "score", "temperature is missing"),
+    "info_nce_by_hand": (" + scores.T.tolist()", "", "each column is a question"),
+    "hinges": ("if j != right", "", "not its own rival"),
+    "hinge_by_hand": ("(scores, scores.T)", "(scores,)", "columns have hinges"),
+    "hinges_apart": ("ids[j] != ids[right]", "j != right", "no negative"),
+    "consistency_by_hand": ("worst - margin", "worst", "margin is missing"),
+    "cmc_by_hand": ("ids.tolist()", "list(range(len(ids)))", "no negatives of each other"),
+    "step_by_hand": ("model.train()", "model.eval()", "model.train.. is missing"),
+    "clipped": ("min(1.0, most / length)", "most / length", "stays as it is"),
+    "rate_by_hand": ("(step + 1)", "step", "first step is step 0"),
+    "orthogonal": ("gradient / gradient.norm()", "gradient", "divide by the norm first"),
+    "cost_of_two_stages": ("min(shortlist, gallery)", "shortlist", "longer than its gallery"),
+    "shortlist_of": ("-scores[place]", "scores[place]", "sort places"),
+    "rerank": ("weight * by_local", "by_local", "weight is missing"),
+    "kept_by_hand": ("return 100 *", "return", "In percent"),
+    "rank_in_list": ("return math.inf", "return 0", "not the best rank"),
+    "spread_by_hand": ("(len(figures) - 1)", "len(figures)", "Divide by n - 1"),
+    "look": (".masked_fill(~mask, -math.inf)", "", "Padding takes part"),
+    "learn_from": (" + of(by_local)", "", "Both tables count"),
+    "search_mine": ("weight * by_local", "0 * by_local", "second look is missing"),
+}
 of_each = pytest.mark.parametrize("path", GAPPED, ids=[path.stem for path in GAPPED])
 
 
@@ -99,7 +140,7 @@ def test_a_copy_filled_with_its_solutions_is_the_stored_chapter(path):
 
 @of_each
 def test_a_copy_fails_in_its_gaps_only_and_says_what_is_missing(path, monkeypatch):
-    """Each check refuses the empty gap and one without a return, then takes the solution."""
+    """A check refuses an empty gap, one without a return and a mistake; then it is solved."""
     monkeypatch.setenv("MPLBACKEND", "agg")
     space, waiting = {"__name__": "__main__"}, ""
     for cell, is_gap, is_check in steps(read(path)):
@@ -114,6 +155,10 @@ def test_a_copy_fails_in_its_gaps_only_and_says_what_is_missing(path, monkeypatc
                 space[name] = lambda *arguments, **named: None
                 space[name].__name__ = name
                 assert re.search(r"does it end with a return\?", refused(cell.source, space)), name
+                right, wrong, answer = MISTAKES[name]
+                assert waiting.count(right) == 1, name
+                run(waiting.replace(right, wrong), space)
+                assert re.search(answer, told := refused(cell.source, space)), f"{name}: {told}"
             run(waiting, space)
         run(cell.source, space)
 

@@ -84,7 +84,7 @@ def transformer_folder(source: str) -> str:
     Any other folder, or a name on the hub, is given back.
     """
     modules = Path(source, "modules.json")
-    if Path(source, "config.json").is_file() or not modules.is_file():
+    if not modules.is_file():
         return source
     try:
         parts = json.loads(modules.read_text(encoding="utf-8"))

@@ -136,7 +136,7 @@ def _load_state(folder, model, optimizer, scaler, rank):
     config = _read(folder / "config.json", model=dict)
     saved = _read(folder / "state.json", progress=dict, scaler=dict)
     _load_weights(model, folder / "model.safetensors", config)
-    before = _settings(TGDTConfig.from_dict(config["model"]))
+    before = _settings(TGDTConfig.from_dict(config["model"], f"{folder / 'config.json'}: "))
     for name, value in _settings(model.config).items():
         if before.get(name) != value:  # such as another encoder, with features as wide
             raise ValueError(f"{folder} is of a model with another {name}; use another folder")

@@ -104,15 +104,21 @@ class TGDTConfig:
         return cls(**(sizes | changes))
 
     @classmethod
-    def from_dict(cls, values: dict) -> "TGDTConfig":
-        """A configuration read from JSON. ValueError names a key that is not known here."""
+    def from_dict(cls, values: dict, where: str = "") -> "TGDTConfig":
+        """A configuration read from JSON. ValueError names a key that is not known here.
+
+        where: the beginning of an error, such as the name of the file.
+        """
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(
-                f"unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
+                f"{where}unknown model setting {unknown[0]!r}; known are {', '.join(sorted(known))}"
             )
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from None
 
     def to_dict(self) -> dict:
         """JSON values; `from_dict` reads them back."""

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.check import real_number
+from tgdt_mini.files.check import check_scale, real_number
 from tgdt_mini.similarity import (
     INFINITY,
+    MOST_WEIGHT,
     at_least_float32,
     autocast_off,
     global_similarity,
@@ -47,7 +48,7 @@ def hinge_loss(
     _check_choice("negatives", negatives, ("hardest", "mean"))
     scores = at_least_float32(scores)
     allowed, matches = _negatives(scores, positives), scores.diagonal()  # (B, B), (B,)
-    options = real_number("margin", margin), negatives
+    options = real_number("margin", margin, -MOST_WEIGHT, MOST_WEIGHT), negatives
     rows = _hinge_rows(scores, matches, allowed, *options)  # (B,)
     columns = _hinge_rows(scores.T, matches, allowed.T, *options)  # (B,)
     return _reduce(rows + columns, reduction)
@@ -72,7 +73,10 @@ def consistency_loss(
     with autocast_off(image_globals):
         images, captions = at_least_float32(image_globals), at_least_float32(caption_globals)
         gap = (captions @ captions.T - images @ images.T).abs()  # (B, B)
-        return _reduce((gap.amax(0) - real_number("margin", margin)).clamp(min=0), reduction)
+        return _reduce(
+            (gap.amax(0) - real_number("margin", margin, -MOST_WEIGHT, MOST_WEIGHT)).clamp(min=0),
+            reduction,
+        )
 
 
 def info_nce_loss(
@@ -85,7 +89,7 @@ def info_nce_loss(
     Example: scores [[1, 0], [0, 1]], temperature 1 -> ln(1 + e^-1) = 0.3133.
     """
     _check_square(scores)
-    _check_temperature(temperature)
+    check_scale("temperature", temperature, 1e-6, MOST_WEIGHT)
     logits = at_least_float32(scores) / temperature
     is_match = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     counted = logits.masked_fill(~(_negatives(logits, positives) | is_match), -INFINITY)
@@ -104,7 +108,7 @@ def hard_caption_loss(images: Embedding, captions: Embedding, hard: Embedding, t
         words, mask = texts.local_tokens[:, None], texts.mask[:, None]  # (N, 1, W, D), (N, 1, W)
         return shortlist_similarity(images, words, mask, query_is="image")  # (N, 1)
 
-    _check_temperature(temperature)
+    check_scale("temperature", temperature, 1e-6, MOST_WEIGHT)
     gap = (score(hard) - score(captions)) / temperature
     return torch.nn.functional.softplus(gap).mean()
 
@@ -198,11 +202,6 @@ def _reduce(losses, reduction):
 def _check_square(scores):
     if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or len(scores) == 0:
         raise ValueError(f"scores has shape {tuple(scores.shape)}; it must be (B, B), B at least 1")
-
-
-def _check_temperature(temperature):
-    if not torch.is_tensor(temperature) and not real_number("temperature", temperature) > 0:
-        raise ValueError(f"temperature is {temperature}; it must be above 0 (CLIP starts at 0.07)")
 
 
 def _check_choice(name, value, choices):

@@ -86,7 +86,7 @@ class TextTokenizer:
         from tokenizers.trainers import WordPieceTrainer
 
         captions = texts("caption", captions)
-        vocabulary = whole_number("vocabulary", vocabulary, len(SPECIALS) + 1)
+        vocabulary = whole_number("vocabulary", vocabulary, len(SPECIALS) + 1, 2**20)
         rules = {
             "normalizer": normalizers.BertNormalizer(lowercase=True),
             "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),

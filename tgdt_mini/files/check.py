@@ -39,6 +39,18 @@ def real_number(name: str, value, least: float | None = None, most: float | None
     return float(number)
 
 
+def check_scale(name: str, value, least: float, most: float) -> None:
+    """ValueError unless a number, or a tensor of one number, is from `least` to `most`.
+
+    A tensor that is not on the CPU may hold any number: to look would make its device wait.
+    """
+    if getattr(value, "numel", None) and value.numel() == 1:
+        if value.device.type != "cpu":
+            return
+        value = value.detach().reshape(())
+    real_number(name, value, least, most)
+
+
 def texts(name: str, values: Iterable[str], first: int = 0) -> list[str]:
     """A list of texts, from any list, array, column or generator of str with a word in each.
 

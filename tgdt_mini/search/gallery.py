@@ -24,7 +24,7 @@ import torch
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files import store
-from tgdt_mini.files.check import real_number, shown, whole_number
+from tgdt_mini.files.check import real_number, shown, whole_number, writable
 from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
 from tgdt_mini.retrieval import search_in_blocks
@@ -329,7 +329,7 @@ class Gallery:
 def _check_items(items):
     """ValueError for an item that JSON would give back as another one."""
     for number, item in enumerate(items):
-        if type(item) in (str, int, bool, type(None)):
+        if type(item) in (int, bool, type(None)) or (type(item) is str and writable(item)):
             continue
         try:
             same = json.loads(json.dumps(item, allow_nan=False)) == item  # a tuple becomes a list

@@ -1,0 +1,49 @@
+"""`python -m tests.faults`: try all kinds of faults, and write docs/reliability.md anew."""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process with threads cannot be forked
+sys.path.insert(0, str(ROOT / "tests"))
+PAGE, BEGIN, END = ROOT / "docs" / "reliability.md", "<!-- faults -->", "<!-- end of faults -->"
+
+
+def main() -> int:
+    from tests.faults import artefacts, inputs, kills
+    from tests.faults.outcomes import Table
+
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--tries", type=int, help="of each kind (default 200; the page is written)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tries, table = args.tries or 200, Table()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        artefacts.run(table, root, tries, args.seed)
+        kills.run(table, root, max(1, 40 // tries), tries // 5, args.seed)
+        kills.two_at_once(table, root, max(1, tries // 20))
+        inputs.run(table, root / "inputs", tries, args.seed)
+    print(table, *table.failures, sep="\n")
+    if args.tries is None and not table.failures:
+        write_page(table, args.seed)
+    return 1 if table.failures else 0
+
+
+def write_page(table, seed: int) -> None:
+    """Put the table, and the commit that it is of, into the page."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    words = f"Commit {commit}, seed {seed}, Python {sys.version.split()[0]}, {sys.platform}."
+    text = f"{before}{BEGIN}\n{words}\n\n{table}\n{END}{after}"
+    PAGE.write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""A few faults of each kind; `python -m tests.faults` tries them by the hundred."""
+
+import os
+
+import pytest
+
+from tests.faults import artefacts, inputs, kills
+from tests.faults.outcomes import REFUSED, RIGHT, Table, outcome
+
+SEED = 7
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system copies no processes")
+
+
+@pytest.fixture
+def table(monkeypatch, tmp_path):
+    monkeypatch.setenv("TGDT_MINI_CACHE", os.environ.get("TGDT_MINI_CACHE", ""))
+    found = Table()
+    yield found
+    assert found.rows and not found.failures, "\n".join(found.failures)
+
+
+def test_no_changed_file_is_read_in_silence_or_ends_in_a_traceback(table, tmp_path):
+    artefacts.run(table, tmp_path, 3, SEED)
+
+
+@forks
+def test_a_killed_writer_leaves_the_old_or_the_new_and_the_next_one_ends(table, tmp_path):
+    kills.run(table, tmp_path, 9, 1, SEED)
+
+
+@forks
+def test_two_at_once_lose_nothing(table, tmp_path):
+    kills.two_at_once(table, tmp_path, 1)
+
+
+def test_hostile_input_is_answered_or_refused_in_one_line(table, tmp_path):
+    inputs.run(table, tmp_path, 8, SEED)
+
+
+def test_outcomes_tell_what_went_wrong():
+    def fail(error):
+        raise error
+
+    assert outcome(lambda: 3, 3) == RIGHT and "silence" in outcome(lambda: 4, 3)
+    assert outcome(lambda: fail(ValueError("a.npy is damaged")), 3, ("a.npy",)) == REFUSED
+    assert "unnamed" in outcome(lambda: fail(ValueError("damaged")), 3, ("a.npy",))
+    assert "one line" in outcome(lambda: fail(ValueError("a\nb")), 3)
+    assert "traceback" in outcome(lambda: fail(KeyError("a")), 3)
+    found = Table()
+    found.add("files", "a.npy", "another answer, in silence", "cut at 3")
+    assert found.failures == ["files, a.npy, cut at 3: another answer, in silence"]
+    assert "| files | a.npy | 1 | 0 | 0 | 1 |" in str(found)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from tgdt_mini.commands import common as commands
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.losses import cmc_loss
 from tgdt_mini.scaling import distributed
+from tgdt_mini.training_config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +148,11 @@ def test_all_processes_stop_after_the_step_in_which_one_was_told_to(out, two):
     assert trainer_of(out / "stopped").resume().step == 5
 
 
-def test_a_batch_smaller_than_the_processes_is_an_error(two):
-    assert two[1]["too few"] == "batch is 1; 2 processes need one pair each at least"
+def test_a_batch_smaller_than_the_processes_is_an_error(monkeypatch):
+    monkeypatch.setattr(distributed, "size", lambda: 3)
+    trainer = SimpleNamespace(device="cpu", config=TrainingConfig(batch=2))
+    with pytest.raises(ValueError, match="^batch is 2; 3 processes need one pair each at least$"):
+        distributed.Processes(0).start(trainer)
 
 
 def test_shares_are_even_and_leave_nothing_out(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import some_scenes, tiny_model, token_set, tokenizer
 
-from tgdt_mini import training_config
+from tgdt_mini import training, training_config
 from tgdt_mini.batches import Batches
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.config import pick_device
@@ -93,6 +93,24 @@ def interrupt(trainer, when, monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     run_until_told(trainer)
     assert signal.getsignal(signal.SIGINT) is before and trainer.stopped
+
+
+def test_progress_is_kept_within_an_epoch_too(never_stopped, tmp_path, monkeypatch):
+    """Every few minutes: a killed run loses no more, and goes on to the same result."""
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)  # whenever it may
+    trainer = trainer_of(tmp_path, dropout=0.2)
+    trainer.run(max_steps=3)  # of 3 an epoch
+    take_step = trainer._step
+
+    def killed():
+        if trainer.step == 5:
+            raise KeyboardInterrupt
+        take_step()
+
+    monkeypatch.setattr(trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    go_on(tmp_path, never_stopped, 4)
 
 
 def with_hard():

@@ -4,8 +4,7 @@ Warm-up and cosine decay, clipped gradients, and validation rsum after each epoc
 terms begin with all negatives and move to the hardest one: hardest from the start can collapse
 (every score equal, the loss at twice the margin), which the loop watches for.
 
-What is around the loop is handed in: batches made harder (`augment`), a wish to stop (`stop`), and
-another way to carry out a step (`engine`). The loop draws no figure.
+What is around the loop is handed in: `augment`, `stop`, and another way to take a step, `engine`.
 """
 
 import time
@@ -24,7 +23,7 @@ from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.losses import CMCLoss, cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
 from tgdt_mini.optimizer import optimizer_of
-from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig, precision_of
+from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, SAVE_EVERY, TrainingConfig, precision_of
 
 # what an epoch adds up in `Trainer.sums`, and how many steps that was
 PARTS = "loss inter_global inter_local intra inter_mixed hard_caption_loss steps".split()
@@ -34,9 +33,9 @@ PROGRESS = ("step", "history", "best", "seconds")
 class Trainer:
     """A run: model, optimizer and progress. `run` goes on from where it is to the end.
 
-    out: folder for `last/` (everything needed to go on) and `best/` (the model with the best
-    validation rsum). augment(images, captions) -> the same batch, made harder. stop() -> True ends
-    the run after the present step, and `stopped` says so. engine: as `batches.Engine`.
+    out: folder for `last/` (to go on from) and `best/` (the model with the best validation rsum).
+    augment(images, captions) -> the same batch, made harder. stop() -> True ends the run after the
+    present step, and `stopped` says so. engine: as `batches.Engine`.
     """
 
     def __init__(
@@ -70,7 +69,7 @@ class Trainer:
         self.precision = precision_of(config.precision, self.device)
         # float16 underflows without a scale; in the other formats the scaler does nothing
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
-        self.step, self.best, self.seconds, self.stopped = 0, -1.0, 0.0, False
+        self.step, self.best, self.seconds, self.due, self.stopped = 0, -1.0, 0.0, SAVE_EVERY, False
         self.history: list[dict] = []
         self.sums, self.planned_epoch = torch.zeros(len(PARTS), device=self.device), None
 
@@ -89,8 +88,7 @@ class Trainer:
     def run(self, max_steps: int | None = None) -> list[dict]:
         """Train to the end, or for `max_steps` steps; returns the history, one dict an epoch.
 
-        A run that was stopped goes on with `resume`, to the same result as if it had never stopped
-        (on the same device).
+        A run that was stopped goes on by `resume`, to the same result (on the same device).
         """
         if self.step == 0:
             self.engine.seed(self.config.seed)
@@ -105,6 +103,8 @@ class Trainer:
                 self.seconds = time.perf_counter() - began
                 if self.step % self.steps_an_epoch == 0:
                     self._end_epoch(bar)
+                elif self.step % 4 == 0 and self.engine.any(self.seconds > self.due):
+                    self.save()
             self.save()
         self._asked_to_stop()  # perhaps in the last step
         return self.history
@@ -184,7 +184,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write `last/`: model, optimizer, random states and progress, whole or not at all."""
-        progress = {name: getattr(self, name) for name in PROGRESS}
+        self.due, progress = self.seconds + SAVE_EVERY, {n: getattr(self, n) for n in PROGRESS}
         progress |= {"sums": self.sums.tolist(), "identity": self._identity()}
         states, parts = self.engine.random_states(self.device), (self.optimizer, self.scaler)
         if self.engine.rank == 0:

@@ -22,6 +22,7 @@ CHOICES = {
     "optimizer": ("adamw", "muon"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
+SAVE_EVERY = 180.0  # seconds of training after which progress is kept, also within an epoch
 WARMUP = 0.05  # share of the steps in which the learning rate rises
 STAGED_SHARE = 0.6  # of the epochs of a staged schedule: the local stage
 

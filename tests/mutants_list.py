@@ -112,7 +112,7 @@ MUTANTS = [
             "the weight is lost",
             "04",
             "similarity.py",
-            " + local_weight * local_similarity(",
+            " + weight * local_similarity(",
             " + local_similarity(",
         ),
         (

@@ -67,11 +67,11 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
     if may_look:
         check_real(captions, images, names=("caption", "image"))
     most, scores = PRODUCTS.get(device, PRODUCTS_ELSEWHERE), []
-    order = back = ends = slice(None)
+    order, back, ends = slice(None), slice(None), [0]
     if not training:  # images of few regions together, so that a block has little padding
-        ends = images.mask.shape[1] - images.mask.flip(1).byte().argmax(1)  # (I,)
-        order = ends.argsort(stable=True)
-        back, ends = order.argsort(), ends[order].tolist()
+        last = images.mask.shape[1] - images.mask.flip(1).byte().argmax(1)  # (I,)
+        order = last.argsort(stable=True)
+        back, ends = order.argsort(), last[order].tolist()
     images = images[order]
     with autocast_off(images.local_tokens):
         for start in range(0, len(captions), CAPTIONS):

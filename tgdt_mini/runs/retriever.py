@@ -89,8 +89,9 @@ class Retriever:
         has_one = (gallery / "gallery.json").is_file()
         source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
         places = {"vision": vision_path, "text": text_path, "beside": folder}
-        found = cls(model, Gallery.load(gallery) if has_one else None, source, **places)
-        found._drawn = has_one and scenes.is_split(found.gallery.items)
+        stored = Gallery.load(gallery) if has_one else None
+        found = cls(model, stored, source, **places)
+        found._drawn = stored is not None and scenes.is_split(stored.items)
         return found
 
     @property

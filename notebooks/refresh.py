@@ -30,6 +30,7 @@ FOLDER = Path(__file__).resolve().parent
 CHECK = "# --- check ---"  # in an exercise's cell: above it the reader's part, below it the check
 UNDONE = "Not written yet"
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
+PICTURES = ("image/png", "image/jpeg")
 GAP = "gap"  # in a cell's metadata
 SECONDS = 600  # for one cell
 HELP = """<details><summary>Hint</summary>
@@ -284,14 +285,15 @@ def _texts(outputs):
     texts = []
     for output in _joined([nbformat.from_dict(output) for output in outputs]):
         data = {
-            kind: value for kind, value in output.get("data", {}).items() if kind != "image/png"
+            kind: value for kind, value in output.get("data", {}).items() if kind not in PICTURES
         }
         texts.append(output.get("text") or str(sorted(data.items())))
     return texts
 
 
 def _pictures(outputs):
-    return [output.get("data", {}).get("image/png", "").strip() for output in outputs]
+    kinds = [(output.get("data", {}), kind) for output in outputs for kind in PICTURES]
+    return [data.get(kind, "").strip() for data, kind in kinds]
 
 
 if __name__ == "__main__":

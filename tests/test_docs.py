@@ -4,6 +4,7 @@ somewhere.
 
 import ast
 import importlib
+import json
 import re
 import shlex
 from inspect import signature
@@ -196,6 +197,43 @@ def test_the_additions_are_switched_off_by_settings_that_are_there():
         for setting in re.findall(r"`(\w+=\w+)`", off):
             name, value = setting.split("=")
             TGDTConfig.mini(**{name: ast.literal_eval(value)})
+
+
+def chapter(number):
+    (path,) = (TOP / "notebooks").glob(f"{number}_*.ipynb")
+    cells = json.loads(read(path))["cells"]
+    return "".join("".join(cell["source"]) + "\n" for cell in cells)
+
+
+GLOSSARY = re.findall(
+    r"^\| ([^|]+) \| ([^|]+) \| \[(\d\d)\]\(../notebooks/(\d\d)_\w+\.ipynb\) \|$",
+    read(TOP / "docs" / "glossary.md"),
+    re.M,
+)
+
+
+def test_the_glossary_is_in_order_and_each_chapter_has_terms():
+    terms = [term.lower() for term, *_ in GLOSSARY]
+    assert terms == sorted(set(terms)) and len(terms) == read(TOP / "docs/glossary.md").count(
+        "](../"
+    )
+    chapters = {path.name[:2] for path in (TOP / "notebooks").glob("[01]*.ipynb")}
+    assert {number for *_, number in GLOSSARY} == chapters
+
+
+@pytest.mark.parametrize("term, meaning, number, linked", GLOSSARY)
+def test_a_term_is_used_in_the_chapter_that_the_glossary_names(term, meaning, number, linked):
+    assert number == linked and len(meaning) > 10 and "." not in meaning
+    assert term.lower()[:6] in chapter(number).lower(), f"chapter {number} does not say {term}"
+
+
+def test_there_are_ten_references_and_the_chapters_that_they_name_link_to_them():
+    entries = re.split(r"^\d+\. ", read(TOP / "docs" / "references.md"), flags=re.M)[1:]
+    assert len(entries) == 10
+    for entry in entries:
+        assert re.search(r"\b(19|20)\d\d\b", entry) and "arxiv.org/abs/" in entry
+        (number,) = re.findall(r"\[\[(\d\d)\]", entry)
+        assert "../docs/references.md" in chapter(number), f"chapter {number} has no link"
 
 
 @each_page

@@ -37,7 +37,7 @@ def architecture(path: Path | str | None = None, highlight: str | None = None) -
     if highlight not in (None, *PARTS):
         raise ValueError(f"highlight is {highlight!r}; it must be None or one of {PARTS}")
     alt = ALT if highlight is None else f"{ALT} Highlighted: {highlight}."
-    with figure(path, wide=8.9, high=8.9, alt=alt) as ax:
+    with figure(path, wide=8.4, high=8.4, alt=alt) as ax:
         ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
         ax.axis("off")
         pen = _Pen(ax, highlight)

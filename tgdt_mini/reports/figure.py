@@ -18,7 +18,8 @@ COLOURS = {  # told apart by colour-blind readers too
     "mixed": "#009e73",
     "miss": "#d55e00",
 }
-DPI = 90
+DPI = 120  # letters of 10 points can still be read where a page shows a figure at 800 pixels
+WIDEST = 8.4  # inches: a notebook's page is no wider
 STYLE = {  # a white ground with a light grid and no ticks, as seaborn's "whitegrid" has it
     "font.size": 10,
     "figure.facecolor": "white",
@@ -42,8 +43,8 @@ STYLE = {  # a white ground with a light grid and no ticks, as seaborn's "whiteg
 def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt: str = "", **grid):
     """Axes to draw on: one, or a 2-D array of them with rows=... and columns=...
 
-    At the end of the block the figure is saved, or shown in a notebook. wide, high: inches. alt:
-    one sentence that says what the picture shows.
+    At the end of the block the figure is saved, or shown in a notebook. wide, high: inches; none is
+    wider than WIDEST. alt: one sentence that says what the picture shows.
 
     Example: with figure(wide=5, high=3, alt="A rising line.") as ax: ax.plot([1, 2])
     """
@@ -51,7 +52,7 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt
     from matplotlib.figure import Figure
 
     rows, columns = grid.get("rows", 1), grid.get("columns", 1)
-    options = {"figsize": (wide, high), "layout": "constrained"}
+    options = {"figsize": (min(wide, WIDEST), high), "layout": "constrained"}
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # a sign that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -115,8 +116,11 @@ def _display(png, alt):
 
     # 128 colours, chosen for the picture, take a third of the bytes: notebooks stay small
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture = picture.quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
-    small = io.BytesIO()
-    picture.save(small, "PNG", optimize=True)
-    output = {"image/png": small.getvalue(), "text/plain": alt}
-    display(output, raw=True, metadata={"image/png": {"alt": alt}})
+    plain, photographic = io.BytesIO(), io.BytesIO()
+    few = picture.quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
+    few.save(plain, "PNG", optimize=True)
+    picture.save(photographic, "JPEG", quality=60, optimize=True, progressive=True)
+    kind, content = "image/png", plain.getvalue()
+    if len(photographic.getvalue()) < 0.65 * len(content):  # mostly photographs
+        kind, content = "image/jpeg", photographic.getvalue()
+    display({kind: content, "text/plain": alt}, raw=True, metadata={kind: {"alt": alt}})

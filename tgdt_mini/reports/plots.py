@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tgdt_mini.reports.figure import COLOURS, figure, plain
+from tgdt_mini.reports.figure import COLOURS, WIDEST, figure, plain
 
 
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
@@ -131,6 +131,8 @@ def _recall(recalls, k):
 
 
 IN_A_ROW = 10  # answers
+# frames of words: dark enough for letters on white, told apart by colour-blind readers too
+WORDS = ("#0072b2", "#d55e00", "#007a5a", "#aa3377", "#8a5a00", "#332288", "#555555")
 # of an answer: the frame's colour and width, and what stands before its title
 RIGHT, OTHER = (COLOURS["two-stage"], 4, "\N{CHECK MARK} "), ("lightgrey", 1, "")
 
@@ -156,7 +158,8 @@ def hits(
     rows, columns = len(lines), 1 + min(IN_A_ROW, max(len(row) for row in pictures))
     searches = f"{len(queries)} searches, one a row" if len(queries) > 1 else "One search"
     alt = f"{searches}: the query, then its best answers from left to right."
-    with figure(path, 1.5 * columns + 0.5, 1.6 * rows, alt, rows=rows, columns=columns) as axes:
+    tile = min(1.5, WIDEST / columns)  # inches
+    with figure(path, tile * columns, (tile + 0.2) * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
         for line, (row, start) in enumerate(lines):
             _tile(axes[line, 0], "" if start else queries[row])
@@ -176,23 +179,24 @@ def _tile(ax, content, frame=None, title=""):
     ax.grid(False)
     if isinstance(content, str):
         text = " ".join(content.split())
-        text = textwrap.fill(textwrap.shorten(plain(text), 130, placeholder=" ..."), 20)
+        text = textwrap.fill(textwrap.shorten(plain(text), 130, placeholder=" ..."), 17)
         centre = dict(ha="center", va="center", transform=ax.transAxes, in_layout=False)
         centre["parse_math"] = False  # else $...$ in a caption would be mathematics
-        ax.text(0.5, 0.5, text, fontsize=8, **centre)
+        ax.text(0.5, 0.5, text, fontsize=10, **centre)
     else:
         ax.imshow(np.asarray(content))
     for spine in ax.spines.values():
         spine.set_visible(frame is not None)
         spine.set(color=colour, linewidth=width)
-    ax.set_title(f"{mark}{title}", fontsize=9)
+    ax.set_title(f"{mark}{title}", fontsize=10)
 
 
 def word_regions(
     picture: Any, words: list[str], similarities: Any, boxes: Any, path: Path | str | None = None
 ) -> None:
-    """One small map a word: each region shaded by its similarity, the best one framed.
+    """The picture, then a map a word: a region is as bright as its similarity beside the best one.
 
+    The best region is framed in the word's colour, in its map and in the picture.
     similarities (W, R) of a caption's words with the picture's regions; boxes (R, 4) as fractions.
     """
     similarities, boxes = np.asarray(similarities), np.asarray(boxes)
@@ -203,20 +207,29 @@ def word_regions(
     rows = -(-(len(words) + 1) // columns)  # rounded up
     names = ", ".join(words)
     alt = f"A picture, then one map a word: {names}. The region most like the word is framed."
-    with figure(path, 1.6 * columns, 1.8 * rows, alt, rows=rows, columns=columns) as axes:
+    tile = min(1.6, WIDEST / columns)  # inches
+    with figure(path, tile * columns, (tile + 0.2) * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(-1)
         for ax in axes:
             ax.axis("off")
         axes[0].imshow(pixels)
         axes[0].set_title("picture", fontsize=9)
         grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
-        for ax, word, row in zip(axes[1:], words, similarities):
-            light = np.full((high, wide), 0.25)
-            for share, box in zip(0.25 + 0.75 * np.clip(row, 0, 1), corners):
+        for place, (ax, word, row) in enumerate(zip(axes[1:], words, similarities)):
+            light, best = np.full((high, wide), 0.25), max(row.max(), 1e-6)
+            for share, box in zip(0.25 + 0.75 * np.clip(row / best, 0, 1) ** 2, corners):
                 x0, y0, x1, y1 = (int(round(corner)) for corner in box)
                 light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], share)
             shaded = pixels * light[..., None] + grey * (1 - light[..., None])
             ax.imshow(shaded.astype(np.uint8))
-            x0, y0, x1, y1 = corners[row.argmax()]
-            ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=COLOURS["miss"], linewidth=2)
-            ax.set_title(f"{plain(word)} {row.max():.2f}", fontsize=9, parse_math=False)
+            colour = WORDS[place % len(WORDS)]
+            _box(ax, corners[row.argmax()], colour)
+            inset = place % 4 * 0.012 * wide * np.array((1, 1, -1, -1))  # none hides another
+            _box(axes[0], corners[row.argmax()] + inset, colour)
+            title = f"{plain(word)} {row.max():.2f}"
+            ax.set_title(title, fontsize=9, parse_math=False, color=colour, fontweight="bold")
+
+
+def _box(ax, corners, colour):
+    x0, y0, x1, y1 = corners
+    ax.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=colour, linewidth=2)

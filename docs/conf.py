@@ -15,6 +15,7 @@ project, author, html_title = "TGDT mini", "the authors of TGDT mini", f"TGDT mi
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/*.md", "data/*.md", "data/weights/**.md", "notebooks/*.ipynb"]
+include_patterns += ["data/photographs/*.md"]
 include_patterns += ["notebooks/assignments/**.md", "notebooks/assignments/release/*/*.ipynb"]
 html_theme = "sphinx_book_theme"
 html_static_path, html_css_files = ["site.css"], ["site.css"]

@@ -1,6 +1,6 @@
 """Faults, tried by the hundred: changed files, killed writers, hostile input, two at once.
 
-    python -m tests.faults              the long form: all kinds, and docs/reliability.md anew
+    python -m tests.faults --page       the long form: all kinds, and docs/reliability.md anew
     python -m tests.faults --tries 20   fewer of each kind, and nothing is written
 
 Each try ends in one of three ways. "right": the answer is what it would have been. "refused": an

@@ -37,6 +37,10 @@ def run(args) -> int:
 
     from tgdt_mini.commands import galleries
 
+    if args.qdrant:  # before any work is done: is it an address, or a folder?
+        from tgdt_mini.scaling.qdrant_engines import engine_of
+
+        engine_of(args.qdrant, args.collection)
     model = common.load_model(args.model, args.device)
     source, refused = common.source_of(args.model), {}
     if args.images:

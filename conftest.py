@@ -25,7 +25,7 @@ LONGEST = """
 test_coursework_round test_scenes test_notebooks test_coursework 09_opening_the_model
 test_distributed test_training 14_scaling_out test_cli test_commands_extract 06_training
 08_honest_evaluation 05_cmc_loss 13_photographs_measured 07_two_stage_inference a4 a3
-test_towers test_types test_own_data
+test_towers test_types test_own_data test_workbook
 """.split()  # begin with these; test_scenes draws what others then find in the cache
 OLDER = ("04_similarity", "05_cmc_loss", "07_two_stage_inference")  # as an older processor runs
 INSTRUCTIONS = "ATEN_CPU_CAPABILITY"

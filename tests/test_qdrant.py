@@ -183,8 +183,8 @@ def test_nothing_is_sent_to_a_collection_in_which_only_a_later_item_differs(wher
 
 
 def test_an_item_that_was_encoded_twice_is_the_same_item(where):
-    """On another device numbers differ in their last digits; JSON makes lists of tuples."""
-    images, items = embedded(1, 4, 6), [("a", i) for i in range(4)]
+    """On another device numbers differ in their last digits."""
+    images, items = embedded(1, 4, 6), [["a", i] for i in range(4)]
     upload(gallery_of(images=images, items=items), where).close()
     images.global_token[:] += 1e-4
     assert len(upload(gallery_of(images=images, items=items), where)) == 4

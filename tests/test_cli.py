@@ -701,3 +701,14 @@ def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(monkeypat
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert os.environ["OMP_WAIT_POLICY"] == then
+
+
+@pytest.mark.parametrize(
+    "words", [("extract", "--data", ""), ("extract", "--data="), ("index", "--images", " ")]
+)
+def test_an_empty_value_is_refused_by_the_name_of_its_option(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    assert ended.value.code == 2
+    option = words[1].removesuffix("=")
+    assert capsys.readouterr().err.startswith(f"error: {option} is empty; ")

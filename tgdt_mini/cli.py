@@ -95,6 +95,12 @@ class CommandParser(Parser):
     """The parser of one command, which refuses options that it does not know by its own name."""
 
     def parse_known_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else list(args)
+        for word, following in zip(args, [*args[1:], "."]):
+            name, equals, value = word.partition("=")
+            # an empty path would be the folder that one stands in
+            if name.startswith("--") and not (value if equals else following).strip():
+                self.error(f"{name} is empty; give it a value or leave it out")
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")

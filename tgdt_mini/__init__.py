@@ -26,7 +26,7 @@ _HOME = {
     "recall_at_k": "evaluation",
     "two_stage": "retrieval",
     "Gallery": "search.gallery",
-    "Hits": "search.gallery",
+    "Hits": "search.hits",
     "Retriever": "runs.retriever",
     "Trainer": "training",
     "TrainingConfig": "training_config",

@@ -109,7 +109,7 @@ def as_json(args, gallery, hits) -> str:
 
 def show(query, hits) -> None:
     """Print the hits of one query as a table."""
-    from tgdt_mini.search.gallery import in_one_line
+    from tgdt_mini.search.hits import in_one_line
 
     print(f"{'rank':>4}  {'score':>6}  {'image' if isinstance(query, str) else 'caption'}")
     for row in hits.rows()[0]:

@@ -33,7 +33,8 @@ from tgdt_mini.photos.image_io import as_rgb, open_image
 from tgdt_mini.photos.picture_folder import find_pictures
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.scenes.words import known_words
-from tgdt_mini.search.gallery import Gallery, Hits
+from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.search.hits import Hits
 
 SHIPPED = {"scenes": ("weights",), "photographs": ("weights", "photographs")}
 # tokenizers and encoders keep a state while they work, and models share them

@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.scaling.qdrant_engines import FORMAT, engine_of
-from tgdt_mini.search.gallery import Gallery, Hits
+from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.search.hits import Hits
 from tgdt_mini.similarity import check_real, shortlist_similarity
 
 FLOATS = 2**19  # in one upload request, about 10 MB as JSON; a server takes 32 MB at most

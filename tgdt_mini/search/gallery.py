@@ -9,12 +9,8 @@ How these are written, and why nobody sees a half-written gallery, is told by `f
 Items can be appended, not deleted. Q queries, G items, K shortlist, T local tokens, D width.
 """
 
-import base64
-import html
-import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +25,7 @@ from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
 from tgdt_mini.retrieval import search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
+from tgdt_mini.search.hits import Hits
 from tgdt_mini.search.rerank import rerank
 from tgdt_mini.search.screen import FEW, Screen, is_useful
 from tgdt_mini.similarity import MOST_WEIGHT, check_real
@@ -44,71 +41,6 @@ MANIFEST: dict[str, Any] = {
 MANIFEST |= {"source": (str, None), "shards": dict}
 CHECKED = 2**28  # bytes that are compared with their checksums by `load`: a quarter of a second
 SETTINGS = {"shortlist": 100, "local_weight": 1.0}  # of a search, where validation chose none
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The k best items for each of Q queries, best first; `print` shows them as a table."""
-
-    indices: torch.Tensor  # (Q, k) rows of the gallery
-    scores: torch.Tensor  # (Q, k)
-    items: list[list]  # Q lists of k items
-    seconds: dict[str, float]  # {"shortlist": ..., "rerank": ...}, for all queries together
-    # from an item to its PIL picture, or to a str, for notebooks; `Retriever.search` sets it
-    picture_of: Callable | None = field(default=None, compare=False, repr=False)
-
-    def to_json(self) -> str:
-        """All hits as JSON: for each query a list of {"rank", "item", "score"}."""
-        return json.dumps(self.rows())
-
-    def __str__(self):
-        lines = []
-        for number, rows in enumerate(self.rows(), start=1):
-            lines += [f"query {number}"] if len(self.items) > 1 else []
-            lines += ["rank   score  item"]
-            lines += [
-                f"{row['rank']:4}  {row['score']:6.3f}  {in_one_line(row['item'])}" for row in rows
-            ]
-        return "\n".join(lines)
-
-    def _repr_html_(self):
-        """The hits as a table with small pictures, for a notebook."""
-        tables = []
-        for rows in self.rows():
-            cells = (
-                f"<td style='text-align: center'>{_thumbnail(row['item'], self.picture_of)}<br>"
-                f"{row['rank']}: {row['score']:.3f}<br>{html.escape(str(row['item']))}</td>"
-                for row in rows
-            )
-            tables.append(f"<table><tr>{''.join(cells)}</tr></table>")
-        return "".join(tables)
-
-    def rows(self) -> list[list[dict]]:
-        """For each query a list of {"rank", "item", "score"}, best first."""
-        return [
-            [
-                {"rank": rank, "item": item, "score": round(score, 6)}
-                for rank, (item, score) in enumerate(zip(items, scores), start=1)
-            ]
-            for items, scores in zip(self.items, self.scores.tolist())
-        ]
-
-
-def in_one_line(item) -> str:
-    """An item as it is printed: a line break or a control sign in it as its number."""
-    signs = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(item))
-    return "".join(signs)
-
-
-def _thumbnail(item, picture_of):
-    """An HTML picture of at most 112 pixels, "" where there is none."""
-    picture = picture_of(item) if picture_of else None
-    if picture is None or isinstance(picture, str):
-        return ""
-    picture.thumbnail((112, 112))
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return f"<img alt='' src='data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}'>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

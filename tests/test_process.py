@@ -78,8 +78,10 @@ def test_an_error_that_nobody_foresaw_names_the_command_and_keeps_its_traceback(
     assert "index ended with KeyError" in errors
     assert "test_process.py" in file.read_text(encoding="utf-8")
     monkeypatch.setattr(process.tempfile, "tempdir", str(tmp_path / "nowhere"))
-    code, _, errors = call(capsys, "index", "--out", tmp_path / "out")
-    assert code == 1 and "test_process.py" in errors  # else it would be lost
+    with pytest.raises(KeyError) as unforeseen:
+        {}["here"]
+    words = process.explained("index", unforeseen.value)
+    assert "no file could be written" in words and "test_process.py" in words
 
 
 @pytest.mark.parametrize(

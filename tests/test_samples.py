@@ -67,6 +67,7 @@ def test_stand_ins_are_the_same_each_time_and_differ_from_each_other(tmp_path):
     first, again, second = one["test"][0], other["test"][0], one["test"][1]
     assert np.array_equal(first["image"], again["image"]) and first["phrases"] == again["phrases"]
     assert not np.array_equal(first["image"], second["image"])
+    assert len({captions[0] for captions in one["test"]["captions"]}) > 40
     for phrase in first["phrases"]:
         assert phrase["text"] in first["captions"][phrase["caption"]]
     before = torch.random.get_rng_state()

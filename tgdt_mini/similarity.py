@@ -63,12 +63,12 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
     _check_width(images, captions)
     training = images.local_tokens.requires_grad or captions.local_tokens.requires_grad
     device = images.mask.device.type
-    may_look = device == "cpu" or not training
-    if may_look:
+    if may_look := device == "cpu" or not training:
         check_real(captions, images, names=("caption", "image"))
     most, scores = PRODUCTS.get(device, PRODUCTS_ELSEWHERE), []
     order, back, ends = slice(None), slice(None), [0]
-    if not training:  # images of few regions together, so that a block has little padding
+    sort = not training and len(captions) > CAPTIONS  # for few captions, a copy costs more
+    if sort:  # images of few regions together, so that a block has little padding
         last = images.mask.shape[1] - images.mask.flip(1).byte().argmax(1)  # (I,)
         order = last.argsort(stable=True)
         back, ends = order.argsort(), last[order].tolist()
@@ -78,7 +78,7 @@ def local_similarity(images: Embedding, captions: Embedding) -> torch.Tensor:
             words, mean = _words(captions[start : start + CAPTIONS], may_look)  # (P, D), (c, P)
             step = max(1, most // (len(words) * images.mask.shape[1]))  # images at a time
             blocks = [slice(i, i + step) for i in range(0, len(images), step)]
-            cut = [images[b] if training else _cut(images[b], ends[b][-1]) for b in blocks]
+            cut = [_cut(images[b], ends[b][-1]) if sort else images[b] for b in blocks]
             best = [_best_region(words, block) for block in cut]
             scores.append(mean @ torch.cat(best, dim=1))  # (c, I)
     return torch.cat(scores).T[back]  # (I, C)

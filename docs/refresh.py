@@ -1,8 +1,8 @@
 """Write the stored figures into the pages again: `python docs/refresh.py [--check]`.
 
 A table between the marks `<!-- NAME -->` and `<!-- end of NAME -->` comes from the reports in
-data/results/. docs/architecture.png is drawn again. --check writes nothing; the exit code is 1 if
-a page differs from the reports.
+data/results/. docs/architecture.png and data/photographs/searches.png are drawn again. --check
+writes nothing; the exit code is 1 if a page differs from the reports.
 """
 
 import argparse
@@ -11,11 +11,15 @@ import re
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 from tgdt_mini import bench
 from tgdt_mini.bench import tables as bench_tables
 from tgdt_mini.bench.rows import number
+from tgdt_mini.reports import plots
 from tgdt_mini.reports.architecture import architecture
 from tgdt_mini.runs import ablations
+from tgdt_mini.runs.samples import sample_captions, sample_gallery, sample_photographs
 
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "data" / "results"
@@ -99,6 +103,26 @@ def with_table(text: str, mark: str, table: str) -> str:
     return f"{head}{start}{table}\n{end}{rest.split(end, 1)[1]}"
 
 
+def photograph_searches(path: Path, asked=(2, 12, 7, 1), k: int = 5) -> list[bool]:
+    """Draw searches of the shipped photographs by their own captions; whether each came first.
+
+    asked: the numbers of the captions, one of which is chosen because it fails.
+    """
+    records, (texts, captions) = sample_photographs(), sample_captions()
+    hits = sample_gallery().search(captions[list(asked)], k)
+    pictures = {record["image_id"]: record["image"] for record in records}
+    right = [
+        [item == records[row]["image_id"] for item in items]
+        for row, items in zip(asked, hits.items)
+    ]
+    shown = [[pictures[item] for item in items] for items in hits.items]
+    plots.hits([texts[row] for row in asked], shown, right, hits.scores.tolist(), path)
+    with Image.open(path) as drawn:
+        small = drawn.convert("RGB").quantize(128)  # a third of the bytes
+    small.save(path, optimize=True)
+    return [ticks[0] for ticks in right]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -115,6 +139,7 @@ def main() -> int:
                 (TOP / page).write_text(text, encoding="utf-8", newline="\n")
     if not args.check:
         architecture(TOP / "docs" / "architecture.png")
+        photograph_searches(TOP / "data" / "photographs" / "searches.png")
     print(*changed, f"{len(changed)} tables changed", sep="\n")
     return 1 if args.check and changed else 0
 

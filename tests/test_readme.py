@@ -9,6 +9,7 @@ from statistics import mean
 
 import pytest
 from helpers import tiny_model, tokenizer
+from PIL import Image
 from test_package import BOOK, WINGS
 from test_scenes import reader_of_few
 
@@ -435,3 +436,13 @@ def test_the_citation_names_project_and_paper():
     (paper,) = cited["references"]
     assert (paper["doi"], paper["year"]) == ("10.1109/TIP.2023.3286710", 2023)
     assert paper["authors"][0]["family-names"] == "Liu" and len(paper["authors"]) == 8
+
+
+def test_the_searches_of_photographs_show_three_that_succeed_and_one_that_fails(tmp_path):
+    first = refresh.photograph_searches(tmp_path / "searches.png")
+    assert first == [True, True, True, False]
+    with (
+        Image.open(tmp_path / "searches.png") as drawn,
+        Image.open(TOP / "data" / "photographs" / "searches.png") as stored,
+    ):
+        assert abs(drawn.width - stored.width) < 20 and abs(drawn.height - stored.height) < 20

@@ -21,6 +21,7 @@ html_theme = "sphinx_book_theme"
 html_static_path, html_css_files = ["site.css"], ["site.css"]
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "myst"  # tables in outputs, too
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 autodoc_default_options = {"members": True, "member-order": "bysource"}

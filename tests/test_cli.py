@@ -693,14 +693,25 @@ def test_the_shipped_model_answers_searches_soon_and_loads_nothing_that_trains(t
     assert "tgdt_mini.model" in modules and not {*training} & {*modules}
 
 
-@pytest.mark.parametrize(("said", "then"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_sleep_unless_the_environment_says_otherwise(monkeypatch, said, then):
-    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
-    if said is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+@pytest.mark.parametrize(
+    ("name", "value", "then"),
+    [
+        (None, None, "10000"),
+        ("GOMP_SPINCOUNT", "7", "7"),
+        ("OMP_WAIT_POLICY", "ACTIVE", None),
+    ],
+)
+def test_threads_that_wait_soon_sleep_unless_the_environment_says_otherwise(
+    monkeypatch, name, value, then
+):
+    for known in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(known, "")
+        monkeypatch.delenv(known)
+    if name:
+        monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit):
         cli.main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == then
+    assert os.environ.get("GOMP_SPINCOUNT") == then
 
 
 @pytest.mark.parametrize(

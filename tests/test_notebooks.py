@@ -14,6 +14,8 @@ import nbformat
 import pytest
 from PIL import Image
 
+from tgdt_mini.bench import THREADS
+
 TOP = Path(__file__).resolve().parent.parent
 FOLDER = TOP / "notebooks"
 spec = importlib.util.spec_from_file_location("refresh", FOLDER / "refresh.py")
@@ -260,7 +262,8 @@ def test_outputs_hold_without_vector_instructions_and_on_two_threads(number, mon
     number of threads or on the instructions differs in one of the two.
     """
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for name in THREADS:
+        monkeypatch.setenv(name, "2")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")  # a thread that waits leaves its core alone
     (path,) = refresh.notebooks([number])
     before, after = read(path), read(path)

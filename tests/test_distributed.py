@@ -172,8 +172,8 @@ def test_in_one_process_everything_passes_through():
     assert (distributed.size(), distributed.rank(), distributed.share(5)) == (1, 0, slice(0, 5))
     kept = distributed.gather(images, captions)
     assert kept[0] is images and kept[1] is captions
-    assert distributed.from_first(lambda: 3) == 3 and distributed.from_all(4) == [4]
-    assert distributed.any_of(True) and not distributed.any_of(False)
+    assert distributed.broadcast(lambda: 3) == 3 and distributed.all_gather(4) == [4]
+    assert distributed.any_true(True) and not distributed.any_true(False)
     assert distributed.first_to_report()
     with distributed.joined("cpu") as device:
         assert device == torch.device("cpu") and distributed.size() == 1

@@ -161,7 +161,7 @@ def common_trick():
         if ours:
             whole = distributed.gather(Embedding(*own, images.mask[mine]))[0]
         else:
-            copies = distributed.from_all([part.tolist() for part in own])
+            copies = distributed.all_gather([part.tolist() for part in own])
             parts = [[torch.tensor(part, dtype=torch.float64) for part in copy] for copy in copies]
             parts[distributed.rank()] = own
             whole = Embedding(*(torch.cat(same) for same in zip(*parts)), images.mask)

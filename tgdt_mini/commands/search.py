@@ -103,8 +103,8 @@ def run(args) -> None:
 def as_json(args, gallery, hits) -> str:
     """The query and its hits: {"caption" or "image", "searched", "seconds", "hits"}."""
     query = {"image": str(args.image)} if args.image else {"caption": args.caption}
-    found = {"searched": len(gallery), "seconds": hits.seconds, "hits": hits.rows()[0]}
-    return json.dumps(query | found, indent=1)
+    answer = {"searched": len(gallery), "seconds": hits.seconds, "hits": hits.rows()[0]}
+    return json.dumps(query | answer, indent=1)
 
 
 def show(query, hits) -> None:

@@ -104,13 +104,13 @@ class TextBackbone:
 
     def _read_tower(self, tokens):
         """((C, T, width) features, (C, F) what stands for each caption; it is in slot 0 too)."""
-        found = self.model(**self._inputs_of(tokens))
-        features = found.last_hidden_state
+        output = self.model(**self._inputs_of(tokens))
+        features = output.last_hidden_state
         if self.added_start:  # the encoder has not seen it
             features = torch.cat([features[:, :1], features], dim=1)
         features = features[:, : tokens.ids.shape[1]]
         if self.summary == "pooler":
-            summary = found.pooler_output
+            summary = output.pooler_output
         else:
             summary = features[torch.arange(len(features)), tokens.mask.sum(dim=1) - 1]
         slot = summary if summary.shape[1] == features.shape[2] else features.mean(dim=1)
@@ -170,14 +170,14 @@ class TextBackbone:
         makes it the global token.
         """
         try:
-            found = [self.model(**self._inputs_of(part)) for part in (tokens[:1], tokens)]
-            short, both = (each.last_hidden_state for each in found)
+            outputs = [self.model(**self._inputs_of(part)) for part in (tokens[:1], tokens)]
+            short, both = (output.last_hidden_state for output in outputs)
         except Exception as error:  # another kind of model fails in many ways
             raise ValueError(
                 f"{self.source} does not read captions by themselves ({one_line(error)}); "
                 "use a text encoder"
             ) from error
-        pooled = getattr(found[0], "pooler_output", None)
+        pooled = getattr(outputs[0], "pooler_output", None)
         is_tower, self.summary = pooled is not None and pooled.dim() == 2, "first"
         if self.pads_to:
             self.summary = "pooler"

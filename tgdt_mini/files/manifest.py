@@ -142,15 +142,15 @@ def read_whole(folder: Path | str, manifest: str, read):
     """
     while True:
         path = standing(folder)
-        before, found, failure = _content(path / manifest), None, None
+        before, content, failure = _content(path / manifest), None, None
         try:
-            found = read(path)
+            content = read(path)
         except (OSError, ValueError) as error:
             failure = error
         if _content(standing(folder) / manifest) == before:
             if failure is not None:
                 raise failure
-            return found
+            return content
 
 
 def _content(path):

@@ -40,7 +40,7 @@ def find_pictures(folder: Path | str, recursive: bool = False) -> PictureFolder:
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of pictures")
-    root, found, left_out = folder.absolute(), [], {}
+    root, paths, left_out = folder.absolute(), [], {}
 
     def leave(kind, path):
         left_out.setdefault(kind, []).append(path.relative_to(root).as_posix())
@@ -60,11 +60,11 @@ def find_pictures(folder: Path | str, recursive: bool = False) -> PictureFolder:
         for path in sorted(Path(here, name) for name in files):
             kind = _problem(path)
             if kind is None:
-                found.append(str(path))
+                paths.append(str(path))
             else:
                 leave(kind, path)
-    pictures = PictureFolder(sorted(found), left_out)
-    if not found:
+    pictures = PictureFolder(sorted(paths), left_out)
+    if not paths:
         why = f"; {pictures}" if left_out else ""
         raise ValueError(f"{folder} holds no picture ({', '.join(ENDINGS)}){why}")
     return pictures

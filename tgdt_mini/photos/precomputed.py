@@ -101,8 +101,8 @@ def _split(path):
     ids = ids[:: len(ids) // count] if ids else []
     if not ids or ids == [str(row) for row in range(count)]:  # numbers that each split begins anew
         ids = [f"{split}-{row:05d}" for row in range(count)]
-    own = [captions[start : start + EACH] for start in range(0, len(captions), EACH)]
-    return ids, own, (path, range(0, rows, step))
+    by_picture = [captions[start : start + EACH] for start in range(0, len(captions), EACH)]
+    return ids, by_picture, (path, range(0, rows, step))
 
 
 def _lines(path):

@@ -22,9 +22,9 @@ class Table:
         self.dataset, self.name, self.columns = dataset.with_format(None), name, dict(columns)
         self.guessed = set()
         for column, others in ALSO.items():
-            found = [other for other in others if other in dataset.column_names]
-            if not self.has(column) and len(found) == 1:
-                self.columns[column] = found[0]
+            names = [other for other in others if other in dataset.column_names]
+            if not self.has(column) and len(names) == 1:
+                self.columns[column] = names[0]
                 self.guessed.add(column)
 
     def has(self, column):

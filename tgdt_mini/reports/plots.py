@@ -215,16 +215,16 @@ def word_regions(
         axes[0].imshow(pixels)
         axes[0].set_title("picture", fontsize=9)
         grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
-        for place, (ax, word, row) in enumerate(zip(axes[1:], words, similarities)):
+        for index, (ax, word, row) in enumerate(zip(axes[1:], words, similarities)):
             light, best = np.full((high, wide), 0.25), max(row.max(), 1e-6)
             for share, box in zip(0.25 + 0.75 * np.clip(row / best, 0, 1) ** 2, corners):
                 x0, y0, x1, y1 = (int(round(corner)) for corner in box)
                 light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], share)
             shaded = pixels * light[..., None] + grey * (1 - light[..., None])
             ax.imshow(shaded.astype(np.uint8))
-            colour = WORDS[place % len(WORDS)]
+            colour = WORDS[index % len(WORDS)]
             _box(ax, corners[row.argmax()], colour)
-            inset = place % 4 * 0.012 * wide * np.array((1, 1, -1, -1))  # none hides another
+            inset = index % 4 * 0.012 * wide * np.array((1, 1, -1, -1))  # none hides another
             _box(axes[0], corners[row.argmax()] + inset, colour)
             title = f"{plain(word)} {row.max():.2f}"
             ax.set_title(title, fontsize=9, parse_math=False, color=colour, fontweight="bold")

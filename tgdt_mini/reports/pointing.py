@@ -60,9 +60,9 @@ def pointing_game(
                 content = [r for r, i in zip(right, inside) if not is_stop_word(text, *cut[i][1:])]
                 best = float(hit[scores.mean(dim=0).argmax()])
                 for unit, rights in zip(UNITS, (right, content, [best])):
-                    found, random = sum(rights), float(hit.mean())
+                    hits, random = sum(rights), float(hit.mean())
                     sums[unit] += torch.tensor(
-                        [found, centre * len(rights), random * len(rights), len(rights)]
+                        [hits, centre * len(rights), random * len(rights), len(rights)]
                     )
     if not sums["phrases"][3]:
         raise ValueError(

@@ -67,7 +67,7 @@ def _protocol(captions_each):
     images, captions = sum(counts.values()), sum(c * images for c, images in counts.items())
     line = (
         f"{images:,} images and {captions:,} captions, each a query; "
-        "an image is found by any of its own"
+        "an image is shares by any of its own"
     )
     if list(counts) == [5]:
         return f"{line}, which are 5"
@@ -80,26 +80,26 @@ def _stage_one(recalls):
     return f"text -> image recall of stage one: {each}"
 
 
-def _grounding(found):
+def _grounding(shares):
     names = {"chance": "at random", "possible": "at best"}
     bounds = "".join(
-        f", {words} {found[name]:.1f}%" for name, words in names.items() if name in found
+        f", {words} {shares[name]:.1f}%" for name, words in names.items() if name in shares
     )
     yield (
-        f"words that pick a region of their object ({found['words']}): {found['right']:.1f}%"
+        f"words that pick a region of their object ({shares['words']}): {shares['right']:.1f}%"
         + bounds
     )
-    if "true" in found:
+    if "true" in shares:
         yield (
-            f"words that pick an object of which they are true, meant or not: {found['true']:.1f}%"
+            f"words that pick an object of which they are true, meant or not: {shares['true']:.1f}%"
         )
 
 
 def _pointing(game):
-    for unit, found in game.items():
-        if unit == "content words" and found == game["words"]:
+    for unit, shares in game.items():
+        if unit == "content words" and shares == game["words"]:
             continue  # stop words have no local token
         yield (
-            f"pointing game, {found['count']} {unit} with a box: {found['right']:.1f}% "
-            f"(the picture's centre {found['centre']:.1f}%, at random {found['random']:.1f}%)"
+            f"pointing game, {shares['count']} {unit} with a box: {shares['right']:.1f}% "
+            f"(the picture's centre {shares['centre']:.1f}%, at random {shares['random']:.1f}%)"
         )

@@ -131,9 +131,9 @@ def assess_on_photos(
     records, whole = features_for(model, features, split)
     records, tokens = first_part(share, records, whole)
     report = assess(model, tokens, stored_settings(model), records=records, folds=folds)
-    found = zero_shot(features, split, whole.caption_image, tokens.image_count)
-    if found is not None:
-        report["zero_shot"] = vars(found)
+    row = zero_shot(features, split, whole.caption_image, tokens.image_count)
+    if row is not None:
+        report["zero_shot"] = vars(row)
     counts = tokens.caption_image.bincount().bincount().tolist()
     return report | {
         "split": split,

@@ -91,9 +91,9 @@ class Retriever:
         source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
         places = {"vision": vision_path, "text": text_path, "beside": folder}
         stored = Gallery.load(gallery) if has_one else None
-        found = cls(model, stored, source, **places)
-        found._drawn = stored is not None and scenes.is_split(stored.items)
-        return found
+        retriever = cls(model, stored, source, **places)
+        retriever._drawn = stored is not None and scenes.is_split(stored.items)
+        return retriever
 
     @property
     def knows_photographs(self) -> bool:
@@ -138,8 +138,8 @@ class Retriever:
             pictures = _several(images, "images", TAKEN)
         if items is None:
             is_path = [isinstance(picture, (str, Path)) for picture in pictures]
-            found = enumerate(zip(pictures, is_path))
-            items = [str(Path(i).absolute()) if path else n for n, (i, path) in found]
+            numbered = enumerate(zip(pictures, is_path))
+            items = [str(Path(i).absolute()) if path else n for n, (i, path) in numbered]
         items = list(items)
         if len(items) != len(pictures):
             raise ValueError(f"{len(items)} items for {len(pictures)} images; give one for each")

@@ -26,7 +26,7 @@ def rank() -> int:
     return dist.get_rank() if size() > 1 else 0
 
 
-def from_first(make: Callable):
+def broadcast(make: Callable):
     """What make() returns in the first process, in every process; the others do not call it."""
     if size() == 1:
         return make()
@@ -35,7 +35,7 @@ def from_first(make: Callable):
     return box[0]
 
 
-def from_all(value) -> list:
+def all_gather(value) -> list:
     """Everyone's value, in the order of the ranks."""
     if size() == 1:
         return [value]
@@ -44,7 +44,7 @@ def from_all(value) -> list:
     return values
 
 
-def any_of(flag: bool) -> bool:
+def any_true(flag: bool) -> bool:
     """Whether the flag is True in any process. All wait for each other here."""
     if size() == 1:
         return flag
@@ -55,7 +55,7 @@ def any_of(flag: bool) -> bool:
 
 def barrier() -> None:
     """Wait until all processes are here."""
-    any_of(False)
+    any_true(False)
 
 
 @contextmanager

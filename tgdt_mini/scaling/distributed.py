@@ -31,12 +31,12 @@ from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.scaling.communication import (
     Lost,
+    all_gather,
     all_tensors,
-    any_of,
+    any_true,
     barrier,
+    broadcast,
     ended,
-    from_all,
-    from_first,
     rank,
     size,
     together,
@@ -100,7 +100,7 @@ class Processes:
 
     def __init__(self, chunk: int = 0):
         self.chunk, self.rank = chunk, rank()
-        self.any, self.first, self.wait = any_of, from_first, barrier
+        self.any, self.first, self.wait = any_true, broadcast, barrier
         self.average = average_gradients
 
     def start(self, trainer):
@@ -126,7 +126,7 @@ class Processes:
 
     def random_states(self, device) -> list[dict]:
         """The state of each process's random generators, by rank."""
-        return from_all(random_state(device))
+        return all_gather(random_state(device))
 
 
 def first_to_report() -> bool:

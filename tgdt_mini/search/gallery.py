@@ -211,7 +211,7 @@ class Gallery:
 
     def _shards(self):
         """[(items, arrays)] as they are stored: one shard for each array of local tokens."""
-        rows, found, start = self.stored.rows, [], 0
+        rows, shards, start = self.stored.rows, [], 0
         for array, scales, end in zip(rows.arrays, rows.scales, rows.starts[1:]):
             stop = int(torch.searchsorted(self.offsets, int(end)))  # each item owns a row or more
             arrays = {
@@ -220,9 +220,9 @@ class Gallery:
                 "local_tokens": array,
                 "scales": scales,
             }
-            found.append((self.items[start:stop], arrays))
+            shards.append((self.items[start:stop], arrays))
             start = stop
-        return found
+        return shards
 
     @classmethod
     def load(
@@ -239,11 +239,11 @@ class Gallery:
             known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
             _check_settings(known["settings"], f"{folder / NAME} is damaged: ")
             most = float("inf") if check_all else CHECKED
-            found = store.read_store(folder / NAME, known["shards"], "local_tokens", CURE, most)
-            parts = [torch.from_numpy(np.array(part)) for part in found.arrays("global_tokens")]
+            read = store.read_store(folder / NAME, known["shards"], "local_tokens", CURE, most)
+            parts = [torch.from_numpy(np.array(part)) for part in read.arrays("global_tokens")]
             global_tokens = parts[0] if len(parts) == 1 else torch.cat(parts)
             fields = {name: known[name] for name in ("holds", "model", "settings", "source")}
-            return cls(global_tokens, found.ragged, found.items, **fields)
+            return cls(global_tokens, read.ragged, read.items, **fields)
 
         gallery = read_whole(folder, NAME, read)
         gallery.check_model(expect_model)

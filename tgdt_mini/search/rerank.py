@@ -68,9 +68,9 @@ def _by_item(queries, stored, items, which, most, query_is):
         tokens, mask = stored.fetch(block[None])  # (1, n, L, D)
         mask = torch.ones(tokens.shape[1:3], dtype=torch.bool) if mask is None else mask[0]
         read = Embedding(tokens[0, :, 0].float(), tokens[0].float(), mask)
-        query, place = ((which >= start) & (which < start + len(block))).nonzero(as_tuple=True)
-        item = which[query, place] - start
+        query, column = ((which >= start) & (which < start + len(block))).nonzero(as_tuple=True)
+        item = which[query, column] - start
         pairs = (read, queries, item, query)
         pairs = (queries, read, query, item) if query_is == "image" else pairs
-        scores[query, place] = paired_similarity(*pairs)
+        scores[query, column] = paired_similarity(*pairs)
     return scores

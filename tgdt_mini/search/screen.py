@@ -44,9 +44,9 @@ class Screen:
         self._lost = self._longest = 0.0  # the largest |g - g'| and |g'|
         for block in global_tokens.split(2**12):
             block = block.float()  # (b, D)
-            whole = (block / self._step).round()
-            self._int8.add(whole.numpy())
-            rounded = whole * self._step
+            levels = (block / self._step).round()
+            self._int8.add(levels.numpy())
+            rounded = levels * self._step
             self._lost = max(self._lost, float((block - rounded).norm(dim=1).max()))
             self._longest = max(self._longest, float(rounded.norm(dim=1).max()))
 
@@ -61,12 +61,12 @@ class Screen:
         scores, best = [], []
         for query, candidates, worst, by in zip(queries, ids, near[:, -1], margin):
             query, candidates = torch.from_numpy(query), torch.from_numpy(candidates)
-            found = self._best(query, candidates, count)
-            if len(candidates) < self.ntotal and found.values[-1] <= worst + by:
+            top = self._best(query, candidates, count)
+            if len(candidates) < self.ntotal and top.values[-1] <= worst + by:
                 candidates = torch.arange(self.ntotal)
-                found = self._best(query, candidates, count)
-            scores.append(found.values)
-            best.append(candidates[found.indices])
+                top = self._best(query, candidates, count)
+            scores.append(top.values)
+            best.append(candidates[top.indices])
         return torch.stack(scores).numpy(), torch.stack(best).numpy()
 
     def _best(self, query, candidates, count):

@@ -53,7 +53,7 @@ MISTAKES = {
     "rerank": ("weight * by_local", "by_local", "weight is missing"),
     "kept_by_hand": ("return 100 *", "return", "In percent"),
     "rank_in_list": ("return math.inf", "return 0", "not the best rank"),
-    "spread_by_hand": ("(len(figures) - 1)", "len(figures)", "Divide by n - 1"),
+    "spread_by_hand": ("(len(numbers) - 1)", "len(numbers)", "Divide by n - 1"),
     "look": (".masked_fill(~mask, -math.inf)", "", "Padding takes part"),
     "learn_from": (" + of(by_local)", "", "Both tables count"),
     "search_mine": ("weight * by_local", "0 * by_local", "second look is missing"),

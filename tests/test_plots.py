@@ -104,6 +104,16 @@ FIGURES = {
     "hits of a picture": lambda path: plots.hits(
         [PICTURES[0]], [["a star", "two moons"]], None, [[0.5, 0.25]], path
     ),
+    "hits that are judged in words": lambda path: plots.hits(
+        ["a star"], [PICTURES], [["own", "true", "false"]], [[0.5, 0.4, 0.3]], path
+    ),
+    "word_table": lambda path: plots.word_table(
+        PICTURES[0],
+        ["a", "star"],
+        [[0.1, -0.2], [0.2, 0.9]],
+        [[0, 0, 0.5, 0.5], [0, 0, 1, 1]],
+        path,
+    ),
     "word_regions": lambda path: plots.word_regions(
         PICTURES[0],
         ["a", "red", "star"],
@@ -189,6 +199,36 @@ def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
     assert (0, 158, 115) in right - wrong  # green
     plots.hits(["a"], [[PICTURES[0]]], None, path=tmp_path / "unknown.png")
     assert colours_of(tmp_path / "unknown.png") == wrong
+
+
+def test_true_and_false_answers_are_told_apart_by_a_mark_and_a_word(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figure, "_png", lambda fig: drawn.append(fig.axes[1:]) or b"")
+    words = ["own", "true", "false"]
+    plots.hits(["a star"], [PICTURES], [words], [[0.5, 0.4, 0.3]], tmp_path / "hits.png")
+    seen = [(ax.get_title()[0], ax.get_xlabel()) for ax in drawn[-1]]
+    assert seen == [("\u2713", "its own"), ("\u2713", "true"), ("\u2717", "false")]
+    plots.hits(["a star"], [PICTURES], [[True, False, False]], None, tmp_path / "hits.png")
+    assert [ax.get_title() for ax in drawn[-1]] == ["\u2713 1", "2", "3"]
+    with pytest.raises(ValueError, match="right holds 'rigth'; give bools, or one of own"):
+        plots.hits(["a star"], [PICTURES], [["rigth"] * 3], None, tmp_path / "hits.png")
+
+
+def test_a_word_has_the_colour_of_its_best_region(tmp_path, monkeypatch):
+    from matplotlib.colors import to_hex
+
+    drawn = []
+    monkeypatch.setattr(figure, "_png", lambda fig: drawn.append(fig.axes[1]) or b"")
+    similarities = [[0.1, -0.2], [0.2, 0.9], [0.3, 0.2]]
+    boxes = [[0, 0, 0.5, 0.5], [0, 0, 1, 1]]
+    words = ["a", "$star$", "is"]
+    plots.word_table(PICTURES[0], words, similarities, boxes, tmp_path / "words.png")
+    table = drawn[-1]
+    assert [label.get_text() for label in table.get_yticklabels()] == words
+    colours = [to_hex(label.get_color()) for label in table.get_yticklabels()]
+    assert colours == [plots.WORDS[0], plots.WORDS[1], plots.WORDS[0]]
+    numbers = [(text.get_text(), *text.get_position()) for text in table.texts]
+    assert numbers == [("0.10", 0, 0), ("0.90", 1, 1), ("0.30", 0, 2)]  # text, column, row
 
 
 def colours_of(path):

@@ -133,8 +133,15 @@ def _recall(recalls, k):
 IN_A_ROW = 10  # answers
 # frames of words: dark enough for letters on white, told apart by colour-blind readers too
 WORDS = ("#0072b2", "#d55e00", "#007a5a", "#aa3377", "#8a5a00", "#332288", "#555555")
-# of an answer: the frame's colour and width, and what stands before its title
-RIGHT, OTHER = (COLOURS["two-stage"], 4, "\N{CHECK MARK} "), ("lightgrey", 1, "")
+GREY = "#767676"
+# what `right` says of an answer: the frame's colour and width, the mark, and the word on the tile
+JUDGED = {
+    False: ("lightgrey", 1, "", ""),
+    True: (COLOURS["two-stage"], 4, "\N{CHECK MARK} ", ""),
+    "own": (COLOURS["two-stage"], 4, "\N{CHECK MARK} ", "its own"),
+    "true": (COLOURS["two-stage"], 2, "\N{CHECK MARK} ", "true"),
+    "false": (GREY, 2, "\N{BALLOT X} ", "false"),
+}
 
 
 def hits(
@@ -147,8 +154,10 @@ def hits(
     """A page of searches, one a row: the query, then its best answers; a right one has a tick.
 
     queries: N str or pictures. pictures: N lists of K pictures or str. right: N lists of K bool (a
-    right one is framed in green too), or None where it is not known. scores: N lists of K, for the
-    titles. A search with more than IN_A_ROW answers goes on in the next rows.
+    right one is framed in green too), or None where it is not known. Where the truth of all answers
+    is known, the words "own" (written for this very picture), "true" (of it as well) and "false"
+    stand in place of bools and are written on the tiles. scores: N lists of K, for the titles. A
+    search with more than IN_A_ROW answers goes on in the next rows.
     """
     lines = [
         (row, start)
@@ -159,7 +168,12 @@ def hits(
     searches = f"{len(queries)} searches, one a row" if len(queries) > 1 else "One search"
     alt = f"{searches}: the query, then its best answers from left to right."
     tile = min(1.5, WIDEST / columns)  # inches
-    with figure(path, tile * columns, (tile + 0.2) * rows, alt, rows=rows, columns=columns) as axes:
+    judged = [
+        _judged(None if right is None else right[row], len(pictures[row]))
+        for row in range(len(queries))
+    ]
+    high = tile + (0.4 if any(word for row in judged for *_, word in row) else 0.2)
+    with figure(path, tile * columns, high * rows, alt, rows=rows, columns=columns) as axes:
         axes = np.asarray(axes).reshape(rows, columns)
         for line, (row, start) in enumerate(lines):
             _tile(axes[line, 0], "" if start else queries[row])
@@ -168,12 +182,20 @@ def hits(
                     ax.axis("off")
                     continue
                 title = f"{i + 1}" if scores is None else f"{i + 1}: {scores[row][i]:.2f}"
-                is_right = right is not None and right[row] is not None and right[row][i]
-                _tile(ax, pictures[row][i], RIGHT if is_right else OTHER, title)
+                _tile(ax, pictures[row][i], judged[row][i], title)
+
+
+def _judged(right, count):
+    """The style of each of a search's answers; ValueError for a word that is not in JUDGED."""
+    answers = [False] * count if right is None else right
+    answers = [answer if isinstance(answer, str) else bool(answer) for answer in answers]
+    if unknown := [answer for answer in answers if answer not in JUDGED]:
+        raise ValueError(f"right holds {unknown[0]!r}; give bools, or one of own, true, false")
+    return [JUDGED[answer] for answer in answers]
 
 
 def _tile(ax, content, frame=None, title=""):
-    colour, width, mark = frame or ("none", 0, "")
+    colour, width, mark, word = frame or ("none", 0, "", "")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.grid(False)
@@ -189,6 +211,8 @@ def _tile(ax, content, frame=None, title=""):
         spine.set_visible(frame is not None)
         spine.set(color=colour, linewidth=width)
     ax.set_title(f"{mark}{title}", fontsize=10)
+    if word:
+        ax.set_xlabel(word, fontsize=10, color=GREY if word == "false" else "#007a5a", labelpad=3)
 
 
 def word_regions(
@@ -228,6 +252,48 @@ def word_regions(
             _box(axes[0], corners[row.argmax()] + inset, colour)
             title = f"{plain(word)} {row.max():.2f}"
             ax.set_title(title, fontsize=9, parse_math=False, color=colour, fontweight="bold")
+
+
+def word_table(
+    picture: Any, words: list[str], similarities: Any, boxes: Any, path: Path | str | None = None
+) -> None:
+    """The picture with its regions in colours, and the table of words by regions beside it.
+
+    A word has the colour of its best region, where its similarity is written. The darker a cell,
+    the more alike, from 0 to 1. similarities (W, R); boxes (R, 4) as fractions, a whole picture's
+    (the ground) too.
+    """
+    similarities, boxes = np.asarray(similarities), np.asarray(boxes)
+    pixels = np.asarray(picture.convert("RGB"))
+    corners = boxes * (*pixels.shape[1::-1], *pixels.shape[1::-1])
+    names = [f"r{number}" for number in range(1, len(boxes) + 1)]
+    colours = [WORDS[number % len(WORDS)] for number in range(len(boxes))]
+    alt = f"A picture with its regions, and a table of {len(words)} words by {len(boxes)} regions."
+    high = max(3.6, 0.28 * len(words) + 0.7)  # inches
+    with figure(path, WIDEST, high, alt, columns=2) as axes:
+        left, right = axes[0]
+        left.imshow(pixels)
+        left.axis("off")
+        for name, colour, corner in zip(names, colours, corners):
+            _box(left, np.clip(corner, 1, pixels.shape[0] - 2), colour)
+            tag = dict(facecolor=colour, edgecolor="none", pad=1.5)
+            place = corner[:2] + 1
+            left.text(*place, name, color="white", fontsize=9, va="top", bbox=tag)
+        right.imshow(similarities, cmap="Greys", vmin=0, vmax=1.2, aspect="auto")
+        right.grid(False)
+        right.set_xticks(range(len(names)), names)
+        right.set_yticks(range(len(words)), map(plain, words), parse_math=False)
+        right.xaxis.tick_top()
+        best = similarities.argmax(axis=1)
+        for row, (column, label) in enumerate(zip(best, right.get_yticklabels())):
+            colour = colours[column]
+            label.set(color=colour, fontweight="bold")
+            _box(right, (column - 0.46, row - 0.42, column + 0.46, row + 0.42), colour)
+            value = similarities[row, column]
+            number = dict(color="white" if value > 0.6 else "black", ha="center", va="center")
+            right.text(column, row, f"{value:.2f}", fontsize=9, **number)
+        for label, colour in zip(right.get_xticklabels(), colours):
+            label.set(color=colour, fontweight="bold")
 
 
 def _box(ax, corners, colour):

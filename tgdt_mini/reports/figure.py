@@ -121,6 +121,6 @@ def _display(png, alt):
     few.save(plain, "PNG", optimize=True)
     picture.save(photographic, "JPEG", quality=60, optimize=True, progressive=True)
     kind, content = "image/png", plain.getvalue()
-    if len(photographic.getvalue()) < 0.75 * len(content):  # mostly photographs
+    if len(photographic.getvalue()) < 0.85 * len(content):  # mostly photographs
         kind, content = "image/jpeg", photographic.getvalue()
     display({kind: content, "text/plain": alt}, raw=True, metadata={kind: {"alt": alt}})

@@ -4,11 +4,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import safetensors.torch
 import torch
+from examples import json_values, on_disk, seeds
 from helpers import refusal, tiny_config, tiny_model, token_set, tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import tgdt_mini
@@ -55,6 +59,38 @@ def test_a_loaded_model_is_the_saved_one(saved):
     for one, other in zip(encode(model, token_set()), encode(again, token_set())):
         assert torch.equal(one.global_token, other.global_token)
         assert torch.equal(one.local_tokens, other.local_tokens)
+
+
+@on_disk
+@given(
+    seed=seeds,
+    widths=st.tuples(st.sampled_from([4, 8, 12]), st.integers(0, 2), st.integers(0, 2)),
+    notes=st.dictionaries(st.text(max_size=5), json_values, max_size=3),
+    progress=st.dictionaries(st.text(max_size=5), json_values, max_size=3),
+)
+def test_any_model_and_any_notes_and_any_place_in_a_run_come_back(seed, widths, notes, progress):
+    width, layers, global_layers = widths
+    sizes = {"width": width, "text_layers": layers, "global_layers": global_layers}
+    model = tiny_model(seed, **sizes)
+    optimizer, scaler = run_state(model)
+    with TemporaryDirectory() as name:
+        save_model(model, Path(name, "model"), tokenizer(), notes)
+        again = load_model(Path(name, "model"))
+        torch.manual_seed(seed)
+        checkpoint.save_state(Path(name, "last"), model, None, optimizer, scaler, progress)
+        known, resumed = torch.rand(4), tiny_model(seed + 1, **sizes)
+        fresh = torch.optim.AdamW(resumed.parameters(), lr=1e-3)
+        assert checkpoint.load_state(Path(name, "last"), resumed, fresh, scaler) == progress
+    assert torch.equal(torch.rand(4), known)
+    assert again.notes == notes and again.config == model.config
+    assert fingerprint(again, "") == fingerprint(resumed, "") == fingerprint(model, "")
+    moments = [optim.state_dict()["state"] for optim in (optimizer, fresh)]
+    assert set(moments[0]) == set(moments[1])
+    assert all(
+        torch.equal(value, moments[1][index][part])
+        for index, state in moments[0].items()
+        for part, value in state.items()
+    )
 
 
 def test_a_model_without_tokenizer_and_notes_is_saved_too(tmp_path):

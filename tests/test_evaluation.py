@@ -5,7 +5,10 @@ import math
 import ir_measures
 import pytest
 import torch
+from examples import few
 from helpers import random_embedding
+from hypothesis import given
+from hypothesis import strategies as st
 from ir_measures import RR, Success
 
 from tgdt_mini import evaluation
@@ -58,15 +61,38 @@ def test_worked_values():
     assert median_rank(torch.tensor([0.0, INF])) == median_rank(torch.tensor([INF])) == INF
 
 
-@pytest.mark.parametrize("comparisons", [1, 700, 2**24])
-def test_ranks_equal_brute_force_both_ways(comparisons, monkeypatch):
-    monkeypatch.setattr(evaluation, "COMPARISONS", comparisons)
-    scores, caption_image = five_captions(20)
-    scores = (scores * 3).round() / 3  # many ties
-    scores[scores < -1] = -INF  # many that were not scored
-    positives = matches(caption_image, 20)
-    assert torch.equal(ranks(scores, positives), brute_force(scores, positives))
-    assert torch.equal(ranks(scores.T, positives.T), brute_force(scores.T, positives.T))
+@st.composite
+def judged(draw):
+    """Scores (Q, G) with many ties, some not scored; which are right, perhaps none of a query."""
+    queries, items = draw(st.integers(1, 6)), draw(st.integers(1, 8))
+    values = st.sampled_from([-INF, -1e30, -0.5, 0.0, 0.25, 1.0, 1e30])
+    table = st.lists(st.lists(values, min_size=items, max_size=items), min_size=queries)
+    marks = st.lists(st.booleans(), min_size=items, max_size=items)
+    scores = draw(table.map(lambda rows: rows[:queries]))
+    positives = draw(st.lists(marks, min_size=queries, max_size=queries))
+    return torch.tensor(scores), torch.tensor(positives)
+
+
+@few
+@given(both=judged(), comparisons=st.sampled_from([1, 20, 2**24]), data=st.data())
+def test_ranks_and_recalls_equal_brute_force(both, comparisons, data):
+    scores, positives = both
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "COMPARISONS", comparisons)
+        found = ranks(scores, positives)
+    assert torch.equal(found, brute_force(scores, positives))
+    for k, percent in recall_at_k(found, range(1, 10)).items():
+        hits = 0
+        for row, right in zip(scores.tolist(), positives.tolist()):
+            # wrong ones first among equals, and what was not scored is not found
+            order = sorted(range(len(row)), key=lambda j: (-row[j], right[j]))[:k]
+            hits += any(right[j] and row[j] > -INF for j in order)
+        assert percent == pytest.approx(100 * hits / len(scores))
+    order = data.draw(st.permutations(range(scores.shape[1])))
+    assert torch.equal(ranks(scores[:, order], positives[:, order]), found)
+    assert torch.equal(
+        ranks(scores.double().arctan().masked_fill(scores == -INF, -INF), positives), found
+    )
 
 
 def test_recalls_equal_brute_force_both_ways():

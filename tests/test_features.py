@@ -2,10 +2,14 @@
 
 import json
 import shutil
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from examples import on_disk
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.files.rows import as_stored
@@ -53,16 +57,39 @@ def damage(path, at=-1):
 # what was written is read
 
 
-@pytest.mark.parametrize("precision", ["float16", "int8"])
-def test_rows_come_back_wherever_they_lie(tmp_path, precision):
-    stored, every = Features(written(tmp_path / "a", precision=precision)), rows_of(range(7))
-    assert stored.items == ITEMS and stored.key == "one" and len(stored) == 7
-    assert stored.starts.tolist() == STARTS.tolist() and stored.rows.shape == (22, 4)
-    take = torch.tensor([21, 0, 7, 8, 8, 15, 16, 3])  # over all shards, out of order, one twice
-    expected = as_stored(torch.from_numpy(every["features"]), precision)
-    assert torch.equal(stored.rows.index_select(0, take), expected[take])
-    assert stored.rows.index_select(0, take[:0]).shape == (0, 4)
-    assert stored.array("ids").tolist() == every["ids"].tolist()
+@on_disk
+@given(
+    counts=st.lists(st.integers(1, 7), min_size=1, max_size=9),
+    shard=st.integers(1, 10),
+    precision=st.sampled_from(["float16", "int8"]),
+    names=st.text(max_size=4),
+    data=st.data(),
+)
+def test_rows_come_back_wherever_they_lie(counts, shard, precision, names, data):
+    starts, items = np.cumsum([0, *counts]), [f"{names}{i}" for i in range(len(counts))]
+    every = np.random.default_rng(len(counts)).normal(size=(starts[-1], 4)).astype(np.float32)
+
+    def make(rows):
+        some = slice(starts[rows.start], starts[rows.stop])
+        own = {"features": every[some], "ids": np.arange(starts[-1])[some]}
+        return own | {"counts": np.array(counts[rows.start : rows.stop])}
+
+    with TemporaryDirectory() as folder:
+        written(folder, make, items=items, shard=shard, precision=precision)
+        stored = Features(folder, "one", check_all=True)
+        assert stored.items == items and len(stored) == len(counts)
+        assert stored.starts.tolist() == starts.tolist() and stored.rows.shape == every.shape
+        # over all shards, out of order, some twice, or none
+        take = torch.tensor(data.draw(st.lists(st.integers(0, len(every) - 1)))).long()
+        expected = as_stored(torch.from_numpy(every), precision)
+        assert torch.equal(stored.rows.index_select(0, take), expected[take])
+        assert stored.array("ids").tolist() == list(range(len(every)))
+        ids = torch.tensor([data.draw(st.lists(st.integers(0, len(counts) - 1), min_size=1))])
+        rows, mask = stored.stored.ragged.fetch(ids)
+        real = torch.ones(rows.shape[:3], dtype=torch.bool) if mask is None else mask
+        for number, item in enumerate(ids[0].tolist()):
+            own = expected[starts[item] : starts[item + 1]]
+            assert torch.equal(rows[0, number][real[0, number]], own)
 
 
 def test_features_stay_on_the_disk_and_are_made_a_shard_at_a_time(tmp_path):

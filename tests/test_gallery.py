@@ -2,13 +2,18 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+from examples import embeddings, json_values, on_disk
 from helpers import random_embedding, refusal
+from hypothesis import given
+from hypothesis import strategies as st
 from test_retrieval import BOTH, REGIONS, full_scores, sides
 
+from tgdt_mini.embedding import Embedding
 from tgdt_mini.files import store
 from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.retrieval import two_stage
@@ -223,11 +228,33 @@ def test_a_stored_precision_changes_scores_by_its_rounding_only(
     assert error > 1e-6 or not rounding, "something was rounded"
 
 
-def test_items_may_be_any_json_in_any_language(tmp_path):
+@on_disk
+@given(
+    parts=st.lists(embeddings(dtype=torch.float32), min_size=1, max_size=4),
+    precision=st.sampled_from(["float16", "int8"]),
+    queries=embeddings(dtype=torch.float32),
+    data=st.data(),
+)
+def test_what_is_saved_and_appended_comes_back_as_if_built_at_once(parts, precision, queries, data):
+    """Items may be any JSON in any language."""
+    whole, options = Embedding.cat(parts), {"local_precision": precision}
+    items = data.draw(st.lists(json_values, min_size=len(whole), max_size=len(whole)))
+    built, left = Gallery.build(whole, items, **options), list(items)
+    with TemporaryDirectory() as folder:
+        for number, part in enumerate(parts):
+            own = Gallery.build(part, [left.pop(0) for _ in range(len(part))], **options)
+            own.append(folder) if number else own.save(folder)
+        again = Gallery.load(folder, check_all=True)
+        assert json.dumps(again.items) == json.dumps(items)  # 1.0 is no 1, and True neither
+        assert torch.equal(again.global_tokens, built.global_tokens)
+        assert torch.equal(again.offsets, built.offsets)
+        assert torch.equal(again.local_tokens, built.local_tokens)
+        k, shortlist = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
+        assert_same_hits(again.search(queries, k, shortlist), built.search(queries, k, shortlist))
+
+
+def test_an_item_that_is_no_json_is_refused(tmp_path):
     _, embedding = sides("caption")
-    items = [{"file": "日本.png", "page": i} for i in range(len(embedding))]
-    Gallery.build(embedding, items).save(tmp_path / "gallery")
-    assert Gallery.load(tmp_path / "gallery").items == items
     with pytest.raises(ValueError, match="JSON"):
         Gallery.build(embedding, [tmp_path] * len(embedding)).save(tmp_path / "other")
     assert not (tmp_path / "other").exists()

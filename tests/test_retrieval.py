@@ -2,7 +2,10 @@
 
 import pytest
 import torch
+from examples import few, pairs
 from helpers import random_embedding
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tgdt_mini import retrieval
 from tgdt_mini.embedding import Embedding
@@ -32,40 +35,32 @@ def full_scores(queries, gallery, query_is, local_weight):
     return mixed_similarity(gallery, queries, local_weight).T
 
 
-@BOTH
-@pytest.mark.parametrize("ragged", [True, False])
-@pytest.mark.parametrize("extra", [0, 1, 1000])
-def test_a_shortlist_of_everything_is_full_scoring(query_is, ragged, extra):
-    queries, gallery = sides(query_is, ragged)
-    scores = two_stage(queries, gallery, len(gallery) + extra, 0.7, query_is)
-    torch.testing.assert_close(scores, full_scores(queries, gallery, query_is, 0.7))
-
-
-@BOTH
-@pytest.mark.parametrize("floats", [1, 100, 2**22])
-def test_scores_in_the_shortlist_are_full_scores_and_minus_inf_outside(
-    query_is, floats, monkeypatch
-):
-    monkeypatch.setattr(retrieval, "SCORES", floats)  # the batching must not show
-    queries, gallery = sides(query_is)
-    scores = two_stage(queries, gallery, 3, 0.7, query_is)
-    shortlist = torch.zeros_like(scores, dtype=torch.bool)
-    shortlist.scatter_(1, global_similarity(queries, gallery).topk(3).indices, True)
-    torch.testing.assert_close(
-        scores[shortlist], full_scores(queries, gallery, query_is, 0.7)[shortlist]
+@few
+@given(
+    both=pairs(dtype=torch.float32), query_is=st.sampled_from(["image", "caption"]), data=st.data()
+)
+def test_two_stages_are_full_scores_in_the_shortlist_and_minus_inf_outside(both, query_is, data):
+    queries, gallery = both if query_is == "image" else both[::-1]
+    weight, shortlist = data.draw(st.floats(-9, 9)), data.draw(st.integers(1, 12))
+    with pytest.MonkeyPatch.context() as patch:  # the batching must not show
+        patch.setattr(retrieval, "SCORES", data.draw(st.sampled_from([1, 100, 2**22])))
+        patch.setattr(retrieval, "TURN", data.draw(st.sampled_from([0, 2**9, 10**9])))
+        scores = two_stage(queries, gallery, shortlist, weight, query_is)
+    by_global, full = (
+        global_similarity(queries, gallery),
+        full_scores(queries, gallery, query_is, weight),
     )
-    assert (scores[~shortlist] == -float("inf")).all() and shortlist.sum() == 3 * len(queries)
-
-
-@BOTH
-@pytest.mark.parametrize("turn", [0, 10**9], ids=["by tokens", "by turns"])
-def test_two_stages_are_the_method_as_it_is_told(query_is, turn, monkeypatch):
-    monkeypatch.setattr(retrieval, "TURN", turn)
-    queries, gallery = sides(query_is)
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    chosen.scatter_(1, by_global.topk(min(shortlist, len(gallery))).indices, True)
+    expected = full.masked_fill(~chosen, -float("inf"))
+    torch.testing.assert_close(scores, expected)
     torch.testing.assert_close(
-        two_stage(queries, gallery, 3, 0.7, query_is),
-        two_stage_plain(queries, gallery, 3, 0.7, query_is),
+        two_stage_plain(queries, gallery, shortlist, weight, query_is), expected
     )
+    assert shortlist < len(gallery) or chosen.all()  # a shortlist of everything is full scoring
+    order = data.draw(st.permutations(range(len(gallery))))
+    again = two_stage(queries, gallery[order], shortlist, weight, query_is)
+    torch.testing.assert_close(again, expected[:, order])
 
 
 @BOTH

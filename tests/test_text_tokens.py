@@ -3,14 +3,20 @@ other tokenizers.
 """
 
 import random
+import re
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import pytest
 import torch
+from examples import few
 from helpers import some_scenes, tokenizer
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tgdt_mini.text_tokens import END, PAD, START, UNKNOWN, TextTokenizer
+from tgdt_mini.scenes.words import known_words
+from tgdt_mini.text_tokens import END, START, UNKNOWN, TextTokenizer
 
 CAPTIONS = [
     "a red star",
@@ -19,12 +25,17 @@ CAPTIONS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def spelled():
-    """A vocabulary so small that words fall into pieces."""
+@cache
+def spelling():
+    """A tokenizer with so small a vocabulary that words fall into pieces."""
     return TextTokenizer.learn(
         [caption for own in some_scenes("train", 200)["captions"] for caption in own], 70, 200
     )
+
+
+@pytest.fixture
+def spelled():
+    return spelling()
 
 
 def names(tokens, row, which):
@@ -36,33 +47,6 @@ def test_a_caption_becomes_a_start_token_its_words_and_an_end_token():
     tokens = tokenizer()(["A red star"])
     assert names(tokens, 0, tokens.mask) == [START, "a", "red", "star", END]
     assert names(tokens, 0, tokens.word_mask) == ["a", "red", "star"]
-
-
-def test_padding_is_masked_and_the_batch_is_as_wide_as_its_longest_caption():
-    tokens = tokenizer()(CAPTIONS)
-    alone = [tokenizer()([caption]) for caption in CAPTIONS]
-    assert (
-        tokens.ids.shape
-        == tokens.mask.shape
-        == tokens.word_mask.shape
-        == (3, max(each.ids.shape[1] for each in alone))
-    )
-    assert (
-        tokens.ids.dtype == torch.int64
-        and tokens.mask.dtype == tokens.word_mask.dtype == torch.bool
-    )
-    for row, each in enumerate(alone):
-        size = each.ids.shape[1]
-        assert each.mask.all() and tokens.mask[row].tolist() == [True] * size + [False] * (
-            len(tokens.ids[0]) - size
-        )
-        assert torch.equal(tokens.ids[row, :size], each.ids[0]) and torch.equal(
-            tokens.word_mask[row, :size], each.word_mask[0]
-        )
-        assert (tokens.ids[row, size:] == tokenizer().pad).all() and not tokens.word_mask[
-            row, size:
-        ].any()
-    assert tokenizer().engine.id_to_token(tokenizer().pad) == PAD
 
 
 def test_words_leave_out_special_tokens_only_so_the_last_piece_is_kept(spelled):
@@ -82,24 +66,71 @@ def test_unknown_words_are_words_too():
     assert names(tokens, 0, tokens.word_mask) == ["a", UNKNOWN, "star"]
 
 
-def test_ids_can_be_read_back_as_the_caption():
-    tokens = tokenizer()(CAPTIONS)
-    for caption, ids in zip(CAPTIONS, tokens.ids.tolist()):
-        assert tokenizer().engine.decode(ids, skip_special_tokens=True) == caption
-
-
 def test_capitals_and_spaces_do_not_matter():
     assert torch.equal(tokenizer()(["  A Red  STAR "]).ids, tokenizer()(["a red star"]).ids)
 
 
-def test_every_id_is_below_the_vocabulary_and_learnt_words_are_single_pieces():
-    captions = [caption for own in some_scenes("train", 200)["captions"] for caption in own]
-    tokens = tokenizer()(captions)
-    assert int(tokens.ids.max()) < tokenizer().vocabulary
-    assert not (tokens.ids == tokenizer().engine.token_to_id(UNKNOWN)).any()
-    assert [piece for piece, _, _ in tokenizer().pieces("a red star above a blue circle")][
-        -1
-    ] == "circle"
+# any text: what is readable and what is not, words that are known among it
+words = st.sampled_from(["a", "red", "star", "above", "it's", "[SEP]", "[PAD]", "##s", "STAR"])
+anything = st.lists(words | st.text(st.characters(), max_size=12), min_size=1, max_size=20).map(
+    " ".join
+)
+
+
+def encoded(tokenizer, captions):
+    """The TextTokens of captions, or None if one of them is refused; no word of a cut."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return tokenizer(captions)
+        except ValueError as error:
+            assert re.match(r"caption \d+ is ", str(error)) and "\n" not in str(error)
+
+
+@few
+@given(captions=st.lists(anything, min_size=1, max_size=4), most=st.integers(3, 30))
+def test_any_text_becomes_ids_as_the_library_cuts_them_or_is_refused_by_its_number(captions, most):
+    tokenizer = TextTokenizer(spelling().engine, most)
+    tokens, alone = encoded(tokenizer, captions), [encoded(tokenizer, [text]) for text in captions]
+    assert (tokens is None) == (None in alone)
+    if tokens is None:
+        return
+    engine = type(spelling().engine).from_str(spelling().to_json())
+    engine.enable_truncation(most)
+    assert tokens.ids.dtype == torch.int64 and tokens.mask.dtype == torch.bool
+    assert tokens.ids.shape == tokens.mask.shape == tokens.word_mask.shape
+    assert tokens.ids.shape == (len(captions), max(each.ids.shape[1] for each in alone))
+    for row, (text, cut) in enumerate(zip(captions, engine.encode_batch(captions))):
+        size, real = len(cut.ids), tokens.mask[row]
+        assert 3 <= size <= most and real.tolist() == [True] * size + [False] * (len(real) - size)
+        assert tokens.ids[row, real].tolist() == cut.ids == alone[row].ids[0].tolist()
+        assert max(cut.ids) < spelling().vocabulary
+        assert (tokens.ids[row, ~real] == tokenizer.pad).all()
+        is_word = [not special for special in cut.special_tokens_mask]
+        assert tokens.word_mask[row, real].tolist() == is_word and any(is_word)
+        assert not tokens.word_mask[row, ~real].any()
+        pieces = tokenizer.pieces(text)
+        assert [piece for piece, _, _ in pieces] == [
+            token for token, word in zip(cut.tokens, is_word) if word
+        ]
+        assert all(0 <= start <= end <= len(text) for _, start, end in pieces)
+    last = tokens[[len(captions) - 1]]
+    assert all(
+        torch.equal(getattr(last, name), getattr(alone[-1], name))
+        for name in ("ids", "mask", "word_mask")
+    )
+
+
+@few
+@given(words=st.lists(st.sampled_from(sorted(known_words())), min_size=1, max_size=30))
+def test_ids_of_the_words_of_the_scenes_are_read_back_as_these_words(words):
+    for each in (tokenizer(), spelling()):
+        ids = TextTokenizer(each.engine, 400)([" ".join(words)]).ids[0].tolist()
+        assert each.engine.decode(ids, skip_special_tokens=True) == " ".join(words)
+
+
+def test_words_of_training_captions_are_single_pieces():
+    assert tokenizer().pieces("a red star above a blue circle")[-1][0] == "circle"
 
 
 @pytest.mark.parametrize("empty", ["", "   ", "\n\t", None, 7])
@@ -195,17 +226,6 @@ def test_a_tokenizer_written_as_json_and_read_again_gives_the_same_tokens():
     )
 
 
-def test_rows_of_a_batch_lose_the_columns_that_are_padding_in_all_of_them():
-    tokens = tokenizer()(CAPTIONS)
-    some = tokens[torch.tensor([0, 2])]
-    alone = tokenizer()([CAPTIONS[0], CAPTIONS[2]])
-    assert all(
-        torch.equal(getattr(some, name), getattr(alone, name))
-        for name in ("ids", "mask", "word_mask")
-    )
-    assert len(tokens[slice(1, 2)]) == 1 and len(tokens.to("cpu")) == 3
-
-
 @pytest.fixture(scope="module", params=["[PAD]", "<pad>"])
 def saved_by_transformers(request, tmp_path_factory):
     """A folder as `save_pretrained` writes it, with special tokens at other ids than ours."""
@@ -292,20 +312,6 @@ def random_texts(count=300):
     ]
     found = ["".join(draw.choices(signs, k=draw.randint(1, 40))) for _ in range(count)]
     return [f"a {text}" for text in found]
-
-
-@pytest.mark.parametrize("most", [3, 4, 7, 20])
-def test_captions_are_cut_as_the_library_cuts_them(most, spelled):
-    texts = random_texts()
-    engine = type(spelled.engine).from_str(spelled.to_json())
-    engine.enable_truncation(most)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tokens = TextTokenizer(spelled.engine, most)(texts)
-    for row, cut in enumerate(engine.encode_batch(texts)):
-        assert tokens.ids[row, tokens.mask[row]].tolist() == cut.ids
-        words = [token for token, special in zip(cut.ids, cut.special_tokens_mask) if not special]
-        assert tokens.ids[row, tokens.word_mask[row]].tolist() == words
 
 
 def test_many_threads_encode_what_one_does():

@@ -16,13 +16,18 @@ import pytest
 from test_notebooks import BOOKS, refresh
 
 GAPPED = [path for path in BOOKS if '"gap"' in path.read_text(encoding="utf-8")]
-CHAPTERS = ["01", "03", "04", "05", "06", "07", "08"]
+CHAPTERS = ["01", "02", "03", "04", "05", "06", "07", "08"]
 # one mistake for each gap: (text of the solution, what stands there instead, the answer)
 MISTAKES = {
     "rank_by_hand": ("score >= best", "score > best", "Equally high counts against"),
     "recall_by_hand": ("rank < k", "rank <= k", "Ranks begin at 0"),
     "chance": ("100 * k / images", "100 * k / captions", "text to image: k / I"),
     "oracle_by_hand": ("min(1, k / count)", "k / count", "at most 1"),
+    "pairs_of": ("+= counts[word]", "+= 1", "as often as it occurs"),
+    "merge": ("result[-1] = glue(pair)", "result.append(glue(pair))", "the place of both"),
+    "main_by_hand": ("max(abs(a - b)", "sum(abs(a - b)", "not all together"),
+    "flood": ("inside = 0 <= near[0]", "inside = near[0]", "stay inside"),
+    "box_by_hand": ("max(xs) + 2", "max(xs) + 1", "edges, with a border"),
     "attend_one": (" / math.sqrt(len(query))", "", "division by sqrt"),
     "attention": ("softmax(dim=-1)", "softmax(dim=-2)", "along its row"),
     "norm": ("keepdim=True) + eps", "keepdim=True) * 3 / 2", "over D, not D - 1"),

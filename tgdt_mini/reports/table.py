@@ -67,7 +67,7 @@ def _protocol(captions_each):
     images, captions = sum(counts.values()), sum(c * images for c, images in counts.items())
     line = (
         f"{images:,} images and {captions:,} captions, each a query; "
-        "an image is shares by any of its own"
+        "an image is found by any of its own"
     )
     if list(counts) == [5]:
         return f"{line}, which are 5"

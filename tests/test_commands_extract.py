@@ -23,6 +23,7 @@ from test_entities import annotated, annotation
 from tgdt_mini import cli
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.encoders.cutting import layers_of
+from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoding import encode
 from tgdt_mini.evaluation import both_ways, mean_of_folds
 from tgdt_mini.losses import cmc_loss
@@ -738,3 +739,71 @@ def test_a_changed_feature_is_found_when_all_is_checked(detections, tmp_path, ca
     message = refused(capsys, f"{start} --features {broken}")
     assert re.search(r"train.images.shard-00000.features\.npy is missing or damaged", message)
     assert "add --features FOLDER" in refused(capsys, start)
+
+
+# captions with two words swapped
+
+
+@pytest.fixture(scope="module")
+def foiled(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("foiled") / "features"
+    assert cli.main(shlex.split(seen(world, f"--foils --splits train --out {out}"))) == 0
+    more = f"--foils --splits val test --out {out}"  # the classes come from what lies there
+    assert cli.main(shlex.split(seen(world, more))) == 0
+    return out
+
+
+def test_foils_are_captions_of_the_same_words_with_features_of_their_own(foiled, world):
+    text = TextBackbone(str(world / "text"))
+    for split in COUNTS:
+        records, tokens = open_features(foiled, split, check_all=True)
+        foils = [foil for group in records["foils"] for foil in group]
+        rows = [row for row, foil in enumerate(foils) if foil]
+        assert len(foils) == len(tokens.captions) and 0 < len(rows) < len(foils)
+        assert tokens.hard.word_mask.any(1).nonzero()[:, 0].tolist() == rows
+        for row in rows:
+            words = foils[row].split(), tokens.captions[row].split()
+            assert len(words[0]) == len(words[1]) and words[0] != words[1]
+        some = rows[:7]
+        kept, fresh = tokens.hard.part(some)[range(len(some))], text([foils[row] for row in some])
+        assert torch.equal(kept.ids, fresh.ids) and torch.equal(kept.word_mask, fresh.word_mask)
+        real = fresh.features * fresh.mask[..., None]
+        torch.testing.assert_close(kept.features.float(), real, atol=2e-3, rtol=0)
+
+
+def test_a_model_learns_from_foils_and_is_judged_by_them(foiled, cells, tmp_path, capsys):
+    model = trained(capsys, foiled, tmp_path / "run", "--hard-captions 1")
+    assert load_model(model).notes["history"][-1]["hard_caption_loss"] > 0
+    out = done(capsys, f"evaluate --features {foiled} --model {model} --out {tmp_path}")
+    pairs = results(tmp_path)["hard_pairs"]
+    tokens = open_features(foiled, "test")[1]
+    assert pairs["pairs"] == int(tokens.hard.word_mask.any(1).sum())
+    assert f"hard pairs told apart ({pairs['pairs']}): global" in out
+    # by hand
+    loaded = load_model(model)
+    images, captions = encode(loaded, tokens)
+    rows = tokens.hard.word_mask.any(1).nonzero()[:, 0]
+    images = images[tokens.caption_image[rows]]
+    with torch.no_grad():
+        false = loaded.encode_captions(tokens.hard.part(rows)[range(len(rows))])
+    true, wrong = (
+        (images.global_token * texts.global_token).sum(1) for texts in (captions[rows], false)
+    )
+    assert pairs["global"] == pytest.approx(100 * float((true > wrong).float().mean()), abs=1e-3)
+    # without foils
+    done(capsys, f"evaluate --features {cells}/features --model {model} --out {tmp_path}")
+    assert "hard_pairs" not in results(tmp_path)
+    again = f"{TRAIN} --features {cells}/features --hard-captions 1 --out {tmp_path}/none"
+    assert "extract with --foils" in refused(capsys, again)
+
+
+def test_foils_need_the_captions_of_train_and_are_whole(foiled, world, tmp_path, capsys):
+    only = seen(world, f"--foils --splits test --out {tmp_path}/features")
+    assert "extract train" in refused(capsys, only)
+    shutil.copytree(foiled, tmp_path / "copy")
+    shard = next((tmp_path / "copy" / "test" / "foils").rglob("features.npy"))
+    shard.write_bytes(shard.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="foils"):
+        open_features(tmp_path / "copy", "test")
+    done(capsys, seen(world, f"--foils --splits test --out {tmp_path}/copy"))
+    open_features(tmp_path / "copy", "test", check_all=True)

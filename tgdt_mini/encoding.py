@@ -27,7 +27,7 @@ def encode(model: TGDT, tokens: TokenSet, batch: int = BATCH) -> tuple[Embedding
     device = next(model.parameters()).device
     rows = torch.arange(tokens.image_count, device=tokens.starts.device)
     images = [model.encode_images(tokens.images(part).to(device)) for part in rows.split(batch)]
-    captions = _encode_tokens(model, tokens.text, batch)
+    captions = encode_tokens(model, tokens.text, batch)
     model.train(was_training)
     return Embedding.cat(images), captions
 
@@ -41,7 +41,7 @@ def encode_texts(model: TGDT, captions: list[str], batch: int = BATCH) -> Embedd
     captions = texts("caption", captions)
     starts = range(0, len(captions), whole_number("batch", batch, 1))
     tokens = (model.tokenizer(captions[start : start + batch], start) for start in starts)
-    return Embedding.cat([_encode_tokens(model, part, batch) for part in tokens])
+    return Embedding.cat([encode_tokens(model, part, batch) for part in tokens])
 
 
 @torch.no_grad()
@@ -84,7 +84,9 @@ def validate(model: TGDT, tokens: TokenSet, local_weight: float = 1.0) -> dict[s
     return {f"rsum_{name}": both_ways(table, caption_image).rsum for name, table in scores.items()}
 
 
-def _encode_tokens(model: TGDT, text: TextTokens, batch: int) -> Embedding:
+@torch.no_grad()
+def encode_tokens(model: TGDT, text: TextTokens, batch: int = BATCH) -> Embedding:
+    """Embedding of C captions given as tokens; the model must be in eval mode."""
     device = next(model.parameters()).device
     # captions of one length together: hardly any padding, 0.6 of the time
     order = text.mask.sum(1).argsort(stable=True)  # (C,)

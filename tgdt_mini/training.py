@@ -55,7 +55,7 @@ class Trainer:
         if config.schedule == "staged" and not model.config.global_layers:
             raise ValueError("schedule is 'staged', but global_layers is 0: nothing for stage two")
         if config.hard_captions and train.hard is None:
-            raise ValueError("hard_captions is above 0, but train has none: see with_hard_captions")
+            raise ValueError("hard_captions is above 0, but train has none: extract with --foils")
         self.device, self.config, self.out = torch.device(device), config, Path(out)
         self.model, self.tokenizer, self.progress = model.to(self.device), tokenizer, progress
         self.engine, self.augment, self.stop = engine or Engine(), augment, stop

@@ -56,6 +56,11 @@ def add_data(parser) -> None:
         "--entities",
         "Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
     )
+    common.add_switch(
+        parser,
+        "--foils",
+        "also captions with two words swapped: hard negatives for train, hard pairs for evaluate",
+    )
 
 
 def add_regions(parser) -> None:
@@ -121,6 +126,7 @@ def run(args) -> None:
     vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
     text = (args.text, args.text_layers, args.text_depth, args.text_states)
     out, precision, device = args.out, args.precision, args.device
+    foils, seed = args.foils, args.seed
     detector = "detections" in source or is_precomputed(args.data)
     check_kind(detector, cells | {"vision_layers": vision_layers}, regions)
 
@@ -130,11 +136,14 @@ def run(args) -> None:
     from tgdt_mini.photos import feature_folder, origin
     from tgdt_mini.photos.detections import BOTTOM_UP
     from tgdt_mini.photos.entities import add_phrases
+    from tgdt_mini.photos.word_classes import add_foils
 
     device = pick_device(device)
     data = origin.open_pictures(source)
     if entities:
         data = add_phrases(data, entities)
+    if foils:
+        data = add_foils(data, out, seed)
     if pairs := copies(data):
         more = f" (and {len(pairs) - 3} more)" if len(pairs) > 3 else ""
         common.warn(

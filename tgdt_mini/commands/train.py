@@ -35,6 +35,12 @@ SETTINGS = {
     "no-intra": ("use_intra", False, "without the intra-modal consistency term"),
     "no-global": ("use_global", False, "without the contrastive term on global scores"),
     "no-local": ("use_local", False, "without the contrastive term on local scores"),
+    "hard-captions": (
+        "hard_captions",
+        float,
+        "the share of a batch that has a negative made of its caption's own words (default 1; "
+        "photographs 0, and need extract --foils)",
+    ),
     "no-hard-captions": ("hard_captions", 0.0, "without negatives made of a caption's own words"),
     "patience": ("patience", int, "stop after so many epochs without a better validation rsum"),
     "precision": (

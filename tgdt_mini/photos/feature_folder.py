@@ -3,6 +3,7 @@
     encoders.json         what made them
     SPLIT/images          features of the pictures, see `photos/features.py`
     SPLIT/captions        features of the captions
+    SPLIT/foils           of captions with two words swapped, if they were asked for
     SPLIT/records.arrow   the data set without its pictures; the last to be written of a split
     SPLIT/source.json     where the data came from, see `photos/origin.py`
 
@@ -12,6 +13,7 @@ Splits may be extracted one by one, or by several processes. No model of ours is
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -72,9 +74,29 @@ def _extract_split(records, vision, text, folder, options, source):
     key, names = _key(text.metadata["key"], captions), [str(i) for i in range(len(captions))]
     make, more = partial(extraction.words, text, captions), options | {"shard": CAPTION_SHARD}
     write_features(folder / "captions", key, names, make, text.metadata, **more)
+    if foils := _foils(records):
+        key, names = _key(text.metadata["key"], foils), [str(i) for i in range(len(foils))]
+        if (folder / "foils").is_dir() and not _has_key(folder / "foils", key):
+            shutil.rmtree(folder / "foils")  # of other word classes
+        make = partial(extraction.words, text, foils)
+        write_features(folder / "foils", key, names, make, text.metadata, **more)
     if source:
         write_sealed(folder / SOURCE, source)
     _write_records(records, folder)
+
+
+def _foils(records):
+    """The captions with two words swapped, if the records have any: see `word_classes.py`."""
+    if "foils" not in records.column_names:
+        return []
+    return [foil for of_image in records["foils"] for foil in of_image if foil]
+
+
+def _has_key(folder, key):
+    try:
+        return Features(folder).key == key
+    except ValueError:
+        return False
 
 
 def _write_records(records, folder):
@@ -124,7 +146,20 @@ def open_features(folder: Path, split: str, check_all: bool = False):
         )
     pictures = images.rows, images.array("boxes"), images.starts, images.array("pooled")
     text, items = StoredText.open(captions), tuple(images.items)
-    return records, TokenSet(*pictures, text, caption_image, flat, items)
+    hard = _open_foils(folder, records, encoders["text"]["key"], check_all)
+    return records, TokenSet(*pictures, text, caption_image, flat, items, hard)
+
+
+def _open_foils(folder, records, encoder, check_all):
+    """The foils as a TokenSet's hard negatives: a row for each caption. None if there are none."""
+    foils = _foils(records)
+    if not foils:
+        return None
+    stored = Features(folder / "foils", _key(encoder, foils), check_all)
+    exists = torch.tensor([bool(foil) for of_image in records["foils"] for foil in of_image])
+    rows = (exists.cumsum(0) - 1).clamp(min=0)  # (C,) a caption without a foil has the one before
+    text = StoredText.open(stored).part(rows)
+    return replace(text, word_mask=text.word_mask & exists[:, None])
 
 
 def identity(folder: Path) -> str:

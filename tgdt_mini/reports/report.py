@@ -11,7 +11,7 @@ from statistics import median_high
 import torch
 
 from tgdt_mini.data import TokenSet
-from tgdt_mini.encoding import encode, encode_texts
+from tgdt_mini.encoding import encode, encode_texts, encode_tokens
 from tgdt_mini.evaluation import both_ways, folds_of, matches, mean_of, shortlist_recall
 from tgdt_mini.reports.choice import SHORTLISTS, SearchSettings
 from tgdt_mini.reports.grounding import grounding
@@ -19,6 +19,7 @@ from tgdt_mini.reports.pointing import has_places, pointing_game
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
+from tgdt_mini.text_tokens import TextTokens
 
 
 def assess(
@@ -71,6 +72,10 @@ def assess(
             model, images, captions, tokens, dataset["foils"], settings.local_weight
         )
         report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
+    if tokens.hard is not None and dataset is None:  # photographs, whose features have foils
+        report["hard_pairs"] = hard_pairs(
+            model, images, captions, tokens, tokens.hard, settings.local_weight
+        )
     if records is not None:
         report["score_correlation"] = correlation(by_global, by_local)
     if records is not None and has_places(records):
@@ -86,14 +91,21 @@ def hard_pairs(
     """{score: percent of foils that score below their true caption on its image, "pairs": count}.
 
     A foil is a caption made wrong by one change. foils: I lists with one str a caption, "" for
-    none. A tie is an error of the model; half is chance. ValueError if there is no foil.
+    none; or tokens, as `TokenSet.hard`. A tie is an error of the model; half is chance. ValueError
+    if there is no foil.
     """
-    flat = [foil for foils_of_image in foils for foil in foils_of_image]
-    rows = [row for row, foil in enumerate(flat) if foil]  # P pairs
+    if isinstance(foils, TextTokens):
+        rows = foils.word_mask.any(1).nonzero()[:, 0].tolist()  # P pairs
+    else:
+        flat = [foil for foils_of_image in foils for foil in foils_of_image]
+        rows = [row for row, foil in enumerate(flat) if foil]
     if not rows:
         raise ValueError("foils holds no foil; hard pairs need at least one")
     device = images.mask.device
-    false = encode_texts(model, [flat[row] for row in rows])
+    if isinstance(foils, TextTokens):
+        false = encode_tokens(model, foils.part(rows))
+    else:
+        false = encode_texts(model, [flat[row] for row in rows])
     images = images[tokens.caption_image[rows].to(device)]
     true = captions[torch.tensor(rows, device=device)]
 

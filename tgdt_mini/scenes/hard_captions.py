@@ -84,7 +84,8 @@ def _swaps(caption, lexicon):
     """The captions with two words swapped: of one kind, of other senses, outside fixed phrases."""
     words, senses = caption.split(" "), _senses(caption, lexicon)
     bare = [word.strip(",.") for word in words]
-    related = bool(lexicon.opposites and lexicon.phrase.search(caption))
+    # without a list of relations any word between the two may be one
+    related = not lexicon.opposites or bool(lexicon.phrase.search(caption))
     texts = []
     for one, other in combinations([at for at, sense in enumerate(senses) if sense], 2):
         if not _changes(senses, one, other, related):

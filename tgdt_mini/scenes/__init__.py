@@ -12,12 +12,12 @@ import io
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
@@ -129,26 +129,28 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
     """The columns of a split, or of its first scenes, drawn anew; pictures as PNG bytes."""
     scenes = scenes_of(split, first)
-    columns: dict[str, list] = {
-        name: [] for name in ("image", "image_id", "captions", "boxes", "links", "foils")
+    bar: dict[str, Any] = dict(progress=progress, desc=f"drawing {split}", unit=" scenes")
+    rows = map_on_cores(draw_scene, [scene.seed for scene in scenes], **bar)
+    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]}
+    return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}
+
+
+def draw_scene(seed: int) -> dict:
+    """A row of the data set without its image_id, drawn from the scene's seed."""
+    scene = world.scene(seed)
+    meanings = grammar.captions(scene, CAPTIONS)
+    written = [grammar.write(meaning) for meaning in meanings]
+    return {
+        "image": {"bytes": _png(world.draw(scene)), "path": None},
+        "captions": [text for text, _ in written],
+        "boxes": [list(thing.box) for thing in scene.things],
+        "links": [
+            {"caption": c, "start": start, "end": end, "objects": list(things)}
+            for c, (_, links) in enumerate(written)
+            for start, end, things in links
+        ],
+        "foils": _foils(scene, meanings),
     }
-    bar = progress_bar(scenes, progress, desc=f"drawing {split}", unit=" scenes")
-    for i, scene in enumerate(bar):
-        meanings = grammar.captions(scene, CAPTIONS)
-        written = [grammar.write(meaning) for meaning in meanings]
-        columns["image"].append({"bytes": _png(world.draw(scene)), "path": None})
-        columns["image_id"].append(id_of(split, i))
-        columns["captions"].append([text for text, _ in written])
-        columns["boxes"].append([list(thing.box) for thing in scene.things])
-        columns["links"].append(
-            [
-                {"caption": c, "start": start, "end": end, "objects": list(things)}
-                for c, (_, links) in enumerate(written)
-                for start, end, things in links
-            ]
-        )
-        columns["foils"].append(_foils(scene, meanings))
-    return columns
 
 
 def _check(split):

@@ -1,6 +1,7 @@
 """The drawn scenes as tokens: cut once, kept in the cache, with hard negatives where wanted."""
 
 import hashlib
+import io
 import random
 from dataclasses import replace
 from functools import partial
@@ -9,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import TokenSet
+from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
-from tgdt_mini.files.progress import progress_bar
+from tgdt_mini.files.quiet import import_datasets
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
@@ -90,15 +93,29 @@ def _first(arrays, count):
 
 def _cut_all(dataset, kind, progress):
     """{name: array} for ARRAYS, of all pictures of a dataset."""
-    cut, features, boxes, pooled = getattr(image_tokens, kind), [], [], []
-    for record in progress_bar(dataset, progress, desc=f"finding {kind}", unit=" images"):
-        regions, places = cut(record["image"])
-        features.append(regions)
-        boxes.append(places)
-        pooled.append(image_tokens.whole(record["image"], patches=kind == "patches"))
+    bar = {"progress": progress, "desc": f"finding {kind}", "unit": " images"}
+    features, boxes, pooled = zip(*map_on_cores(cut, _encoded(dataset), kind, **bar))
     starts = np.cumsum([0] + [len(regions) for regions in features])
     arrays = np.concatenate(features), np.concatenate(boxes), starts, np.stack(pooled)
     return dict(zip(ARRAYS, arrays))
+
+
+def cut(picture, kind: str):
+    """(features (R, F), boxes (R, 4), of the whole (F,)) of a PIL picture, or of a PNG's bytes."""
+    picture = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
+    features, boxes = getattr(image_tokens, kind)(picture)
+    return features, boxes, image_tokens.whole(picture, patches=kind == "patches")
+
+
+def _encoded(dataset):
+    """The pictures of a data set: the bytes of their files if it holds them, else as they are."""
+    if not hasattr(dataset, "cast_column"):
+        return [record["image"] for record in dataset]
+    raw = dataset.select_columns("image").cast_column(
+        "image", import_datasets().Image(decode=False)
+    )
+    parts = [record["image"]["bytes"] for record in raw]
+    return parts if all(parts) else dataset["image"][:]
 
 
 def with_hard_captions(

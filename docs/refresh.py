@@ -1,8 +1,8 @@
 """Write the stored figures into the pages again: `python docs/refresh.py [--check]`.
 
 A table between the marks `<!-- NAME -->` and `<!-- end of NAME -->` comes from the reports in
-data/results/. docs/architecture.png and data/photographs/searches.png are drawn again. --check
-writes nothing; the exit code is 1 if a page differs from the reports.
+data/results/. docs/architecture.png, data/searches.png and data/photographs/searches.png are drawn
+again. --check writes nothing; the exit code is 1 if a page differs from the reports.
 """
 
 import argparse
@@ -13,9 +13,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from tgdt_mini import bench
+from tgdt_mini import Gallery, bench, load_model, scenes
 from tgdt_mini.bench import tables as bench_tables
 from tgdt_mini.bench.rows import number
+from tgdt_mini.encoding import encode_texts
 from tgdt_mini.reports import plots
 from tgdt_mini.reports.architecture import architecture
 from tgdt_mini.runs import ablations
@@ -24,6 +25,7 @@ from tgdt_mini.runs.samples import sample_captions, sample_gallery, sample_photo
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "data" / "results"
 SHOWN = ", two stages from disk, K 100"  # ends the rows of the benchmark that README shows
+ASKED = (5, 15, 20, 30)  # captions of the test scenes, chosen because they succeed
 WAYS = ("from disk", "from disk, compact", "ten lines around faiss")
 SHIPPED = RESULTS / "default-1.json"  # the report of the model in data/weights/
 SHIPPED_FOR_PHOTOGRAPHS = RESULTS / "photographs" / "default" / "default-0.json"
@@ -103,6 +105,20 @@ def with_table(text: str, mark: str, table: str) -> str:
     return f"{head}{start}{table}\n{end}{rest.split(end, 1)[1]}"
 
 
+def scene_searches(path: Path, asked=ASKED, k: int = 5) -> list[bool]:
+    """Draw searches of the shipped scenes by test captions; whether each found its own first."""
+    texts = [caption for own in scenes.captions_of("test") for caption in own]
+    model, true = load_model(TOP / "data" / "weights"), scenes.truth("test")  # (I, C)
+    captions = encode_texts(model, [texts[row] for row in asked])
+    hits = Gallery.load(TOP / "data" / "gallery").search(captions, k)
+    shown = [[scenes.picture(item) for item in items] for items in hits.items]
+    found = zip(asked, hits.indices.tolist())
+    marks = [plots.marks(places, row // 5, true[:, row]) for row, places in found]
+    plots.hits([texts[row] for row in asked], shown, marks, None, path)
+    _smaller(path)
+    return [row[0] == "own" for row in marks]
+
+
 def photograph_searches(path: Path, asked=(2, 12, 7, 1), k: int = 5) -> list[bool]:
     """Draw searches of the shipped photographs by their own captions; whether each came first.
 
@@ -117,10 +133,15 @@ def photograph_searches(path: Path, asked=(2, 12, 7, 1), k: int = 5) -> list[boo
     ]
     shown = [[pictures[item] for item in items] for items in hits.items]
     plots.hits([texts[row] for row in asked], shown, right, hits.scores.tolist(), path)
-    with Image.open(path) as drawn:
-        small = drawn.convert("RGB").quantize(128)  # a third of the bytes
-    small.save(path, optimize=True)
+    _smaller(path)
     return [ticks[0] for ticks in right]
+
+
+def _smaller(path):
+    """Store a drawn picture in a third of the bytes; no colour becomes another one."""
+    with Image.open(path) as drawn:
+        small = drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 2, dither=0)
+    small.save(path, optimize=True)
 
 
 def main() -> int:
@@ -139,6 +160,7 @@ def main() -> int:
                 (TOP / page).write_text(text, encoding="utf-8", newline="\n")
     if not args.check:
         architecture(TOP / "docs" / "architecture.png")
+        scene_searches(TOP / "data" / "searches.png")
         photograph_searches(TOP / "data" / "photographs" / "searches.png")
     print(*changed, f"{len(changed)} tables changed", sep="\n")
     return 1 if args.check and changed else 0

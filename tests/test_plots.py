@@ -204,7 +204,8 @@ def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
 def test_true_and_false_answers_are_told_apart_by_a_mark_and_a_word(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(figure, "_png", lambda fig: drawn.append(fig.axes[1:]) or b"")
-    words = ["own", "true", "false"]
+    words = plots.marks([1, 0, 2], 1, np.array([True, True, False]))
+    assert words == ["own", "true", "false"]
     plots.hits(["a star"], [PICTURES], [words], [[0.5, 0.4, 0.3]], tmp_path / "hits.png")
     seen = [(ax.get_title()[0], ax.get_xlabel()) for ax in drawn[-1]]
     assert seen == [("\u2713", "its own"), ("\u2713", "true"), ("\u2717", "false")]

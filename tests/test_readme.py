@@ -438,6 +438,15 @@ def test_the_citation_names_project_and_paper():
     assert paper["authors"][0]["family-names"] == "Liu" and len(paper["authors"]) == 8
 
 
+def test_the_searches_of_scenes_all_succeed_and_are_as_wide_as_stored(tmp_path):
+    assert refresh.scene_searches(tmp_path / "searches.png") == [True] * 4
+    with (
+        Image.open(tmp_path / "searches.png") as drawn,
+        Image.open(TOP / "data" / "searches.png") as stored,
+    ):
+        assert abs(drawn.width - stored.width) < 20 and abs(drawn.height - stored.height) < 20
+
+
 def test_the_searches_of_photographs_show_three_that_succeed_and_one_that_fails(tmp_path):
     first = refresh.photograph_searches(tmp_path / "searches.png")
     assert first == [True, True, True, False]

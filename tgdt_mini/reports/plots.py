@@ -144,6 +144,14 @@ JUDGED = {
 }
 
 
+def marks(places: list[int], own: int, true: Any) -> list[str]:
+    """For each answer of a caption: "own", "true" or "false", as `hits` takes them.
+
+    places: images that were found; own: the caption's own one; true (I,) bool: where it is true.
+    """
+    return ["own" if place == own else "true" if true[place] else "false" for place in places]
+
+
 def hits(
     queries: list,
     pictures: list[list],
@@ -201,7 +209,7 @@ def _tile(ax, content, frame=None, title=""):
     ax.grid(False)
     if isinstance(content, str):
         text = " ".join(content.split())
-        text = textwrap.fill(textwrap.shorten(plain(text), 130, placeholder=" ..."), 17)
+        text = textwrap.fill(textwrap.shorten(plain(text), 130, placeholder=" ..."), 16)
         centre = dict(ha="center", va="center", transform=ax.transAxes, in_layout=False)
         centre["parse_math"] = False  # else $...$ in a caption would be mathematics
         ax.text(0.5, 0.5, text, fontsize=10, **centre)

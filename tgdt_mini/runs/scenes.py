@@ -94,13 +94,14 @@ def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int =
     shortlist, weight = settings.shortlist["caption"], settings.local_weight
     scores = two_stage(captions[queries], images, shortlist, weight, query_is="caption")
     best = dict(zip(queries, scores.topk(5).indices.tolist()))
+    true = scenes.truth(dataset["image_id"][0].rpartition("-")[0], len(images))  # (I, C)
     for name, wanted in (("hits", True), ("misses", False)):
         shown = [row for row in queries if (best[row][0] == caption_image[row]) == wanted][:rows]
         if shown:
             plots.hits(
                 [tokens.captions[row] for row in shown],
                 [[dataset[image]["image"] for image in best[row]] for row in shown],
-                [[image == caption_image[row] for image in best[row]] for row in shown],
+                [plots.marks(best[row], caption_image[row], true[:, row]) for row in shown],
                 path=out / f"{name}.png",
             )
     regions = int(tokens.starts[1])  # of the first image

@@ -32,7 +32,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     parts = (
         ("loss", "total", "black"),
         ("inter_global", "inter, global", COLOURS["global"]),
-        ("inter_local", "inter, local", COLOURS["local"]),
+        ("inter_local", "inter, local", COLOURS["local"]),  # dashed: the two may be equal
         ("inter_mixed", "inter, mixed", COLOURS["mixed"]),
         ("intra", "intra", "#cc79a7"),
         ("hard_caption_loss", "hard captions", "#d55e00"),
@@ -42,7 +42,8 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         for name, label, colour in parts:
             values = [row.get(name) or np.nan for row in history]  # a log scale has no 0
             if not np.isnan(values).all():
-                left.plot(epochs, values, label=label, color=colour, marker=".")
+                style = "--" if name == "inter_local" else "-"
+                left.plot(epochs, values, style, label=label, color=colour, marker=".")
         for name in ("global", "local", "mixed"):
             rsums = [row[f"rsum_{name}"] for row in history]
             right.plot(epochs, rsums, label=name, color=COLOURS[name], marker=".")
@@ -52,7 +53,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
             ax.set_xlabel("epoch")
             for turn in turns:
                 ax.axvline(turn, color="grey", linestyle="--", linewidth=1)
-        left.legend(frameon=True, ncols=2, fontsize=8)
+        left.legend(frameon=True, ncols=2, fontsize=9)
         right.legend(frameon=True)
 
 
@@ -86,19 +87,18 @@ def search_times(report: dict, path: Path | str | None = None) -> None:
         "Agreement with full scoring against time: for each gallery a line that rises with K, and "
         "a star far right."
     )
-    with figure(path, 7, 4, alt) as ax:
+    with figure(path, 7.5, 4, alt) as ax:
         for colour, (size, curve) in zip(colours, report["curves"].items()):
             points = curve["two-stage"]
             times, shares = ([point[name] for point in points] for name in ("ms", "agreement"))
             ax.plot(times, shares, color=colour, marker="o", label=f"{int(size):,} pictures")
             ax.plot(curve["full"], 100, color=colour, marker="*", markersize=14)
-            for i, offset in ((0, (0, -13)), (-1, (0, 6))):
-                text, at = f"K {points[i]['shortlist']}", (times[i], shares[i])
-                ax.annotate(text, at, offset, textcoords="offset points", fontsize=8, ha="center")
+            lengths = [point["shortlist"] for point in points]
         star = dict(color="grey", marker="*", markersize=12, linestyle="")
         ax.plot([], [], **star, label="everything scored")
         ax.set(xscale="log", ylim=(None, 105), xlabel="CPU milliseconds a query")
-        ax.set(ylabel="ten best answers found (%)", title="Most of the answers, much sooner")
+        ends = f"{min(lengths)} to {max(lengths)}"
+        ax.set(ylabel="ten best answers found (%)", title=f"Along each line K grows from {ends}")
         ax.legend(frameon=True, loc="lower right")
 
 

@@ -24,7 +24,9 @@ NAMES = (
     "consistency_loss cmc_loss info_nce_loss ranks recall_at_k two_stage Gallery load_model "
     "save_model"
 ).split()
-WINGS = "files scenes search encoders photos reports scaling runs bench commands coursework".split()
+WINGS = (
+    "files scenes search encoders photos reports scaling runs app bench commands coursework".split()
+)
 BOOK_FLOOR = 0.5  # above files, below the scenes
 BOOK = (  # in the order of its chapters
     "embedding text_tokens image_tokens data config layers model similarity losses training_config "

@@ -13,7 +13,7 @@ from helpers import tiny_model, tokenizer
 from PIL import Image
 
 import tgdt_mini
-from tgdt_mini import Gallery, Retriever, encoding, load_model, save_model, scenes
+from tgdt_mini import Gallery, Retriever, encoding, image_tokens, load_model, save_model, scenes
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.runs import retriever as module
 
@@ -251,6 +251,29 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
     save_model(tiny_model(), tmp_path / "model")
     with pytest.raises(ValueError, match="the model has no tokenizer"):
         Retriever(load_model(tmp_path / "model"))
+
+
+def test_words_and_regions_are_compared_by_their_tokens_and_boxes_lie_on_the_picture(own, pictures):
+    picture = scenes.picture(NAMES[2])
+    for given in (picture, pictures / f"{NAMES[2]}.png"):
+        words, similarities, boxes = own.word_regions(CAPTIONS[1], given)
+        assert words == [piece for piece, _, _ in tokenizer().pieces(CAPTIONS[1])]
+        regions, told = own.encode_images(picture), own.encode_texts(CAPTIONS[1])
+        known = told.local_tokens[told.mask] @ regions.local_tokens[0].T
+        torch.testing.assert_close(similarities, known)
+        assert np.array_equal(boxes, image_tokens.regions(picture)[1])
+    with pytest.raises(ValueError, match="no such file.png"):
+        own.word_regions("a star", "no such file.png")
+
+
+def test_another_gallery_can_be_named(own, shipped, tmp_path, pictures):
+    own.index(pictures).gallery.save(tmp_path / "gallery")
+    again = Retriever.from_pretrained(tmp_path / "model", "cpu", gallery=tmp_path / "gallery")
+    assert again.search("a star").items == own.search("a star").items
+    with pytest.raises(ValueError, match="built by another model"):
+        Retriever.from_pretrained("scenes", "cpu", gallery=tmp_path / "gallery")
+    with pytest.raises(ValueError, match="nothing"):
+        Retriever.from_pretrained("scenes", "cpu", gallery=tmp_path / "nothing")
 
 
 def test_the_public_names_are_listed():

@@ -28,6 +28,7 @@ _HOME = {
     "Gallery": "search.gallery",
     "Hits": "search.hits",
     "Retriever": "runs.retriever",
+    "Explorer": "app.explorer",
     "Trainer": "training",
     "TrainingConfig": "training_config",
     "load_model": "checkpoint",

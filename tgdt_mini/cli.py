@@ -16,6 +16,7 @@ from pathlib import Path
 from tgdt_mini import __version__
 from tgdt_mini.commands import (
     ablate,
+    app,
     bench,
     common,
     demo,
@@ -133,6 +134,7 @@ COMMANDS = {
     "ablate": (ablate, "Train and judge without each part of the training, over several seeds."),
     "index": (index, "Encode pictures once, into a gallery to search."),
     "search": (search, "Search pictures by a caption, or captions by a picture."),
+    "app": (app, "Explore a gallery in the browser: ask, move the settings, see where words look."),
     "doctor": (doctor, "Look at this machine and installation: what is well, what to mend, how."),
     "bench": (bench, "Measure what is fast, beside its peers, on this machine; always on the CPU."),
 }

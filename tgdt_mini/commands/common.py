@@ -6,6 +6,7 @@ come at once.
 
 import argparse
 import errno
+import importlib.util
 import os
 import shlex
 import subprocess
@@ -27,6 +28,8 @@ EXTRAS = {  # what a base installation lacks: the extra that brings it
     "transformers": "encoders",
     "qdrant_client": "qdrant",
     "faiss": "faiss",
+    "ipywidgets": "app",
+    "voila": "app",
 }
 
 # after "stopped", where a command can go on: `parser.set_defaults(stopped=RESUME)`
@@ -87,6 +90,13 @@ def missing(error: ModuleNotFoundError) -> str:
     if name not in EXTRAS:
         return f"{error}; pip install -r requirements.txt brings all that the project needs"
     return f"{name} is not installed; it comes with pip install 'tgdt-mini[{EXTRAS[name]}]'"
+
+
+def need(*names: str) -> None:
+    """ModuleNotFoundError, before any work is done, for a package that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def add_model(parser) -> None:

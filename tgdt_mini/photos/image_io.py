@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 # what Pillow's decoders raise for a damaged file
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
@@ -117,6 +117,8 @@ def _opened(source, name):
             f"image {name} is too large ({error}); scale it down, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from None
+    except UnidentifiedImageError:  # for bytes, Pillow's words would name an object in memory
+        raise ValueError(f"image {name} cannot be read: it is no picture") from None
     except BROKEN as error:
         raise ValueError(f"image {name} cannot be read: {error}") from None
 

@@ -112,6 +112,13 @@ def _png(fig):
 def _display(png, alt):
     """Show a notebook the picture, with its description as text and where browsers look for it."""
     from IPython.display import display
+
+    kind, content = for_page(png)
+    display({kind: content, "text/plain": alt}, raw=True, metadata={kind: {"alt": alt}})
+
+
+def for_page(png: bytes) -> tuple[str, bytes]:
+    """(MIME type, bytes) of a drawn PNG for a notebook: few colours, or JPEG for photographs."""
     from PIL import Image
 
     # 128 colours, chosen for the picture, take a third of the bytes: notebooks stay small
@@ -120,7 +127,6 @@ def _display(png, alt):
     few = picture.quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
     few.save(plain, "PNG", optimize=True)
     picture.save(photographic, "JPEG", quality=60, optimize=True, progressive=True)
-    kind, content = "image/png", plain.getvalue()
-    if len(photographic.getvalue()) < 0.85 * len(content):  # mostly photographs
-        kind, content = "image/jpeg", photographic.getvalue()
-    display({kind: content, "text/plain": alt}, raw=True, metadata={kind: {"alt": alt}})
+    if len(photographic.getvalue()) < 0.85 * len(plain.getvalue()):  # mostly photographs
+        return "image/jpeg", photographic.getvalue()
+    return "image/png", plain.getvalue()

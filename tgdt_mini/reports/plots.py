@@ -246,14 +246,8 @@ def word_regions(
             ax.axis("off")
         axes[0].imshow(pixels)
         axes[0].set_title("picture", fontsize=9)
-        grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
         for index, (ax, word, row) in enumerate(zip(axes[1:], words, similarities)):
-            light, best = np.full((high, wide), 0.25), max(row.max(), 1e-6)
-            for share, box in zip(0.25 + 0.75 * np.clip(row / best, 0, 1) ** 2, corners):
-                x0, y0, x1, y1 = (int(round(corner)) for corner in box)
-                light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], share)
-            shaded = pixels * light[..., None] + grey * (1 - light[..., None])
-            ax.imshow(shaded.astype(np.uint8))
+            ax.imshow(shaded(pixels, row, boxes))
             colour = WORDS[index % len(WORDS)]
             _box(ax, corners[row.argmax()], colour)
             inset = index % 4 * 0.012 * wide * np.array((1, 1, -1, -1))  # none hides another
@@ -302,6 +296,20 @@ def word_table(
             right.text(column, row, f"{value:.2f}", fontsize=9, **number)
         for label, colour in zip(right.get_xticklabels(), colours):
             label.set(color=colour, fontweight="bold")
+
+
+def shaded(pixels: np.ndarray, row: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8: a picture whose regions are as bright as they are like a word; else grey.
+
+    pixels (H, W, 3) uint8; row (R,) similarities of the word; boxes (R, 4) as fractions.
+    """
+    high, wide = pixels.shape[:2]
+    light, best = np.full((high, wide), 0.25), max(row.max(), 1e-6)
+    for share, box in zip(0.25 + 0.75 * np.clip(row / best, 0, 1) ** 2, boxes):
+        x0, y0, x1, y1 = (int(round(corner)) for corner in box * (wide, high, wide, high))
+        light[y0:y1, x0:x1] = np.maximum(light[y0:y1, x0:x1], share)
+    grey = pixels.mean(axis=2, keepdims=True) * 0.3 + 178
+    return (pixels * light[..., None] + grey * (1 - light[..., None])).astype(np.uint8)
 
 
 def _box(ax, corners, colour):

@@ -74,23 +74,26 @@ class Retriever:
         device: str = "auto",
         vision_path: str | Path | None = None,
         text_path: str | Path | None = None,
+        gallery: str | Path | None = None,
     ) -> "Retriever":
         """A retriever by name or folder.
 
         name: "scenes" (with the gallery of the test scenes) or "photographs", which are shipped; a
         folder that `save`, or a training, wrote; or a name on the Hugging Face hub, such as
         "user/model", whose files are downloaded. vision_path, text_path: where the encoders lie, if
-        neither where they were nor beside the model.
+        neither where they were nor beside the model. gallery: a folder that `Gallery.save` or the
+        command `index` wrote, to be searched instead of the model's own.
         Raises ValueError that names what is missing or damaged.
         """
         folder = standing(folder_of(name))
         model = load_model(folder, pick_device(device))
         is_scenes = folder == shipped().joinpath(*SHIPPED["scenes"])
-        gallery = shipped() / "gallery" if is_scenes else folder / "gallery"
-        has_one = (gallery / "gallery.json").is_file()
+        own = shipped() / "gallery" if is_scenes else folder / "gallery"
+        if gallery is None and (own / "gallery.json").is_file():
+            gallery = own
         source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
         places = {"vision": vision_path, "text": text_path, "beside": folder}
-        stored = Gallery.load(gallery) if has_one else None
+        stored = None if gallery is None else Gallery.load(gallery)
         retriever = cls(model, stored, source, **places)
         retriever._drawn = stored is not None and scenes.is_split(stored.items)
         return retriever
@@ -107,7 +110,7 @@ class Retriever:
         """
         pictures = _several(images, "images", TAKEN)
         with ONE_AT_A_TIME:
-            return encode_pictures(self.model, [_picture(picture) for picture in pictures])
+            return encode_pictures(self.model, [as_picture(picture) for picture in pictures])
 
     def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
         """Embedding of one caption or several. ValueError for none, TypeError for another type."""
@@ -172,6 +175,26 @@ class Retriever:
             encode = self.encode_images
         hits = gallery.search(encode(query), k, **settings)
         return replace(hits, picture_of=PictureFinder(self._drawn))
+
+    def word_regions(
+        self, caption: str, picture: Picture
+    ) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+        """(W word pieces, their similarities with R regions (W, R), the regions' boxes (R, 4)).
+
+        Only pieces that have a local token. Boxes are x0, y0, x1, y1 as fractions of the picture's
+        sides. `plots.word_regions(picture, *...)` draws them: where the words look.
+        """
+        words = self.encode_texts(caption)
+        (picture,) = _several(picture, "picture", "one picture")
+        with ONE_AT_A_TIME, torch.no_grad():
+            tokens = self.model.image_reader.cut([as_picture(picture)])
+            device = next(self.model.parameters()).device
+            regions = self.model.encode_images(tokens.to(device)).local_tokens[0]  # (R, D)
+            pieces = self.model.tokenizer.pieces(caption)
+        real = words.mask[0].tolist()
+        pieces = [piece for (piece, _, _), is_real in zip(pieces, real) if is_real]
+        similarities = words.local_tokens[0][words.mask[0]] @ regions.T
+        return pieces, similarities.cpu(), tokens.boxes[0].cpu()
 
     def unseen_words(self, text: str) -> list[str]:
         """The words of a caption that the model has never seen, in order."""
@@ -307,8 +330,8 @@ def _several(values, name, taken):
     return values
 
 
-def _picture(image):
-    """A PIL picture as RGB, of a picture, a path or an array."""
+def as_picture(image: Picture) -> Image.Image:
+    """A PIL picture as RGB, of a picture, a path or an array; see `Retriever.encode_images`."""
     if isinstance(image, Image.Image):
         return as_rgb(image)
     if isinstance(image, (str, Path)):

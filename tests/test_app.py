@@ -1,0 +1,427 @@
+"""The explorer without a browser: its searches are the retriever's, moves are places compared, what
+comes from outside is text, and what cannot be done is one line.
+"""
+
+import io
+import json
+import random
+import socket
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from helpers import call, tiny_model, tokenizer
+from PIL import Image
+
+from tgdt_mini import Explorer, Gallery, Retriever, local_similarity, save_model, scenes
+from tgdt_mini.app import page, server
+from tgdt_mini.commands import common
+
+ASKED = "a yellow star above a pink square"
+HOSTILE = "<script>alert('x')</script> & \"$x$\" <img src=x onerror=y>"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Retriever.from_pretrained("scenes", device="cpu")
+
+
+@pytest.fixture
+def explorer(shipped):
+    return Explorer(ASKED, shipped)
+
+
+@pytest.fixture
+def panel(explorer):
+    pytest.importorskip("ipywidgets")
+    from tgdt_mini.app.widget import Panel
+
+    return Panel(explorer)
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    """The settings of each search of a gallery, as they come."""
+    seen, search = [], Gallery.search
+
+    def counted(self, query, k, **settings):
+        seen.append(settings)
+        return search(self, query, k, **settings)
+
+    monkeypatch.setattr(Gallery, "search", counted)
+    return seen
+
+
+class Page(HTMLParser):
+    """What a browser would make of some HTML: its tags with their attributes, and its text."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def upload(panel, content, name="mine.png"):
+    """What the browser sends for a chosen file."""
+    panel.on_upload(({"name": name, "content": memoryview(content)},))
+
+
+# what it knows
+
+
+def test_its_hits_are_those_of_the_retriever(explorer, shipped):
+    for settings in ({}, {"shortlist": 20}, {"local_weight": 0.25}, {"shortlist": 500}):
+        found = explorer.ask(**settings)
+        known = shipped.search(
+            ASKED, 10, shortlist=explorer.shortlist, local_weight=explorer.local_weight
+        )
+        assert found.items == known.items and torch.equal(found.scores, known.scores)
+        assert [tile.item for tile in explorer.tiles] == known.items[0]
+    assert explorer.hits.to_json() == found.to_json()
+
+
+def test_each_question_is_one_search_and_what_is_not_named_stays(explorer, searches):
+    explorer.ask(local_weight=0.5)
+    explorer.ask(shortlist=20)
+    explorer.ask("a red circle")
+    asked = [(each["shortlist"], each["local_weight"]) for each in searches]
+    assert asked == [(50, 0.5), (20, 0.5), (20, 0.5)]
+
+
+def test_a_move_is_the_place_before_less_the_place_now(explorer, shipped):
+    def order(shortlist, weight):
+        hits = shipped.search(ASKED, shortlist, shortlist=shortlist, local_weight=weight)
+        return hits.indices[0].tolist()
+
+    assert [tile.up for tile in explorer.tiles] == [0] * 10
+    draw, before = random.Random(3), order(50, 1.5)
+    shown = before[:10]
+    for _ in range(12):
+        settings = draw.choice((10, 20, 50, 200)), draw.choice((0.0, 0.25, 1.0, 3.0, 8.0))
+        explorer.ask(shortlist=settings[0], local_weight=settings[1])
+        now = order(*settings)
+        if now[:10] != shown:
+            places = [before.index(row) if row in before else None for row in now[:10]]
+            assert [tile.was for tile in explorer.tiles] == places
+            ups = [0 if was is None else was - place for place, was in enumerate(places)]
+            assert [tile.up for tile in explorer.tiles] == ups
+        before, shown = now, now[:10]
+
+
+def test_the_same_order_keeps_its_moves_and_another_caption_has_none(explorer):
+    explorer.ask(local_weight=0.0)
+    moves = [tile.was for tile in explorer.tiles]
+    assert any(tile.up for tile in explorer.tiles)
+    explorer.ask(local_weight=0.0)
+    assert [tile.was for tile in explorer.tiles] == moves
+    explorer.ask("two hearts")
+    assert [tile.was for tile in explorer.tiles] == list(range(10))
+
+
+def test_who_was_not_on_the_shortlist_is_new(explorer):
+    explorer.ask(shortlist=10, local_weight=8.0)
+    known = {tile.row for tile in explorer.tiles}
+    explorer.ask(shortlist=1000)
+    assert (
+        {tile.row for tile in explorer.tiles if tile.was is None}
+        == {tile.row for tile in explorer.tiles} - known
+        != set()
+    )
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"query": " "}, "at least one word"),
+        ({"query": "a star " * 200}, "query has 1,400 characters; give 1,000 at most"),
+        ({"query": 3}, "an image is a int; give"),
+        ({"shortlist": 0}, "shortlist is 0"),
+        ({"shortlist": 2.5}, "shortlist is 2.5"),
+        ({"local_weight": float("nan")}, "local_weight is nan"),
+    ],
+)
+def test_a_refused_question_changes_nothing(explorer, settings, words):
+    before = explorer.query, explorer.tiles, explorer.shortlist, explorer.local_weight
+    with pytest.raises((ValueError, TypeError), match=words):
+        explorer.ask(**settings)
+    assert before == (
+        explorer.query, explorer.tiles, explorer.shortlist, explorer.local_weight
+    )  # fmt: skip
+
+
+def test_a_gallery_of_pictures_is_needed(shipped, tmp_path):
+    save_model(tiny_model(), tmp_path / "model", tokenizer())
+    empty = Retriever.from_pretrained(tmp_path / "model", device="cpu")
+    with pytest.raises(ValueError, match="call retriever.index"):
+        Explorer(ASKED, empty)
+    with pytest.raises(ValueError, match="call retriever.index"):
+        Explorer(ASKED, empty.index_texts(["a star"]))
+    few = empty.index([scenes.picture("test-0001"), scenes.picture("test-0002")], progress=False)
+    small = Explorer("a star", few)
+    assert small.k == 2 and len(small.tiles) == 2 and small.shortlists == [2]
+
+
+def test_lengths_to_choose_from_hold_the_model_s_own_and_all(explorer):
+    assert explorer.shortlists == [10, 20, 50, 100, 200, 500, 1000]
+    explorer.ask(shortlist=33)
+    assert 33 in explorer.shortlists
+
+
+def test_a_picture_is_compared_with_captions_and_the_right_one_comes_first(shipped):
+    picture = scenes.picture("test-0012")
+    own = "a square in orange is lower than a pointer on a plain white sheet"  # of this scene
+    explorer = Explorer(picture, shipped, captions=["two hearts", own, "a red star on the grass"])
+    assert explorer.searched == 3 and explorer.hits.items[0][0] == own
+    shown, words, similarities, boxes = explorer.look(explorer.tiles[0])
+    assert png(shown) == png(picture) and len(words) == len(similarities)
+    assert "test-0012" in explorer.ask(own).items[0] and explorer.searched == 1000
+
+
+def test_without_known_captions_those_asked_before_are_compared(shipped, monkeypatch):
+    monkeypatch.setattr(Retriever, "knows_photographs", property(lambda self: True))
+    explorer = Explorer("a red star", shipped)
+    explorer.ask("a blue circle")
+    explorer.ask(scenes.picture("test-0012"))
+    assert sorted(explorer.hits.items[0]) == ["a blue circle", "a red star"]
+    with pytest.raises(ValueError, match="write one first"):
+        Explorer(scenes.picture("test-0012"), shipped)
+
+
+def test_words_look_by_the_similarities_that_the_local_score_is_made_of(explorer, shipped):
+    picture, words, similarities, boxes = explorer.look(explorer.tiles[0])
+    assert words == ["a", "yellow", "star", "above", "a", "pink", "square"]
+    assert similarities.shape == (len(words), len(boxes)) and boxes.shape[1] == 4
+    pair = shipped.encode_images(picture), shipped.encode_texts(ASKED)
+    known = local_similarity(*pair)[0, 0]
+    torch.testing.assert_close(similarities.amax(dim=1).mean(), known, atol=1e-4, rtol=0)
+
+
+# what a person sees
+
+
+def test_what_comes_from_outside_is_text(shipped):
+    picture = scenes.picture("test-0001")
+    own = Retriever(shipped.model, None)
+    own.index([picture, scenes.picture("test-0002")], [HOSTILE, "b"], progress=False)
+    with pytest.warns(UserWarning, match="cut to 40 tokens"):
+        explorer = Explorer(HOSTILE, own)
+        explorer.ask(local_weight=0.0)
+    tiles = "".join(
+        page.tile_html(tile, content, 10)
+        for tile in explorer.tiles
+        for content in (picture, HOSTILE)
+    )
+    line = page.line_html(explorer, [HOSTILE])
+    look = page.look_html(
+        picture, [HOSTILE], torch.ones(1, 1), torch.tensor([[0, 0, 1, 1]]), HOSTILE
+    )
+    for html in (tiles, line, look, page.wrong_html(HOSTILE)):
+        seen = Page(html)
+        assert HOSTILE in seen.text and not seen.all("script")
+        for attributes in seen.all("img"):
+            assert attributes["src"].startswith("data:image/png;base64,")
+            assert set(attributes) == {"alt", "src"} and attributes["alt"]
+    assert any(attributes.get("title") == HOSTILE for attributes in Page(tiles).all("div"))
+
+
+def test_a_tile_says_and_shows_how_far_it_has_moved(explorer):
+    explorer.ask(local_weight=0.0)
+    pictures = scenes.picture("test-0001")
+    for tile in explorer.tiles:
+        seen = Page(page.tile_html(tile, pictures, 10))
+        (box,), (image,) = seen.all("div"), seen.all("img")
+        start = tile.place if tile.was is None else min(tile.was, 10)
+        assert box["style"] == f"--was: {start}; --is: {tile.place}"
+        moved = tile.was is not None and tile.was != tile.place
+        assert ("tgdt-moved" in box["class"]) == moved == bool(seen.text)
+        way = {True: "up", False: "down"}[tile.up > 0]
+        assert image["alt"].endswith(f", {abs(tile.up)} {way}") == moved
+        assert not moved or seen.text.endswith(f" {abs(tile.up)}")
+    assert {tile.up > 0 for tile in explorer.tiles if tile.up} == {True, False}
+
+
+def test_a_notebook_shows_a_page_or_the_same_picture_without_it(explorer, monkeypatch):
+    pytest.importorskip("ipywidgets")
+    with_page, metadata = explorer._repr_mimebundle_()
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.delitem(sys.modules, "tgdt_mini.app.widget", raising=False)
+    without, same = explorer._repr_mimebundle_()
+    assert set(with_page) - set(without) == {VIEW} and metadata == same
+    assert all(with_page[kind] == without[kind] for kind in without)
+    (kind,) = set(without) - {"text/plain"}
+    assert kind in ("image/png", "image/jpeg")  # as it is smaller
+    assert metadata[kind]["alt"] == without["text/plain"]
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    table, _ = explorer._repr_mimebundle_()
+    assert set(table) == {"text/plain", "text/html"} and "test-0644" in table["text/html"]
+
+
+def test_a_slider_is_one_search_and_the_last_of_many_moves_wins(panel, searches):
+    for weight in (1.0, 0.5, 0.0, 3.0, 0.25):
+        panel.weight.value = weight
+    assert [each["local_weight"] for each in searches] == [1.0, 0.5, 0.0, 3.0, 0.25]
+    panel.shortlist.value = 20
+    assert searches[-1] == {"shortlist": 20, "local_weight": 0.25} and len(searches) == 6
+    known = [f"{tile.place + 1}: {tile.score:.3f}" for tile in panel.explorer.tiles]
+    assert [button.description for _, button in panel.tiles] == known
+    panel.caption.value = "two hearts"
+    panel.search.click()  # nothing has changed since
+    assert len(searches) == 7 and panel.explorer.query == "two hearts"
+
+
+def test_a_hit_that_keeps_its_order_is_not_sent_again(panel):
+    panel.weight.value = 0.0
+    before = [picture.value for picture, _ in panel.tiles]
+    assert any("tgdt-moved" in html for html in before)
+    panel.explorer.ask(local_weight=0.0)
+    panel.show()
+    assert [picture.value for picture, _ in panel.tiles] == before
+
+
+def test_a_click_shows_where_the_words_look_and_another_one_hides_it(panel):
+    panel.tiles[2][1].click()
+    seen = Page(panel.look.value)
+    assert len(seen.all("figure")) == 7 and "yellow" in seen.text
+    assert "tgdt-chosen" in panel.boxes[2]._dom_classes
+    panel.tiles[4][1].click()
+    assert "tgdt-chosen" not in panel.boxes[2]._dom_classes and panel.chosen == 4
+    panel.tiles[4][1].click()
+    assert not panel.look.value and panel.chosen is None
+    panel.tiles[0][1].click()
+    panel.caption.value = "two hearts"
+    assert not panel.look.value and "tgdt-chosen" not in panel.boxes[0]._dom_classes
+
+
+@pytest.mark.parametrize("caption", ["", "   ", "\n", "a star " * 200])
+def test_a_caption_without_a_word_is_one_friendly_line(panel, searches, caption):
+    panel.on_caption(caption)
+    assert not searches and panel.explorer.query == ASKED
+    assert "tgdt-stale" in panel.hits._dom_classes
+    (line,) = [line for line in Page(panel.line.value).text.splitlines() if line]
+    assert len(line) < 200
+    panel.on_caption("a star")
+    assert "tgdt-stale" not in panel.hits._dom_classes and len(searches) == 1
+
+
+def test_words_that_the_model_never_saw_are_named(panel):
+    panel.caption.value = "a dog beside a red star"
+    assert "never seen 'dog', 'beside'" in Page(panel.line.value).text or (
+        "never seen 'dog'" in Page(panel.line.value).text
+    )
+
+
+def test_an_uploaded_picture_is_searched_by_and_anything_else_is_one_line(panel, searches):
+    panel.explorer._captions = ["a red star", "two hearts"]
+    for content, name in ((b"no picture", "<b>.png"), (b"", "empty"), (b"\x89PNG\r\n", "cut.png")):
+        upload(panel, content, name)
+        assert f"image {name} cannot be read" in Page(panel.line.value).text
+        assert "0x" not in panel.line.value
+    assert not searches
+    upload(panel, png(scenes.picture("test-0003")))
+    assert len(searches) == 1 and panel.explorer.searched == 2 and panel.upload.value == ()
+    assert [box.layout.display for box in panel.boxes] == [None] * 2 + ["none"] * 8
+    panel.tiles[1][1].click()
+    assert Page(panel.look.value).all("figure")
+    panel.search.click()  # back to the caption
+    assert len(searches) == 2 and panel.explorer.query == ASKED
+    assert {box.layout.display for box in panel.boxes} == {None}
+
+
+# how it is served
+
+
+def test_the_served_notebook_is_one_cell_that_shows_what_was_asked_for(monkeypatch):
+    options = {"model": 'a"b', "gallery": None, "device": "cpu"}
+    book = nbformat.from_dict(server.notebook_of(options))
+    nbformat.validate(book)
+    seen = []
+    monkeypatch.setattr(server, "page", lambda **given: seen.append(given))
+    exec(book.cells[0].source, {})
+    assert seen == [options] and json.dumps(server.notebook_of(options))
+
+
+def test_what_is_opened_is_what_the_options_name(tmp_path, shipped):
+    photographs = server.opened(gallery=None, device="cpu")
+    assert len(photographs.retriever.gallery) == 1000 and photographs.query == server.ON_SCENES
+    shipped.gallery.save(tmp_path / "gallery")
+    found = server.opened(gallery=str(tmp_path / "gallery"), device="cpu")
+    assert found.hits.items == photographs.hits.items
+    save_model(tiny_model(), tmp_path / "model", tokenizer())
+    for options, words in (
+        ({"gallery": str(tmp_path / "nowhere")}, "make a gallery of your pictures first"),
+        ({"model": str(tmp_path / "model")}, "has no gallery; name one that index made"),
+        (
+            {"model": str(tmp_path / "model"), "gallery": str(tmp_path / "gallery")},
+            "built by another model",
+        ),
+    ):
+        with pytest.raises(ValueError, match=words):
+            server.opened(**options, device="cpu")
+
+
+def test_a_port_in_use_is_refused_and_0_is_any_free_one():
+    assert server.free_port("127.0.0.1", 0) > 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"port {port}, cannot be served .*--port, 0 for any"):
+            server.free_port("127.0.0.1", port)
+    assert server.free_port("127.0.0.1", port) == port
+    for host, number, words in (
+        ("203.0.113.7", 0, "203.0.113.7, port 0, cannot be served"),
+        ("127.0.0.1", 65536, "port is 65536"),
+        ("127.0.0.1", -1, "port is -1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            server.free_port(host, number)
+
+
+def test_only_this_machine_is_loopback():
+    assert all(map(server.is_loopback, ("127.0.0.1", "127.8.0.1", "::1", "localhost")))
+    assert not any(map(server.is_loopback, ("0.0.0.0", "192.168.0.4", "::", "example.org")))
+
+
+def test_the_command_says_what_is_missing_in_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
+    code, out, err = call(capsys, "app")
+    assert code == 2 and not out and len(err.splitlines()) == 1
+    assert "pip install 'tgdt-mini[app]'" in err
+    monkeypatch.setattr(common, "need", lambda *names: None)
+    code, _, err = call(capsys, "app", "--gallery", tmp_path / "nothing", "--port", "0")
+    assert code == 2 and len(err.splitlines()) == 1 and "--images FOLDER --out" in err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = call(capsys, "app", "--port", port)
+    assert code == 2 and len(err.splitlines()) == 1 and f"port {port}" in err
+    assert not any(Path(tmp_path).iterdir())
+
+
+def test_a_picture_that_is_gone_is_told(shipped, tmp_path):
+    path = tmp_path / "mine.png"
+    scenes.picture("test-0005").save(path)
+    own = Retriever(shipped.model, None).index([str(path)], progress=False)
+    explorer = Explorer("a star", own)
+    assert isinstance(explorer.picture(explorer.tiles[0]), Image.Image)
+    path.unlink()
+    with pytest.raises(ValueError, match="was the file moved"):
+        explorer.look(explorer.tiles[0])

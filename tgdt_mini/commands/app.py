@@ -1,0 +1,42 @@
+"""The command `app`: the explorer as a page in the browser, for this machine alone."""
+
+from tgdt_mini.commands import common
+from tgdt_mini.files.progress import remark
+
+
+def add_options(parser) -> None:
+    common.add_model(parser)
+    common.add_path(parser, "--gallery", "made by index (default: scenes, or the model's own)")
+    common.add_encoder_paths(parser)
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="where to listen (default %(default)s: this machine alone)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=8866, help="default %(default)s; 0 takes a free one"
+    )
+    common.add_switch(parser, "--no-browser", "only tell the address")
+
+
+def run(args) -> None:
+    """Serve the page until Ctrl-C. What is wrong with model or gallery is said before."""
+    common.need("voila", "ipywidgets")
+
+    from tgdt_mini.app.server import free_port, is_loopback, opened, serve
+
+    options = {
+        "model": None if args.model is None else common.source_of(args.model),
+        "gallery": None if args.gallery is None else str(args.gallery.absolute()),
+        "device": args.device,
+    }
+    for name in ("vision_path", "text_path"):
+        if (folder := getattr(args, name)) is not None:
+            options[name] = str(folder.absolute())
+    port = free_port(args.host, args.port)
+    count = len(opened(**options).retriever.gallery)
+    if not is_loopback(args.host):
+        common.warn(f"everybody who reaches {args.host} can search and see these pictures")
+    remark(f"{count:,} pictures; the first page takes some seconds")
+    serve(options, args.host, port, not args.no_browser)
+    raise KeyboardInterrupt  # a server ends because somebody stops it

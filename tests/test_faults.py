@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.faults import artefacts, inputs, kills
+from tests.faults import artefacts, commands, inputs, kills
 from tests.faults.outcomes import REFUSED, RIGHT, Table, outcome
 
 SEED = 7
@@ -31,6 +31,11 @@ def test_a_killed_writer_leaves_the_old_or_the_new_and_the_next_one_ends(table, 
 @forks
 def test_two_at_once_lose_nothing(table, tmp_path):
     kills.two_at_once(table, tmp_path, 1)
+
+
+@forks
+def test_a_disturbed_command_loses_nothing_and_ends_as_an_undisturbed_one(table, tmp_path):
+    commands.kill_all(table, tmp_path, 1, SEED, ("index --append",))
 
 
 def test_hostile_input_is_answered_or_refused_in_one_line(table, tmp_path):

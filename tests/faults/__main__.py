@@ -14,7 +14,7 @@ PAGE, BEGIN = ROOT / "docs" / "reliability.md", "## The last run\n"
 
 
 def main() -> int:
-    from tests.faults import artefacts, inputs, kills
+    from tests.faults import artefacts, commands, inputs, kills
     from tests.faults.outcomes import Table
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -28,6 +28,7 @@ def main() -> int:
         artefacts.run(table, root, tries, args.seed)
         kills.run(table, root, max(1, 40 // tries), tries // 5, args.seed)
         kills.two_at_once(table, root, max(1, tries // 20))
+        commands.kill_all(table, root / "commands", max(1, tries // 20), args.seed)
         inputs.run(table, root / "inputs", tries, args.seed)
     print(table, *table.failures, sep="\n")
     if args.page:

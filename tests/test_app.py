@@ -244,6 +244,12 @@ def test_what_comes_from_outside_is_text(shipped):
     assert any(attributes.get("title") == HOSTILE for attributes in Page(tiles).all("div"))
 
 
+def test_a_file_is_called_by_its_name_and_a_caption_with_a_slash_stays(tmp_path):
+    assert page.name_of(str(tmp_path / "my dog.jpg")) == "my dog.jpg"
+    assert page.name_of("a cup / a spoon") == "a cup / a spoon" and page.name_of(7) == "7"
+    assert page.name_of("two\nlines") == "two\\nlines"
+
+
 def test_a_tile_says_and_shows_how_far_it_has_moved(explorer):
     explorer.ask(local_weight=0.0)
     pictures = scenes.picture("test-0001")

@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -104,7 +105,7 @@ def tile_html(tile: Tile, content: Image.Image | str, most: int) -> str:
         way, sign = ("up", UP) if tile.up > 0 else ("down", DOWN)
         badge = f"<span class='tgdt-badge {way}' aria-hidden='true'>{sign} {abs(tile.up)}</span>"
         words, kind = f", {abs(tile.up)} {way}", "tgdt-moved"
-    name = escape(in_one_line(tile.item))
+    name = escape(name_of(tile.item))
     if isinstance(content, str):
         inside = f"<p>{escape(in_one_line(content)[:300])}</p>"
     else:
@@ -176,6 +177,12 @@ def look_html(picture: Image.Image, words: list[str], similarities, boxes, name:
         "brighter is more alike; the best region is framed, with its similarity.</p>"
         f"<div class='tgdt-maps'>{''.join(maps)}</div></div>"
     )
+
+
+def name_of(item) -> str:
+    """An item as it is called on the page, in one line: of the path of a file, its last part."""
+    name = in_one_line(item)
+    return Path(name).name if isinstance(item, str) and Path(name).is_absolute() else name
 
 
 def small(picture: Image.Image) -> Image.Image:

@@ -41,9 +41,8 @@ class Panel:
         self.search = Button(description="Search", icon="search", button_style="primary")
         self.upload = FileUpload(accept="image/*", description="Search by a picture", icon="")
         wide = {"layout": Layout(width="auto"), "style": {"description_width": "9em"}}
-        size, lengths = len(explorer.retriever.gallery), explorer.shortlists
         self.shortlist = SelectionSlider(
-            options=[(f"all {n:,}" if n == size else f"{n:,}", n) for n in lengths],
+            options=[(f"{length:,}", length) for length in explorer.shortlists],
             value=explorer.shortlist,
             description="Shortlist",
             **wide,
@@ -150,7 +149,9 @@ class Panel:
         except (ValueError, TypeError, OSError) as error:
             self.look.value = page.look_place(place) + page.wrong_html(str(error))
         else:
-            self.look.value = page.look_place(place) + page.look_html(picture, *looks, tile.item)
+            self.look.value = page.look_place(place) + page.look_html(
+                picture, *looks, page.name_of(tile.item)
+            )
         self.chosen = place
         self.boxes[place].add_class("tgdt-chosen")
 

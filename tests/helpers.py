@@ -58,6 +58,21 @@ def call(capsys, *arguments):
     return code, *capsys.readouterr()
 
 
+def done(capsys, line):
+    """stdout of a command, given as one line, that must succeed."""
+    code, out, err = call(capsys, *shlex.split(line))
+    assert code == 0, err
+    return out
+
+
+def refused(capsys, line):
+    """The one line on stderr of a command that must fail."""
+    code, _, err = call(capsys, *shlex.split(line))
+    lines = [line for line in err.strip().splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(lines) == 1 and "Traceback" not in err, err
+    return lines[0]
+
+
 @contextmanager
 def refusal(words, kind=ValueError):
     """Inside, an error must come whose one line has these words, a pattern."""

@@ -16,7 +16,16 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import call, saved_encoders, some_scenes, suggested, text_encoder, vision_encoder
+from helpers import (
+    call,
+    done,
+    refused,
+    saved_encoders,
+    some_scenes,
+    suggested,
+    text_encoder,
+    vision_encoder,
+)
 from PIL import Image
 from test_entities import annotated, annotation
 
@@ -46,21 +55,6 @@ TRAIN = "train --epochs 1 --batch 8 --device cpu"
 def cache(tmp_path, monkeypatch):
     """What `datasets` keeps of parquet files goes away with the test."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets cache")
-
-
-def done(capsys, line):
-    """stdout of a command that must succeed."""
-    code, out, err = call(capsys, *shlex.split(line))
-    assert code == 0, err
-    return out
-
-
-def refused(capsys, line):
-    """The one line on stderr of a command that must fail."""
-    code, _, err = call(capsys, *shlex.split(line))
-    lines = [line for line in err.strip().splitlines() if line.startswith("error: ")]
-    assert code == 2 and len(lines) == 1 and "Traceback" not in err, err
-    return lines[0]
 
 
 def results(folder):

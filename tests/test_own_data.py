@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import call, refusal, saved_encoders, some_scenes
+from helpers import call, done, refusal, refused, saved_encoders, some_scenes
 
 from tgdt_mini.photos.delimited import read_delimited
 from tgdt_mini.photos.division import copies, divided, read_shares
@@ -39,18 +39,6 @@ def world(tmp_path_factory):
         scene["image"].save(home / "pictures" / name)
         rows.append((name, scene["captions"]))
     return home, rows
-
-
-def done(capsys, line):
-    code, out, err = call(capsys, *shlex.split(line))
-    assert code == 0, err
-    return out
-
-
-def refused(capsys, line):
-    code, _, err = call(capsys, *shlex.split(line))
-    assert code == 2 and err.startswith("error: "), err
-    return err
 
 
 def captions_of(records):

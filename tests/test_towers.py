@@ -4,7 +4,6 @@ What each library's own model gives is what the features must hold.
 """
 
 import json
-import shlex
 import shutil
 
 import datasets
@@ -12,7 +11,7 @@ import pytest
 import torch
 from helpers import (
     PICTURES,
-    call,
+    done,
     photographs,
     save_encoder,
     saved_encoders,
@@ -196,12 +195,6 @@ def data(tmp_path_factory):
         lines += [f'{place}.png,"{caption}"' for caption in scene["captions"]]
     (home / "all.csv").write_text("\n".join(lines), encoding="utf-8")
     return home
-
-
-def done(capsys, line):
-    code, out, err = call(capsys, *shlex.split(line))
-    assert code == 0, err
-    return out
 
 
 @pytest.fixture

@@ -268,6 +268,20 @@ def test_cmc_gradients():
     assert torch.autograd.gradcheck(total, leaves, fast_mode=True)
 
 
+def test_hard_captions_are_confused_by_the_scores_that_are_asked_for():
+    images, captions = batch()
+    hard = captions[[1, 0, 3, 2, 5, 4]]
+    by_local, by_global = (
+        [score(images, texts).diagonal() for texts in (hard, captions)]
+        for score in (local_similarity, global_similarity)
+    )
+    for use_global in (False, True):
+        gap = by_local[0] - by_local[1] + use_global * (by_global[0] - by_global[1])
+        expected = (gap / 0.3).exp().log1p().mean()
+        loss = hard_caption_loss(images, captions, hard, 0.3, use_global)
+        assert loss.item() == pytest.approx(expected.item())
+
+
 def test_float32_under_autocast():
     images, captions = (side.to(torch.float32) for side in batch())
     expected, others = cmc_loss(images, captions), captions[[1, 0, 3, 2, 5, 4]]

@@ -617,9 +617,13 @@ def test_a_run_with_hard_captions_learns_from_them_and_resumes_with_the_same_res
     resumed = trainer_of(tmp_path / "cut", train=train, hard_captions=1.0).resume()
     resumed.run()
     assert_same_result(result(straight), result(resumed))
+    light = trainer_of(tmp_path / "light", train=train, hard_captions=1.0, hard_weight=0.25)
+    row = light.run(max_steps=light.steps_an_epoch)[0]
+    parts = sum(row[name] for name in ("inter_global", "inter_local", "intra", "inter_mixed"))
+    assert row["loss"] == pytest.approx(parts + 0.25 * row["hard_caption_loss"], rel=1e-4)
     without = trainer_of(tmp_path / "without", train=train)
     assert all(row["hard_caption_loss"] == 0 for row in without.run())
-    with pytest.raises(ValueError, match="with_hard_captions"):
+    with pytest.raises(ValueError, match="--foils"):
         trainer_of(tmp_path / "none", hard_captions=1.0)
 
 

@@ -97,20 +97,21 @@ def info_nce_loss(
     return (both_ways - 2 * logits.diagonal()).mean() / 2
 
 
-def hard_caption_loss(images: Embedding, captions: Embedding, hard: Embedding, temperature: float):
-    """Scalar: how easily N captions and their hard negatives are confused, by local score.
+def hard_caption_loss(images, captions, hard, temperature: float, use_global: bool = False):
+    """Scalar: how easily N captions and their hard negatives (`Embedding`s) are confused.
 
-    The mean of ln(1 + exp((S_L(image, hard caption) - S_L(image, caption)) / temperature)): InfoNCE
-    with one negative. Equal scores give ln 2. Not in the paper; see `scenes/hard_captions.py`.
+    Mean ln(1 + exp((S(image, hard) - S(image, caption)) / temperature)), S = S_L or S_G + S_L:
+    InfoNCE with one negative. Not in the paper; see `scenes/hard_captions.py`.
     """
 
-    def score(texts):
+    def score(texts):  # (N,)
         words, mask = texts.local_tokens[:, None], texts.mask[:, None]  # (N, 1, W, D), (N, 1, W)
-        return shortlist_similarity(images, words, mask, query_is="image")  # (N, 1)
+        by_local = shortlist_similarity(images, words, mask, query_is="image")[:, 0]
+        by_global = at_least_float32(images.global_token) * at_least_float32(texts.global_token)
+        return by_local + by_global.sum(1) if use_global else by_local
 
     check_scale("temperature", temperature, 1e-6, MOST_WEIGHT)
-    gap = (score(hard) - score(captions)) / temperature
-    return torch.nn.functional.softplus(gap).mean()
+    return torch.nn.functional.softplus((score(hard) - score(captions)) / temperature).mean()
 
 
 @dataclass(frozen=True)

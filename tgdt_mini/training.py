@@ -131,8 +131,8 @@ class Trainer:
         total, by_hard = loss.total, torch.zeros_like(loss.total)
         if len(hard_rows):
             pairs = images[hard_rows], texts[hard_rows], hard
-            by_hard = hard_caption_loss(*pairs, self.config.temperature)
-            total = total + by_hard
+            by_hard = hard_caption_loss(*pairs, **self.config.hard_terms)
+            total = total + self.config.hard_weight * by_hard
         # backward, then one step of the optimizer
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()

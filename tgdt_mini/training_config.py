@@ -31,7 +31,7 @@ LIMITS = {  # setting: the least it can be, the most, and both in words
     **dict.fromkeys(("epochs", "learning_rate"), (ABOVE_0, ANY, "above 0")),
     "batch": (2, ANY, "at least 2: a pair learns from the other pairs of its batch"),
     **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
-    **dict.fromkeys(("weight_decay", "margin"), (0, ANY, "0 or more")),
+    **dict.fromkeys(("weight_decay", "margin", "hard_weight"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
     **dict.fromkeys(("hide_regions", "hide_words"), (0, BELOW_1, "a share, from 0 to below 1")),
     "top_rate": (0, ANY, "a share of learning_rate, 0 or more"),
@@ -67,6 +67,7 @@ class TrainingConfig:
     use_intra: bool = True
     use_mixed: bool = False  # a term on global + local score, which local tokens learn from
     hard_captions: float = 0.0  # share of a batch with a negative made of the caption's own words
+    hard_weight: float = 1.0  # of the loss on these
     # photographs are few, so their batches are made harder (photos/augmentation.py)
     mirror: bool = False  # half of the pictures left to right
     hide_regions: float = 0.0  # share of a picture's regions that a step does not see
@@ -147,6 +148,11 @@ class TrainingConfig:
         """The share of an epoch's pairs with a hard caption: 0 where local scores do not learn."""
         terms = self.terms_at(epoch)
         return self.hard_captions if terms["use_local"] or terms["use_mixed"] else 0.0
+
+    @property
+    def hard_terms(self) -> dict:
+        """The arguments of `hard_caption_loss`: it is on the scores that the recipe trains."""
+        return {"temperature": self.temperature, "use_global": not self.use_local}
 
     def has_waited_enough(self, history: list[dict]) -> bool:
         """Whether `patience` epochs in a row were no better than those before."""

@@ -35,6 +35,7 @@ PHOTO_DEFAULTS = dict(  # of training on features; chosen on Flickr8k's dev spli
     start="correlation",
     use_local=False,
     use_mixed=True,
+    hard_weight=0.05,  # the temperature: a smooth hinge with the scale of the others
     validation_captions=1,
 )
 

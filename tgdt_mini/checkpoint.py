@@ -74,8 +74,8 @@ def fingerprint(model: Any, settings: str | None = None) -> str:
     if settings is None:
         tokenizer = getattr(model, "tokenizer", None)
         settings = json.dumps([model.config.to_dict(), tokenizer and tokenizer.to_json()])
-    digest = hashlib.sha256(settings.encode("utf-8"))
-    for name, tensor in sorted(model.state_dict().items()):
+    digest = hashlib.sha256(settings.encode("utf-8"))  # other heads, other embeddings
+    for name, tensor in sorted(model.state_dict().items()):  # in one order everywhere
         digest.update(name.encode("utf-8"))
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -83,7 +83,7 @@ def fingerprint(model: Any, settings: str | None = None) -> str:
 
 def random_state(device: torch.device | str) -> dict[str, torch.Tensor]:
     """The state of the generators that a model on `device` draws from: uint8 tensors by name."""
-    state = {"random": torch.get_rng_state()}
+    state = {"random": torch.get_rng_state()}  # dropout on the CPU
     if torch.device(device).type == "cuda":
         state["random_cuda"] = torch.cuda.get_rng_state(device)
     return state
@@ -110,7 +110,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
         for rank, state in enumerate(states)
         for name, value in state.items()
     }
-    for index, moments in optimizer.state_dict()["state"].items():
+    for index, moments in optimizer.state_dict()["state"].items():  # running means of gradients
         tensors |= {f"optimizer.{index}.{name}": t.contiguous() for name, t in moments.items()}
     with whole_folder(folder, marker="state.json") as staging:
         _write_model(staging, model, tokenizer, None)
@@ -142,12 +142,12 @@ def _load_state(folder, model, optimizer, scaler, rank):
             raise ValueError(f"{folder} is of a model with another {name}; use another folder")
     _check(folder / "state.safetensors", saved)
     tensors = load_file(folder / "state.safetensors")
-    moments = {}
+    moments = {}  # {number of the parameter: {name: tensor}}, as torch keeps them
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             moments.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]
+    groups = optimizer.state_dict()["param_groups"]  # rates are those of this run
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
     if saved["scaler"]:  # empty after a run that scaled nothing: float16 then begins afresh
         scaler.load_state_dict(saved["scaler"])
@@ -177,7 +177,7 @@ def _write_model(folder, model, tokenizer, notes, dtype=None):
     if tokenizer is not None:
         path = folder / "tokenizer.json"
         path.write_text(tokenizer.to_json(), encoding="utf-8", newline="\n")
-    shas = {path.name: _sha(path) for path in sorted(folder.iterdir())}
+    shas = {path.name: _sha(path) for path in sorted(folder.iterdir())}  # of all but config.json
     content = {"model": model.config.to_dict(), "notes": notes or {}, "sha256": shas}
     write_sealed(folder / "config.json", content)
 
@@ -190,7 +190,7 @@ def _load_weights(model, path, saved):
     try:
         model.load_state_dict(load_file(path), strict=True)
     except (SafetensorError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = " ".join(str(error).split())[:300]  # torch names every weight, on many lines
         raise ValueError(f"{path} does not fit this model: {why}") from error
 
 

@@ -29,6 +29,7 @@ class Embedding:
     mask: torch.Tensor
 
     def __post_init__(self):
+        # each mistake is named: three tensors that do not fit would score nonsense in silence
         for name, tensor in vars(self).items():
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor")
@@ -37,7 +38,7 @@ class Embedding:
         if self.global_token.dim() != 2:
             shape = tuple(self.global_token.shape)
             raise ValueError(f"global_token has shape {shape}; it must be (B, D)")
-        items, width = self.global_token.shape
+        items, width = self.global_token.shape  # B, D
         shape = tuple(self.local_tokens.shape)
         if len(shape) != 3 or (shape[0], shape[2]) != (items, width):
             raise ValueError(
@@ -59,13 +60,14 @@ class Embedding:
 
     def __getitem__(self, rows) -> "Embedding":
         """The items of `rows`: a slice, a list of ints, or an int or bool tensor; an int is one."""
-        rows = [rows] if isinstance(rows, int) else rows
+        rows = [rows] if isinstance(rows, int) else rows  # so that a batch stays a batch
         return Embedding(self.global_token[rows], self.local_tokens[rows], self.mask[rows])
 
     def to(self, *args: Any, **kwargs: Any) -> "Embedding":
         """The same embedding on another device or, for its floats, in another dtype."""
         global_token = self.global_token.to(*args, **kwargs)
         local_tokens = self.local_tokens.to(*args, **kwargs)
+        # a mask stays bool, whatever dtype was asked for
         return Embedding(global_token, local_tokens, self.mask.to(global_token.device))
 
     def detach(self) -> "Embedding":
@@ -76,7 +78,7 @@ class Embedding:
     def cat(parts: list["Embedding"]) -> "Embedding":
         """All items of `parts` in order, padded to the longest: (sum of B, max of L, D)."""
         longest = max(part.mask.shape[1] for part in parts)
-        room = [longest - part.mask.shape[1] for part in parts]
+        room = [longest - part.mask.shape[1] for part in parts]  # tokens that each part lacks
         local_tokens = [pad(part.local_tokens, (0, 0, 0, r)) for part, r in zip(parts, room)]
         mask = [pad(part.mask, (0, r)) for part, r in zip(parts, room)]  # padding is False
         return Embedding(

@@ -43,6 +43,7 @@ def ranks(scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
         )
     step = max(1, COMPARISONS // scores.shape[1])  # queries at a time
     starts = range(0, len(scores), step)
+    # some queries at a time: a comparison of everything needs as much memory as the scores
     parts = [_ranks(scores[i : i + step], positives[i : i + step], i) for i in starts]
     return torch.cat(parts) if parts else scores.new_zeros(0, dtype=torch.float32)
 
@@ -66,6 +67,7 @@ def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, floa
     """
     _check_ranks(ranks)
     wanted = [whole_number("each K of ks", k, 1) for k in ks]
+    # ranks begin at 0, so the first K are those below K; inf is below none
     return {k: 100 * int((ranks < k).sum()) / len(ranks) for k in wanted}
 
 
@@ -76,6 +78,7 @@ def median_rank(ranks: torch.Tensor) -> float:
     """
     _check_ranks(ranks)
     ordered = ranks.double().sort().values
+    # the mean of the two in the middle; of an odd number both are the same
     middle = float(ordered[(len(ranks) - 1) // 2] + ordered[len(ranks) // 2]) / 2
     return middle if isinf(middle) else float(floor(middle) + 1)
 
@@ -133,7 +136,7 @@ def both_ways(
         )
     t2i_scores = scores.T if t2i_scores is None else t2i_scores
     positives = matches(caption_image.to(scores.device), len(scores))  # (I, C)
-    i2t, t2i = ranks(scores, positives), ranks(t2i_scores, positives.T)
+    i2t, t2i = ranks(scores, positives), ranks(t2i_scores, positives.T)  # (I,), (C,)
     medians = median_rank(i2t), median_rank(t2i)
     return BothWays(recall_at_k(i2t), recall_at_k(t2i), *medians, rsum(i2t, t2i))
 
@@ -159,7 +162,7 @@ def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int 
     """
     results = []
     for rows, in_fold in folds_of(caption_image, len(scores), folds):
-        fold = scores[rows][:, in_fold.to(scores.device)]
+        fold = scores[rows][:, in_fold.to(scores.device)]  # its images with its captions only
         results.append(both_ways(fold, caption_image[in_fold] - rows.start))
     return mean_of(results)
 
@@ -169,7 +172,7 @@ def folds_of(
 ) -> list[tuple[slice, torch.Tensor]]:
     """[(slice of the images, (C,) bool of their captions)]; ValueError for too many folds."""
     whole_number("folds", folds, 1, images)
-    parts = torch.arange(images).tensor_split(folds)
+    parts = torch.arange(images).tensor_split(folds)  # in order, as COCO's are
     slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in parts]
     return [(s, (caption_image >= s.start) & (caption_image < s.stop)) for s in slices]
 

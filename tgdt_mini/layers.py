@@ -58,7 +58,7 @@ class Layers(nn.Module):
         """
         if not self.layers:
             return tokens[:, 0]
-        for layer in self.layers[:-1]:
+        for layer in self.layers[:-1]:  # all tokens: slot 0 will look at them
             tokens = layer(tokens, src_key_padding_mask=~mask)
         last, slot = self.layers[-1], tokens[:, :1]  # (B, 1, width)
 
@@ -68,6 +68,7 @@ class Layers(nn.Module):
         def feed(hidden):
             return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(hidden)))))
 
+        # the last layer by hand: its query is slot 0 alone, its keys are all tokens
         if last.norm_first:
             keys = last.norm1(tokens)
             slot = slot + attend(keys[:, :1], keys)
@@ -94,6 +95,7 @@ class DropItems(nn.Module):
         """(B, L, D) of tokens (B, L, D); unchanged in eval mode."""
         if not self.training:
             return tokens
+        # one draw an item: all of its tokens stay, or none
         return tokens * (torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.share)
 
 

@@ -20,12 +20,13 @@ def optimizer_of(model: torch.nn.Module, config, fused: bool = False):
     fused: one kernel a step, for a GPU.
     """
     matrices, rest = split(model)
+    # AdamW: for everything, or for what Muon leaves
     if config.optimizer == "adamw":
         matrices, rest = [], [*matrices, *rest]
     groups = {}
     for name, parameter in rest:
         # weights decay, biases and norms do not; a pretrained encoder's last layers learn slowly
-        share = config.top_rate if ".top." in name else 1.0
+        share = config.top_rate if ".top." in name else 1.0  # of the learning rate
         decay = config.weight_decay if parameter.dim() > 1 else 0.0
         groups.setdefault((share, decay), []).append(parameter)
     groups = [
@@ -35,6 +36,7 @@ def optimizer_of(model: torch.nn.Module, config, fused: bool = False):
     adamw = torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)
     if not matrices:
         return adamw
+    # Muon: its steps have the size of AdamW's, so that both share one learning rate
     group = {"params": [parameter for _, parameter in matrices], "share": MATRIX_RATE}
     muon = torch.optim.Muon(
         [group],
@@ -77,7 +79,7 @@ class Together:
     def state_dict(self) -> dict:
         """As torch's: parameters are numbered through, from the first optimizer to the last."""
         state, groups = {}, []
-        for first, own in self._numbered():
+        for first, own in self._numbered():  # each optimizer counts its parameters from 0
             state |= {first + number: moments for number, moments in own["state"].items()}
             for group in own["param_groups"]:
                 groups.append(group | {"params": [first + number for number in group["params"]]})
@@ -86,6 +88,7 @@ class Together:
     def load_state_dict(self, saved: dict) -> None:
         """Take up the state; the groups stay as this optimizer has them."""
         for optimizer, (first, own) in zip(self.optimizers, self._numbered()):
+            # of the stored numbers, those of this optimizer
             numbers = {number for group in own["param_groups"] for number in group["params"]}
             state = {
                 number - first: moments

@@ -46,7 +46,7 @@ class TextTokens:
 
     def take(self, rows, longest: int | None = None) -> "TextTokens":
         """The captions of `rows`, cut to `longest` tokens, by default those of the longest."""
-        ids, mask, word_mask = self.ids[rows], self.mask[rows], self.word_mask[rows]
+        ids, mask, word_mask = self.ids[rows], self.mask[rows], self.word_mask[rows]  # (c, T)
         if longest is None:
             longest = int(mask.sum(dim=1).max()) if len(mask) else 0
         features = None if self.features is None else self.features[rows][:, :longest]
@@ -68,7 +68,7 @@ class TextTokenizer:
     def __init__(self, engine: Any, most_tokens: int = 40, pad: int = 0):
         self.engine, self._pad = engine, pad
         self.most_tokens = whole_number("most_tokens", most_tokens, 3)  # start, a word, end
-        engine.no_padding()
+        engine.no_padding()  # both are done here, so that threads may share the engine
         engine.no_truncation()
         first = self.engine.encode("a").special_tokens_mask
         if not first or first[0] != 1:
@@ -87,7 +87,7 @@ class TextTokenizer:
 
         captions = texts("caption", captions)
         vocabulary = whole_number("vocabulary", vocabulary, len(SPECIALS) + 1, 2**20)
-        rules = {
+        rules = {  # as BERT's: lower case, cut at spaces and signs
             "normalizer": normalizers.BertNormalizer(lowercase=True),
             "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
             "decoder": decoders.WordPiece(),
@@ -158,7 +158,7 @@ class TextTokenizer:
         longest = max(len(encoding.ids) for encoding in encodings)
         ids = torch.full((len(encodings), longest), self.pad, dtype=torch.int64)  # (C, T)
         mask = torch.zeros(ids.shape, dtype=torch.bool)
-        word_mask = mask.clone()
+        word_mask = mask.clone()  # False for padding, and for what marks start and end
         for row, encoding in enumerate(encodings):
             size, special = len(encoding.ids), torch.tensor(encoding.special_tokens_mask)
             ids[row, :size] = torch.tensor(encoding.ids)
@@ -174,7 +174,7 @@ class TextTokenizer:
                 raise ValueError(
                     f"caption {first + row} is {shown(captions[row])}; no word is left of it"
                 )
-        long = [row for row, e in enumerate(encodings) if len(e.ids) > self.most_tokens]
+        long = [row for row, e in enumerate(encodings) if len(e.ids) > self.most_tokens]  # to cut
         if long and warn:
             words = f"{len(long)} of {len(captions)} captions are cut to {self.most_tokens} tokens"
             warnings.warn(f"{words}, the first of them: {captions[long[0]][:60]!r}", stacklevel=3)
@@ -197,7 +197,7 @@ def _cut(encoding, most):
     """An encoding cut as the library would cut it; its engine, which others use, stays as it is."""
     special = encoding.special_tokens_mask
     after = special[::-1].index(0)  # how many special ones stand after the last word
-    start, end = slice(most - after), slice(len(special) - after, None)
+    start, end = slice(most - after), slice(len(special) - after, None)  # words, then the end
     parts = {name: getattr(encoding, name) for name in PARTS}
     return SimpleNamespace(**{name: part[start] + part[end] for name, part in parts.items()})
 

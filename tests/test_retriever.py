@@ -266,6 +266,29 @@ def test_words_and_regions_are_compared_by_their_tokens_and_boxes_lie_on_the_pic
         own.word_regions("a star", "no such file.png")
 
 
+def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp_path):
+    whole = own.index(pictures, progress=False).gallery
+    broken = [pictures / "test-0000x.png", pictures / "zz.jpg"]
+    broken[0].write_bytes(b"no picture")
+    broken[1].write_bytes((pictures / f"{NAMES[1]}.png").read_bytes()[:90])
+    with pytest.raises(ValueError, match="test-0000x.png cannot be read"):
+        own.index(pictures, progress=False)
+    assert own.gallery is whole and not own.refused
+    with pytest.warns(UserWarning, match="2 of 8 pictures cannot be read .*test-0000x.png"):
+        own.index(pictures, progress=False, skip_broken=True)
+    assert own.gallery.items == whole.items and list(own.refused) == [1, 7]
+    assert torch.equal(own.gallery.global_tokens, whole.global_tokens)
+    mixed = [scenes.picture(NAMES[0]), broken[0], np.zeros((3, 4, 5)), pictures / f"{NAMES[2]}.png"]
+    with pytest.warns(UserWarning, match="2 of 4 pictures"):
+        own.index(mixed, items=list("abcd"), progress=False, skip_broken=True)
+    assert own.gallery.items == ["a", "d"] and list(own.refused) == [1, 2]
+    assert own.index(pictures / f"{NAMES[2]}.png", progress=False).refused == {}
+    with pytest.raises(ValueError, match="zz.jpg cannot be read.*; none of 2 pictures"):
+        own.index(broken[::-1], progress=False, skip_broken=True)
+    with pytest.raises(TypeError, match="an image is a NoneType"):
+        own.index([None], progress=False, skip_broken=True)
+
+
 def test_another_gallery_can_be_named(own, shipped, tmp_path, pictures):
     own.index(pictures).gallery.save(tmp_path / "gallery")
     again = Retriever.from_pretrained(tmp_path / "model", "cpu", gallery=tmp_path / "gallery")

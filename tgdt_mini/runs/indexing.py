@@ -7,7 +7,6 @@ encoded again.
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -18,8 +17,7 @@ from tgdt_mini.encoding import encode_pictures
 from tgdt_mini.files.progress import progress_bar, remark
 from tgdt_mini.files.rows import MappedRows, RaggedRows
 from tgdt_mini.files.store import check_ours
-from tgdt_mini.photos.image_io import open_image
-from tgdt_mini.runs.retriever import GROUP, built
+from tgdt_mini.runs.retriever import GROUP, built, readable
 from tgdt_mini.search.gallery import NAME, Gallery
 
 PARTIAL = ".partial"
@@ -76,23 +74,9 @@ def index_pictures(
     if marks:
         _add(_finished(out / PARTIAL, source), out, append=bool(known))
         shutil.rmtree(out / PARTIAL)
-    added = len(marks) - len(refused)
-    return Indexed(Gallery.load(out), added, len(paths) - len(marks), refused)
-
-
-def readable(paths: dict, read: list, refused: dict[str, str]) -> Iterator:
-    """The pictures of {mark: path} that can be read, one by one, whose marks are added to `read`.
-
-    Of each other path, `refused` gets the reason.
-    """
-    for mark, path in paths.items():
-        try:
-            picture = open_image(path)
-        except ValueError as error:
-            refused[str(path)] = str(error)
-            continue
-        read.append(mark)
-        yield picture
+    added, known_count = len(marks) - len(refused), len(paths) - len(marks)
+    by_path = {str(marks[mark]): why for mark, why in refused.items()}
+    return Indexed(Gallery.load(out), added, known_count, by_path)
 
 
 def _mark(path):

@@ -10,8 +10,10 @@ Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not 
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,6 +67,7 @@ class Retriever:
             gallery.check_model(model.fingerprint)
         load_encoders(model, **encoders)
         self.model, self.gallery, self.source = model.eval(), gallery, source
+        self.refused: dict[int, str] = {}  # of the last `index`: {a picture's number: why}
         self._drawn = not self.knows_photographs  # whether items may be the names of drawn scenes
 
     @classmethod
@@ -128,12 +131,15 @@ class Retriever:
         items: Iterable | None = None,
         progress: bool = True,
         recursive: bool = False,
+        skip_broken: bool = False,
     ) -> "Retriever":
         """Encode pictures into a new gallery, which is searched from then on; returns self.
 
         images: a folder, whose pictures are taken, or pictures as for `encode_images`. items: what
         a hit returns for each picture, any JSON values; by default its path, or else its number.
         recursive: take the pictures of the folders in it too. progress: show a bar.
+        skip_broken: leave out what cannot be read, with one warning; `refused` tells which and why.
+        ValueError names the first such picture without it, or where no other is left.
         """
         if isinstance(images, (str, Path)) and Path(images).is_dir():
             pictures: list = list(find_pictures(images, recursive).paths)
@@ -150,10 +156,35 @@ class Retriever:
             json.dumps(items)
         except TypeError as error:
             raise ValueError(f"items must be JSON values, such as names: {error}") from None
-        embedding = encode_in_groups(self.encode_images, pictures, progress)
+        refused: dict[int, str] = {}
+        if skip_broken:
+            embedding, read = self._encode_readable(pictures, refused, progress)
+            items = [items[number] for number in read]
+        else:
+            embedding = encode_in_groups(self.encode_images, pictures, progress)
         self.gallery = built(self.model, embedding, items, "image", self.source)
-        self._drawn = False
+        self._drawn, self.refused = False, refused
         return self
+
+    def _encode_readable(self, pictures, refused, progress):
+        """(Embedding, numbers) of the pictures that can be read; `refused` gets the others."""
+        read: list[int] = []
+
+        def encode(numbers):
+            wanted = readable({number: pictures[number] for number in numbers}, read, refused)
+            with ONE_AT_A_TIME:
+                first = next(wanted, None)
+                if first is None:
+                    return None
+                return encode_pictures(self.model, chain([first], wanted))
+
+        embedding = encode_in_groups(encode, list(range(len(pictures))), progress)
+        if refused:
+            count, why = f"{len(refused)} of {len(pictures)} pictures", next(iter(refused.values()))
+            if embedding is None:
+                raise ValueError(f"{why}; none of {len(pictures)} pictures can be read")
+            warnings.warn(f"{count} cannot be read and are left out, the first: {why}")
+        return embedding, read
 
     def index_texts(self, texts: Iterable[str]) -> "Retriever":
         """Encode captions into a new gallery, to be searched by pictures; returns self."""
@@ -234,17 +265,33 @@ class Retriever:
         return str(address)
 
 
-def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Embedding:
+def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Any:
     """Embedding of many pictures, of which GROUP are in memory at a time.
 
-    encode(group) gives an Embedding.
+    encode(group) gives an Embedding, or None for a group of which nothing is left; so does this.
     """
     groups, parts = [images[start : start + GROUP] for start in range(0, len(images), GROUP)], []
     with progress_bar(progress=progress, total=len(images), desc="encoding", unit=" images") as bar:
         for group in groups:
             parts.append(encode(group))
             bar.update(len(group))
-    return Embedding.cat(parts)
+    parts = [part for part in parts if part is not None]
+    return Embedding.cat(parts) if parts else None
+
+
+def readable(pictures: dict, read: list, refused: dict) -> Iterator[Image.Image]:
+    """The pictures of {mark: picture or path} that can be read, one by one.
+
+    Their marks are added to `read`; of each other mark, `refused` gets the reason.
+    """
+    for mark, picture in pictures.items():
+        try:
+            opened = as_picture(picture)
+        except ValueError as error:
+            refused[mark] = str(error)
+            continue
+        read.append(mark)
+        yield opened
 
 
 def built(

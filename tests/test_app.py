@@ -203,6 +203,9 @@ def test_without_known_captions_those_asked_before_are_compared(shipped, monkeyp
     explorer.ask("a blue circle")
     explorer.ask(scenes.picture("test-0012"))
     assert sorted(explorer.hits.items[0]) == ["a blue circle", "a red star"]
+    explorer.ask("two hearts")
+    explorer.ask(scenes.picture("test-0012"))
+    assert sorted(explorer.hits.items[0]) == ["a blue circle", "a red star", "two hearts"]
     with pytest.raises(ValueError, match="write one first"):
         Explorer(scenes.picture("test-0012"), shipped)
 

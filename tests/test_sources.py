@@ -11,7 +11,7 @@ from helpers import refusal
 from PIL import Image
 
 from tgdt_mini.photos.image_io import pictures
-from tgdt_mini.photos.sources import PRESETS, karpathy_numbers, open_source
+from tgdt_mini.photos.sources import PRESETS, karpathy_numbers, open_source, picture_numbers
 
 COUNTS = {"train": 4, "dev": 2, "test": 3}
 FLICKR8K = os.environ.get("TGDT_MINI_FLICKR8K")
@@ -365,7 +365,7 @@ def test_a_wrong_value_in_karpathy_s_json_is_named_with_its_picture(what, tmp_pa
     assert "images[0] (a.png)" in str(caught.value) and "some.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["no json", "[]", '{"pictures": []}', '{"images": [1]}'])
+@pytest.mark.parametrize("content", ["no json", '{"pictures": []}', '{"images": [1]}'])
 def test_a_json_that_is_not_karpathy_s_is_an_error(content, tmp_path):
     path = tmp_path / "some.json"
     path.write_text(content, encoding="utf-8")
@@ -382,6 +382,99 @@ def test_karpathy_s_json_needs_its_pictures(tmp_path):
         open_source(path, images=tmp_path, columns={"captions": "raw"})
     with pytest.raises(ValueError, match=r"none\.json does not exist"):
         open_source(tmp_path / "none.json", images=tmp_path)
+
+
+# COCO's captions, and arrays
+
+
+def coco_file(path, names, **changes):
+    """COCO's captions of pictures; their captions are mixed, as in the real files."""
+    content = {
+        "info": {"year": 2017},
+        "images": [{"id": number(name), "file_name": name, "license": 4} for name in names],
+        "annotations": [
+            {"id": 9, "image_id": number(name), "caption": captions_of(name)[i]}
+            for i in range(5)
+            for name in names[::-1]
+        ],
+    }
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_coco_s_captions_are_a_source_whose_split_its_name_says(nested, tmp_path):
+    for split, here, there in (("train", "train", "train2017"), ("val", "validation", "val2014")):
+        names = named(split, 3)
+        for name in names:
+            image_file(tmp_path / "coco" / (there if nested else "") / name)
+        path = coco_file(tmp_path / f"captions_{there}.json", names)
+        records = open_source(path, images=tmp_path / "coco")
+        assert list(records) == [here] and records[here]["image_id"][:] == names
+        assert records[here]["captions"][:] == [captions_of(name) for name in names]
+        first = next(pictures(records[here]))
+        assert (np.asarray(first) == np.asarray(photo(names[0]))).all()
+        bare = open_source(path, need_pictures=False, most_captions=2)
+        assert bare[here]["captions"][0] == captions_of(names[0])[:2]
+        assert picture_numbers(path) == {name: str(number(name)) for name in names}
+
+
+def test_coco_s_captions_can_be_divided_and_called_by_any_split(tmp_path):
+    path = coco_file(tmp_path / "annotations.json", named("some", 10))
+    for name in named("some", 10):
+        image_file(tmp_path / name)
+    with pytest.raises(ValueError, match="none is train, validation or test.*annotations"):
+        open_source(path, images=tmp_path)
+    records = open_source(path, images=tmp_path, divide={"shares": [80, 10, 10], "seed": 0})
+    assert [len(data) for data in records.values()] == [8, 1, 1]
+    assert list(open_source(path, images=tmp_path, splits={"annotations": "test"})) == ["test"]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"images": [{"file_name": "a.png"}]}, r"id of images\[0\] \(a.png\) is None"),
+        ({"images": [{"id": 1}]}, r"file_name of images\[0\] is None"),
+        ({"images": [{"id": 1, "file_name": n} for n in "ab"]}, r"images\[1\] \(b\) has the id 1"),
+        ({"annotations": [{"image_id": 7, "caption": "a"}]}, r"image_id of annotations\[0\] is 7"),
+        ({"annotations": [{"image_id": 1, "bbox": []}]}, r"caption of annotations\[0\] is None"),
+        ({"annotations": [1]}, "cannot be read as COCO's captions"),
+        ({"images": None}, "cannot be read as COCO's captions"),
+        ({"annotations": []}, "'train-0.png' of train has no captions"),
+    ],
+)
+def test_what_is_wrong_in_coco_s_captions_is_named(changes, words, tmp_path):
+    image_file(tmp_path / "train-0.png")
+    path = coco_file(tmp_path / "captions_train2017.json", ["train-0.png"], **changes)
+    with refusal(words):
+        open_source(path, images=tmp_path)
+
+
+def test_coco_s_captions_need_their_pictures(tmp_path):
+    path = coco_file(tmp_path / "captions_train2017.json", ["train-0.png"])
+    with refusal("images is None; captions_train2017.json needs the folder"):
+        open_source(path)
+    with refusal(r"1 of 1 pictures are missing, such as .*train-0\.png"):
+        open_source(path, images=tmp_path)
+    with refusal("columns is .*, but .* is read as COCO's JSON, whose names are fixed"):
+        open_source(path, images=tmp_path, columns={"captions": "raw"})
+
+
+def test_an_array_of_records_is_a_table(tmp_path):
+    names = named("train", 4)
+    rows = [{"image": name, "caption": text} for name in names for text in captions_of(name)]
+    for name in names:
+        image_file(tmp_path / "pictures" / name)
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    records = open_source(path, images=tmp_path / "pictures")
+    expect(records, {"train": 4})
+    assert picture_numbers(path) == {}
+    wrong = {"[]": "train.json", "[{]": "train.json cannot be read", "[1, 2]": "must be text"}
+    for content, words in wrong.items():
+        path.write_text(content, encoding="utf-8")
+        with refusal(words):
+            open_source(path, images=tmp_path / "pictures")
 
 
 @pytest.mark.skipif(

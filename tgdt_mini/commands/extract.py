@@ -28,11 +28,11 @@ def add_data(parser) -> None:
         "--data",
         required=True,
         metavar="SET",
-        help="a Karpathy .json, a table with file names (.csv, .tsv, .jsonl, .parquet), a folder "
-        "of parquet files, an image folder, SCAN's *_precomp, flickr8k, flickr30k or coco from "
-        "the hub, or any hub name",
+        help="a .json of Karpathy or COCO, a table with file names (.csv, .tsv, .jsonl, .parquet, "
+        "or .json with an array), a folder of parquet files, an image folder, SCAN's *_precomp, "
+        "flickr8k, flickr30k or coco from the hub, or any hub name",
     )
-    common.add_path(parser, "--images", "where the pictures of a Karpathy .json or a table lie")
+    common.add_path(parser, "--images", "where the pictures of a .json or a table lie")
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -187,7 +187,7 @@ def open_regions(source, data, detector, boxes, sizes, width, allow_strays):
     from tgdt_mini.photos.boxes import read_sizes
     from tgdt_mini.photos.detections import BOTTOM_UP, WIDTH, Detections
     from tgdt_mini.photos.image_io import size_finder
-    from tgdt_mini.photos.sources import karpathy_numbers
+    from tgdt_mini.photos.sources import picture_numbers
 
     regions = Detections(
         source["detections"],
@@ -198,8 +198,7 @@ def open_regions(source, data, detector, boxes, sizes, width, allow_strays):
         detector=detector or BOTTOM_UP,
     )
     image_ids = [image_id for records in data.values() for image_id in records["image_id"]]
-    in_json = Path(source["data"]).suffix.lower() == ".json"
-    numbers = karpathy_numbers(source["data"]) if in_json else {}
+    numbers = picture_numbers(source["data"])
     regions.use_numbers(numbers, image_ids)
     regions.check(image_ids, None if allow_strays else list(numbers))
     return regions

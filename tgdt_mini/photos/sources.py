@@ -1,4 +1,4 @@
-"""Photographs and captions from the hub, files and folders, Karpathy's JSON and SCAN's folders.
+"""Photographs and captions from the hub, files, folders, COCO's, Karpathy's and SCAN's forms.
 
 `open_source` finds out what it was given, reads it as tables, and has `records.py` bring all of
 them into one format.
@@ -18,6 +18,7 @@ import re
 from pathlib import Path
 
 from tgdt_mini.files.quiet import import_datasets, no_bars
+from tgdt_mini.photos.coco import coco_numbers, json_kind, read_coco
 from tgdt_mini.photos.delimited import read_delimited
 from tgdt_mini.photos.division import divided
 from tgdt_mini.photos.precomputed import is_precomputed, open_precomputed
@@ -42,7 +43,8 @@ PRESETS = {  # read in November 2026
     },
 }
 # how `datasets` calls what it reads; delimited.py reads the others
-TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json"}
+TABLES = {".parquet": "parquet", ".csv": "csv", ".tsv": "tsv", ".jsonl": "json", ".json": "json"}
+FIXED = {"karpathy": "Karpathy", "coco": "COCO"}  # kinds of .json files whose keys have fixed names
 METADATA = ("metadata.parquet", "metadata.csv", "metadata.tsv", "metadata.jsonl")  # of pictures
 
 
@@ -58,15 +60,16 @@ def open_source(
 ) -> dict:
     """{split: Dataset} of records (see `records.py`) from the source that `spec` names.
 
-    spec: a preset ("flickr8k", "flickr30k", "coco"); one of Karpathy's .json files (with the folder
-    `images`); a table with file names (.csv, .tsv, .jsonl, .parquet), whose pictures lie in
-    `images` or beside it; a folder of parquet files, of pictures with a metadata file, or written
-    by save_to_disk; a `*_precomp` folder, see `precomputed.py`; {split: Dataset}; or a hub name.
+    spec: a preset ("flickr8k", "flickr30k", "coco"); one of Karpathy's or COCO's .json files (with
+    the folder `images`); a table with file names (.csv, .tsv, .jsonl, .parquet, or .json with an
+    array), whose pictures lie in `images` or beside it; a folder of parquet files, of pictures with
+    a metadata file, or written by save_to_disk; a `*_precomp` folder, see `precomputed.py`;
+    {split: Dataset}; or a hub name.
     A table belongs to the split that its name, or the name of a folder below `spec`, says:
     dev.parquet, test-00000-of-00001.parquet, train/metadata.jsonl. Others, such as extra.parquet,
     are left aside unless `splits` names them.
     columns, splits, restval, images, most_captions, need_pictures: as in `records.to_records`;
-    columns change those of a preset. With need_pictures=False Karpathy's file needs no `images`.
+    columns change those of a preset. With need_pictures=False a .json file needs no `images`.
     divide: {"shares": [80, 10, 10], "seed": 0} makes three splits of one, see `division.py`.
     ValueError for a source that is not understood.
 
@@ -85,13 +88,18 @@ def open_source(
             sets = spec
             if wrong := [name for name in sets if not isinstance(sets[name], datasets.Dataset)]:
                 raise ValueError(f"spec[{wrong[0]!r}] is no datasets.Dataset; load it first")
-        elif Path(spec).suffix.lower() == ".json":
+        elif (kind := _json_kind(spec)) in FIXED:
             if columns:
                 raise ValueError(
-                    f"columns is {columns}, but {spec} is read as Karpathy's JSON, "
+                    f"columns is {columns}, but {spec} is read as {FIXED[kind]}'s JSON, "
                     "whose names are fixed"
                 )
-            sets, columns = karpathy(Path(spec), images, need_pictures), {"split": "split"}
+            path = Path(spec)
+            if kind == "karpathy":
+                sets, columns = karpathy(path, images, need_pictures), {"split": "split"}
+            else:
+                name = _split_name(Path(path.name), splits)
+                sets = {name: read_coco(path, images, need_pictures)}
         elif is_precomputed(spec):
             sets, need_pictures = open_precomputed(spec), False
         elif Path(spec).exists():
@@ -107,6 +115,11 @@ def open_source(
         if divide:
             records = divided(records[_only(records)], divide["shares"], divide["seed"])
         return records
+
+
+def _json_kind(spec):
+    """Which kind of .json file the source is, None for another source."""
+    return json_kind(Path(spec)) if Path(spec).suffix.lower() == ".json" else None
 
 
 def _only(sets):
@@ -143,6 +156,17 @@ def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) 
             row["image"] = str((nested if nested.is_file() else Path(images, name)).absolute())
         rows.append(row)
     return {path.name: Dataset.from_list(rows)}
+
+
+def picture_numbers(spec: Path | str) -> dict[str, str]:
+    """{image_id: its number} in a .json file of Karpathy (cocoid, or else imgid) or COCO, or {}.
+
+    Feature files may be called by them.
+    """
+    kind = _json_kind(spec)
+    if kind == "coco":
+        return coco_numbers(Path(spec))
+    return karpathy_numbers(spec) if kind == "karpathy" else {}
 
 
 def karpathy_numbers(path: Path | str) -> dict[str, str]:

@@ -421,6 +421,15 @@ def test_a_healthy_run_is_not_called_collapsed(tmp_path, inter):
     assert history[-1]["rsum_mixed"] > 300 and not any(row["warning"] for row in history)
 
 
+def test_a_loss_of_twice_the_margin_is_no_collapse_where_the_ranking_is_good():
+    config = TrainingConfig(contrastive="hardest", margin=0.2)
+    row = {"stage": "joint", "contrastive": "hardest", "inter_global": 0.4, "inter_local": 0.0}
+    rows = [row | {"epoch": epoch, "rsum_local": 0.0} for epoch in (8, 9)]
+    for rsum, told in ((330.0, False), (13.0, False), (12.7, True), (0.0, True)):  # chance is 3.2
+        before, row = (each | {"rsum_global": rsum} for each in rows)
+        assert bool(config.collapse_warning(before, row, images=1000)) == told, rsum
+
+
 def test_training_stops_early_when_validation_does_not_improve(tmp_path):
     history = trainer_of(tmp_path, epochs=9, learning_rate=1e-12, patience=2).run()
     assert len(history) == 3

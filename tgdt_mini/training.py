@@ -170,7 +170,7 @@ class Trainer:
         row |= {"stage": stage, "contrastive": negatives, "learning_rate": rate}
         row["seconds"] = round(self.seconds, 1)
         row |= self.engine.first(lambda: validate(self.model, self.validation))
-        row["warning"] = self.config.collapse_warning(before, row)
+        row["warning"] = self.config.collapse_warning(before, row, self.validation.image_count)
         self.history.append(row)
         if row["rsum_mixed"] > self.best:
             self.best = row["rsum_mixed"]

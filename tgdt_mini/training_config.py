@@ -170,18 +170,21 @@ class TrainingConfig:
         """The loss of a model that scores all pairs alike: ln(batch), or twice the margin."""
         return math.log(self.batch) if contrastive == "info_nce" else 2 * self.margin
 
-    def collapse_warning(self, before: dict | None, row: dict) -> str:
+    def collapse_warning(self, before: dict | None, row: dict, images: int) -> str:
         """One sentence if a term stood at its collapse value for two epochs, else "".
 
         before, row: two epochs of the history. One epoch is not enough: a healthy InfoNCE passes
-        ln(batch) on its way down.
+        ln(batch) on its way down. Nor is the loss: a healthy hinge may end at twice the margin. So
+        the ranking of that score, among so many validation images, is near chance, too.
         """
+        chance = 200 * sum(min(1, k / images) for k in (1, 5, 10))  # rsum of a random order
         kind = ("contrastive", "stage")
         if before is None or any(before[name] != row[name] for name in kind):
             return ""
         flat = self.collapse_value(row["contrastive"])
         for name in ("inter_global", "inter_local"):
-            if all(e[name] and abs(e[name] - flat) < 0.01 * flat for e in (before, row)):
+            stands = all(e[name] and abs(e[name] - flat) < 0.01 * flat for e in (before, row))
+            if stands and row[name.replace("inter", "rsum")] <= 4 * chance:
                 return (
                     f"epoch {row['epoch']}: {name} stands at {row[name]:.3f}, the loss of a model "
                     "that scores all pairs alike: it has collapsed; begin with all negatives "

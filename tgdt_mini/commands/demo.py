@@ -6,7 +6,7 @@ from tgdt_mini.commands import common
 from tgdt_mini.commands.train import add_training_options, training_config
 from tgdt_mini.files.progress import remark
 
-EPOCHS = 8
+EPOCHS = 6
 FIGURES = ("loss_curve", "comparison", "shortlist", "hits", "misses", "words")
 
 add_options = add_training_options
@@ -22,7 +22,7 @@ def run(args) -> None:
     from tgdt_mini.runs import scenes
 
     began, out = time.perf_counter(), args.out
-    defaults = scenes.SCENE_DEFAULTS | {"epochs": EPOCHS}
+    defaults = scenes.SCENE_DEFAULTS | {"epochs": EPOCHS, "validation_captions": 1}
     config = training_config(defaults, args.quick, args.settings, args.seed)
     train, other = common.scene_counts(args.quick)
     model = scenes.train_on_scenes(

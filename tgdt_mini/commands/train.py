@@ -11,7 +11,7 @@ SETTINGS = {
     "epochs": (
         "epochs",
         int,
-        f"default 30, demo 8, photographs 24, --quick {common.QUICK['epochs']}",
+        f"default 30, demo 6, photographs 24, --quick {common.QUICK['epochs']}",
     ),
     "batch": ("batch", int, "pairs in a step, of all processes (default 64, photographs 512)"),
     "optimizer": (

@@ -6,6 +6,7 @@ from helpers import random_embedding
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.rows import MappedRows, RaggedRows, encode_rows
+from tgdt_mini.search import int8
 from tgdt_mini.search import rerank as module
 from tgdt_mini.search.rerank import int8_products, rerank
 from tgdt_mini.similarity import local_similarity
@@ -57,3 +58,26 @@ def test_products_in_int8_are_nearly_those_of_float64(scale):
     lengths = tokens.double().norm(dim=1)[:, None] * (numbers * scales[:, None]).norm(dim=1)
     assert ((got.flatten(1) - true).abs() <= 2e-5 * lengths).all()
     assert got.shape == (7, 5, 6)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8])
+@pytest.mark.parametrize("fast", [True, False])
+def test_products_of_whole_numbers_are_exact_on_any_processor(kind, fast, monkeypatch):
+    draw, ends = torch.Generator().manual_seed(0), torch.iinfo(kind)
+    left = torch.randint(ends.min, ends.max + 1, (37, 300), dtype=kind, generator=draw)
+    right = torch.randint(-128, 128, (300, 11), dtype=torch.int8, generator=draw)
+    left[0], right[:, 0] = ends.max, -128
+    if not fast:
+        monkeypatch.setattr(int8, "is_exact", lambda: False)
+        monkeypatch.setattr(torch, "_int_mm", None)
+    assert torch.equal(int8.int8_product(left, right), left.int() @ right.int())
+
+
+def test_a_processor_that_cuts_off_sums_is_found_out(monkeypatch):
+    exact = torch._int_mm
+
+    def saturating(left, right):
+        return exact(left, right).clamp(-(2**15), 2**15 - 1)
+
+    monkeypatch.setattr(torch, "_int_mm", saturating)
+    assert not int8.is_exact.__wrapped__()

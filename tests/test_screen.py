@@ -64,6 +64,25 @@ def test_a_large_gallery_is_screened_and_its_hits_are_the_same(monkeypatch):
     torch.testing.assert_close(plain.scores, screened.scores, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("items", [300, 3000, 3003])
+@pytest.mark.parametrize("count", [1, 10, 60])
+def test_one_product_for_many_queries_finds_what_faiss_finds(monkeypatch, items, count):
+    screen = Screen(tokens(1, items))
+    levels = (tokens(0, 9) * 127).round().numpy()
+    values, ids = screen._near(levels, count)
+    monkeypatch.setattr("tgdt_mini.search.screen.FEW", 9)
+    expected, theirs = screen._near(levels, count)
+    assert (values == expected).all()  # whole numbers; ids of equal ones may differ
+    exact = torch.from_numpy(levels).double() @ (screen._codes().double() - 128).T
+    assert (exact.gather(1, torch.from_numpy(ids)).numpy() == values).all()
+    assert_exact(tokens(0, 9), tokens(1, items), count, screen)
+
+
+def test_a_product_of_very_many_queries_is_left_to_float32():
+    assert is_useful(100_000, 256, 24) and not is_useful(100_000, 256, 25)
+    assert is_useful(10_000, 256, 2) and not is_useful(10_000, 256, 3)
+
+
 def test_without_faiss_nothing_is_screened(monkeypatch):
     assert is_useful(2**20, 256)
     monkeypatch.setattr("tgdt_mini.search.screen.find_spec", lambda name: None)

@@ -27,7 +27,7 @@ from tgdt_mini.retrieval import search_in_blocks
 from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.search.hits import Hits
 from tgdt_mini.search.rerank import rerank
-from tgdt_mini.search.screen import FEW, Screen, is_useful
+from tgdt_mini.search.screen import Screen, is_useful
 from tgdt_mini.similarity import MOST_WEIGHT, check_real
 
 NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 3", "re-index"
@@ -149,13 +149,14 @@ class Gallery:
         self.check_model(expect_model)
         query_is = "caption" if self.holds == "image" else "image"
         check_real(query, names=(query_is,))
+        size, width = self.global_tokens.shape
         if index is not None:
-            check_index(index, *self.global_tokens.shape)
+            check_index(index, size, width)
         shortlist = max(shortlist, k)
         query = query.detach().to("cpu", torch.float32)
         indices, scores, seconds = [], [], {"shortlist": 0.0, "rerank": 0.0}
 
-        if index is None and len(query) <= FEW and is_useful(*self.global_tokens.shape):
+        if index is None and is_useful(size, width, len(query)):
             index = self.screen
 
         def local_scores(queries, ids):

@@ -8,6 +8,7 @@ import torch
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.rows import RaggedRows
 from tgdt_mini.retrieval import paired_similarity
+from tgdt_mini.search.int8 import int8_product
 from tgdt_mini.similarity import from_products, shortlist_similarity
 
 GATHERED = 2**20  # numbers of candidates' tokens that are read at once: 4 MB of float32
@@ -55,7 +56,7 @@ def int8_products(
     coarse = (tokens / steps).round()
     fine = ((tokens / steps - coarse) * FINE).round()
     both = torch.cat([coarse, fine]).to(torch.int8)  # (2L', D)
-    whole = torch._int_mm(both, numbers.flatten(0, 1).T)  # (2L', K*L) int32
+    whole = int8_product(both, numbers.flatten(0, 1).T)  # (2L', K*L) int32
     coarse, fine = whole.float().chunk(2)
     return ((coarse + fine / FINE) * (steps * scales.flatten())).unflatten(1, numbers.shape[:2])
 

@@ -9,7 +9,10 @@ the K best. A screen finds the 4 K best in int8, scores them truly, and asks whe
 look at could matter. If so, that query is scored with all items. So nothing is approximate: int8
 reads a quarter of the bytes, and memory is what a search of many items waits for.
 
-faiss multiplies the int8 vectors (`IndexScalarQuantizer`). Q queries, G items, K wanted, D width.
+faiss multiplies the int8 vectors of a few queries (`IndexScalarQuantizer`), one product those of
+more.
+
+Q queries, G items, K wanted, D width.
 """
 
 from importlib.util import find_spec
@@ -17,15 +20,23 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
+from tgdt_mini.search.int8 import int8_product
+
 MANY = 2**21  # numbers of all global tokens, from which on a screen is faster
-FEW = 4  # queries at a time; one product for all is faster for more
+FOR_A_QUERY = 2**20  # numbers of all global tokens for each query of a call
+FEW = 4  # queries that faiss takes one by one; one product for all is faster for more
+GROUP = 64  # items of which only the best counts at first: fewer numbers to put in order
 MORE = 4  # times as many candidates as items that are wanted
 SMALLEST = 1e-12
 
 
-def is_useful(size: int, width: int) -> bool:
-    """Whether a screen is faster than one product, and faiss is there to make it."""
-    return size * width >= MANY and find_spec("faiss") is not None
+def is_useful(size: int, width: int, queries: int = 1) -> bool:
+    """Whether a screen is faster than one product, and faiss is there to make it.
+
+    A product of many queries reads the items once for all of them.
+    """
+    numbers = size * width
+    return numbers >= max(MANY, queries * FOR_A_QUERY) and find_spec("faiss") is not None
 
 
 class Screen:
@@ -54,7 +65,7 @@ class Screen:
         """(scores (Q, K), ids (Q, K)) of the K = count best items for queries (Q, D) float32."""
         steps = np.maximum(np.abs(queries).max(1, keepdims=True), SMALLEST) / 127  # (Q, 1)
         whole = np.round(queries / steps)
-        near, ids = self._int8.search(whole, min(MORE * count, self.ntotal))  # (Q, 4K)
+        near, ids = self._near(whole, min(MORE * count, self.ntotal))  # (Q, 4K)
         near = near * (steps * self._step)
         lost = np.linalg.norm(queries - whole * steps, axis=1)  # (Q,)
         margin = np.linalg.norm(queries, axis=1) * self._lost + lost * self._longest
@@ -69,7 +80,43 @@ class Screen:
             best.append(candidates[top.indices])
         return torch.stack(scores).numpy(), torch.stack(best).numpy()
 
+    def _near(self, levels, count):
+        """(products (Q, count), ids (Q, count)) of the best in int8, the least of them last."""
+        if len(levels) <= FEW:
+            return self._int8.search(levels, count)
+        # as uint8 the library keeps x + 128: a query's products are all larger by as much
+        more = 128 * levels.sum(1, keepdims=True)  # (Q, 1)
+        right = torch.from_numpy(levels).to(torch.int8).T.contiguous()  # (D, Q)
+        products = int8_product(self._codes(), right).T  # (Q, G)
+        values, ids = _top(products, count)
+        return values.numpy() - more, ids.numpy()
+
+    def _codes(self):
+        """(G, D) uint8, what the index holds: a view of its memory."""
+        import faiss
+
+        codes = faiss.rev_swig_ptr(self._int8.codes.data(), self.ntotal * self.d)
+        return torch.from_numpy(codes).view(self.ntotal, self.d)
+
     def _best(self, query, candidates, count):
         """The best scores of some items, and their places among the candidates."""
         tokens = self.global_tokens.index_select(0, candidates).float()
         return (tokens @ query).topk(count)
+
+
+def _top(products, count):
+    """The `count` largest of each row (Q, G) int32, as float32, and where: the best groups first.
+
+    No item outside the best `count` groups is among the best `count` items.
+    """
+    rows, size = products.shape
+    whole = size - size % GROUP
+    best = products[:, :whole].unflatten(1, (-1, GROUP)).amax(2)  # (Q, groups)
+    if count < best.shape[1]:
+        groups = best.topk(count, sorted=False).indices  # (Q, count)
+        ids = (groups[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)  # (Q, count * GROUP)
+        rest = torch.arange(whole, size).expand(rows, -1)
+        ids = torch.cat([ids, rest], dim=1)
+        top = products.gather(1, ids).float().topk(count)
+        return top.values, ids.gather(1, top.indices)
+    return products.float().topk(count)

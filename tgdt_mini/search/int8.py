@@ -1,0 +1,31 @@
+"""Products of whole numbers: about four times as fast as those of float32, and exact.
+
+`torch._int_mm` multiplies int8 with int8, or uint8 with int8, and adds up in int32. A processor
+without instructions for it may add in int16 on the way, and cut off what is larger; so this
+processor is asked once, with the largest numbers there are.
+"""
+
+from functools import cache
+
+import torch
+
+
+def int8_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """(m, n) int32 products of left (m, D), int8 or uint8, and right (D, n) int8. Exact."""
+    if is_exact():
+        return torch._int_mm(left, right)
+    return (left.double() @ right.double()).to(torch.int32)  # 53 bits hold every such sum
+
+
+@cache
+def is_exact() -> bool:
+    """Whether this processor's fast products are right at the ends of the range."""
+    for kind in (torch.int8, torch.uint8):
+        ends = torch.iinfo(kind)
+        left = torch.tensor([ends.min, ends.max], dtype=kind).repeat_interleave(16)[:, None]
+        left = left.expand(32, 64).contiguous()
+        right = torch.tensor([-128, 127], dtype=torch.int8).repeat_interleave(8).expand(64, 16)
+        exact = left.double() @ right.double()
+        if not torch.equal(torch._int_mm(left, right.contiguous()).double(), exact):
+            return False
+    return True

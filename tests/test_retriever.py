@@ -253,7 +253,7 @@ def test_a_model_without_a_tokenizer_is_refused(tmp_path):
         Retriever(load_model(tmp_path / "model"))
 
 
-def test_words_and_regions_are_compared_by_their_tokens_and_boxes_lie_on_the_picture(own, pictures):
+def test_words_and_regions_are_compared_by_their_tokens(own, pictures, monkeypatch):
     picture = scenes.picture(NAMES[2])
     for given in (picture, pictures / f"{NAMES[2]}.png"):
         words, similarities, boxes = own.word_regions(CAPTIONS[1], given)
@@ -264,6 +264,11 @@ def test_words_and_regions_are_compared_by_their_tokens_and_boxes_lie_on_the_pic
         assert np.array_equal(boxes, image_tokens.regions(picture)[1])
     with pytest.raises(ValueError, match="no such file.png"):
         own.word_regions("a star", "no such file.png")
+    told.mask[0, 1] = False  # as a stop word of a model for photographs
+    monkeypatch.setattr(own, "encode_texts", lambda caption: told)
+    fewer, similarities, _ = own.word_regions(CAPTIONS[1], picture)
+    assert fewer == [words[0], *words[2:]]
+    torch.testing.assert_close(similarities, torch.cat([known[:1], known[2:]]))
 
 
 def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp_path):

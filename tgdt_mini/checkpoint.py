@@ -8,8 +8,8 @@ or of another shape is an error.
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,7 +28,7 @@ def save_model(
     tokenizer: TextTokenizer | None = None,
     notes: dict | None = None,
     dtype: torch.dtype | None = None,
-    also: Any = None,
+    also: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a model, its tokenizer and notes (any JSON values) to a folder, whole or not at all.
 
@@ -66,7 +66,7 @@ def _load_model(folder):
     return model
 
 
-def fingerprint(model: Any, settings: str | None = None) -> str:
+def fingerprint(model: torch.nn.Module, settings: str | None = None) -> str:
     """Sixteen hex digits that change with a module's weights and settings: a gallery keeps them.
 
     settings: by default a TGDT's configuration and its tokenizer.

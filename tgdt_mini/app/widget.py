@@ -145,13 +145,12 @@ class Panel:
         tile = self.explorer.tiles[place]
         try:
             with warnings.catch_warnings(action="ignore"):  # told when the search was made
-                picture, *looks = self.explorer.look(tile)
+                picture, words, similarities, boxes = self.explorer.look(tile)
         except (ValueError, TypeError, OSError) as error:
             self.look.value = page.look_place(place) + page.wrong_html(str(error))
         else:
-            self.look.value = page.look_place(place) + page.look_html(
-                picture, *looks, page.name_of(tile.item)
-            )
+            look = page.look_html(picture, words, similarities, boxes, page.name_of(tile.item))
+            self.look.value = page.look_place(place) + look
         self.chosen = place
         self.boxes[place].add_class("tgdt-chosen")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image
 
 from tgdt_mini.reports.figure import COLOURS, WIDEST, figure, plain
 
@@ -224,7 +226,11 @@ def _tile(ax, content, frame=None, title=""):
 
 
 def word_regions(
-    picture: Any, words: list[str], similarities: Any, boxes: Any, path: Path | str | None = None
+    picture: Image.Image,
+    words: list[str],
+    similarities: ArrayLike,
+    boxes: ArrayLike,
+    path: Path | str | None = None,
 ) -> None:
     """The picture, then a map a word: a region is as bright as its similarity beside the best one.
 
@@ -257,7 +263,11 @@ def word_regions(
 
 
 def word_table(
-    picture: Any, words: list[str], similarities: Any, boxes: Any, path: Path | str | None = None
+    picture: Image.Image,
+    words: list[str],
+    similarities: ArrayLike,
+    boxes: ArrayLike,
+    path: Path | str | None = None,
 ) -> None:
     """The picture with its regions in colours, and the table of words by regions beside it.
 

@@ -58,7 +58,7 @@ class Retriever:
         model: TGDT,
         gallery: Gallery | None = None,
         source: str | None = None,
-        **encoders: Any,
+        **encoders: str | Path | None,
     ):
         self._tokenizer = getattr(model, "tokenizer", None)  # an encoder may take its place
         if self._tokenizer is None:
@@ -178,13 +178,13 @@ class Retriever:
                     return None
                 return encode_pictures(self.model, chain([first], wanted))
 
-        embedding = encode_in_groups(encode, list(range(len(pictures))), progress)
+        parts = encoded_groups(encode, list(range(len(pictures))), progress)
         if refused:
             count, why = f"{len(refused)} of {len(pictures)} pictures", next(iter(refused.values()))
-            if embedding is None:
+            if not parts:
                 raise ValueError(f"{why}; none of {len(pictures)} pictures can be read")
             warnings.warn(f"{count} cannot be read and are left out, the first: {why}")
-        return embedding, read
+        return Embedding.cat(parts), read
 
     def index_texts(self, texts: Iterable[str]) -> "Retriever":
         """Encode captions into a new gallery, to be searched by pictures; returns self."""
@@ -192,11 +192,17 @@ class Retriever:
         self.gallery = built(self.model, self.encode_texts(texts), texts, "caption", self.source)
         return self
 
-    def search(self, query: Picture | Iterable[Picture], k: int = 5, **settings: Any) -> Hits:
+    def search(
+        self,
+        query: Picture | Iterable[Picture],
+        k: int = 5,
+        shortlist: int | None = None,
+        local_weight: float | None = None,
+    ) -> Hits:
         """The k best items for a caption or a picture, or for each of several.
 
         A gallery of pictures is asked with captions (str), one of captions with pictures.
-        settings: `shortlist` and `local_weight`, if other ones than the model's are wanted.
+        shortlist, local_weight: by default what validation chose for the model.
         """
         gallery = self.gallery  # another thread may index meanwhile
         if gallery is None:
@@ -204,7 +210,8 @@ class Retriever:
         encode: Callable = self.encode_texts
         if gallery.holds == "caption":
             encode = self.encode_images
-        hits = gallery.search(encode(query), k, **settings)
+        embedding = encode(query)
+        hits = gallery.search(embedding, k, shortlist=shortlist, local_weight=local_weight)
         return replace(hits, picture_of=PictureFinder(self._drawn))
 
     def word_regions(
@@ -265,18 +272,22 @@ class Retriever:
         return str(address)
 
 
-def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Any:
+def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Embedding:
     """Embedding of many pictures, of which GROUP are in memory at a time.
 
-    encode(group) gives an Embedding, or None for a group of which nothing is left; so does this.
+    encode(group) gives an Embedding.
     """
+    return Embedding.cat(encoded_groups(encode, images, progress))
+
+
+def encoded_groups(encode: Callable, images: list, progress: bool = True) -> list[Embedding]:
+    """The Embedding of each group of GROUP pictures; none for a group that encode makes None of."""
     groups, parts = [images[start : start + GROUP] for start in range(0, len(images), GROUP)], []
     with progress_bar(progress=progress, total=len(images), desc="encoding", unit=" images") as bar:
         for group in groups:
             parts.append(encode(group))
             bar.update(len(group))
-    parts = [part for part in parts if part is not None]
-    return Embedding.cat(parts) if parts else None
+    return [part for part in parts if part is not None]
 
 
 def readable(pictures: dict, read: list, refused: dict) -> Iterator[Image.Image]:

@@ -1,4 +1,4 @@
-"""What a command's process owes to its surroundings: streams, signals, last words."""
+"""What a command's process owes to its surroundings: streams, signals, final messages."""
 
 import os
 import signal

@@ -80,7 +80,7 @@ def test_the_readme_is_short():
 
 
 def test_the_map_shows_the_book_and_then_the_wings_and_each_room_is_there():
-    rows = README.split("## Map of the house", 1)[1].split("\n## ", 1)[0]
+    rows = README.split("## Map of the code", 1)[1].split("\n## ", 1)[0]
     rooms = re.findall(r"^\| (`[^|]+`) \|", rows, re.M)
     names = [name for room in rooms for name in re.findall(r"`([^`]+)`", room)]
     assert names == [f"{name}.py" for name in BOOK] + [f"{name}/" for name in WINGS]
@@ -94,7 +94,7 @@ def test_the_map_leads_to_what_readers_look_for():
     for row, words, module, name in (
         ("layers.py", "padding is masked", "layers.py", "Layers"),
         ("similarity.py", "padding is masked", "similarity.py", "local_similarity"),
-        ("retrieval.py", "shortlist is made", "retrieval.py", "two_stage"),
+        ("retrieval.py", "makes a shortlist", "retrieval.py", "best_by_global"),
         ("encoders/", "photograph becomes features", "encoders/vision.py", "VisionBackbone"),
         ("photos/", "features", "photos/feature_folder.py", "extract"),
         ("scaling/", "second process joins", "scaling/distributed.py", "joined"),

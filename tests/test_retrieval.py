@@ -44,7 +44,7 @@ def test_two_stages_are_full_scores_in_the_shortlist_and_minus_inf_outside(both,
     weight, shortlist = data.draw(st.floats(-9, 9)), data.draw(st.integers(1, 12))
     with pytest.MonkeyPatch.context() as patch:  # the batching must not show
         patch.setattr(retrieval, "SCORES", data.draw(st.sampled_from([1, 100, 2**22])))
-        patch.setattr(retrieval, "TURN", data.draw(st.sampled_from([0, 2**9, 10**9])))
+        patch.setattr(retrieval, "START", data.draw(st.sampled_from([0, 2**9, 10**9])))
         scores = two_stage(queries, gallery, shortlist, weight, query_is)
     by_global, full = (
         global_similarity(queries, gallery),

@@ -218,7 +218,7 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
 )
 def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
     monkeypatch.setattr(retrieval, "WORDS", tokens)  # the blocks must not show
-    monkeypatch.setattr(retrieval, "TURN", 0)
+    monkeypatch.setattr(retrieval, "START", 0)
     images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
     images, captions = padded(images, 1, filler), padded(captions, 2, filler)

@@ -94,7 +94,7 @@ class Engine:
     `scaling/distributed.py` has another, with the same methods.
     """
 
-    rank = 0  # the one of rank 0 judges, writes and prints
+    rank = 0  # the process of rank 0 validates, writes and prints
 
     def start(self, trainer):
         """Called once, before there is an optimizer."""

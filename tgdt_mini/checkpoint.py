@@ -102,7 +102,7 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
 
     states: `random_state` of each process of the run, by rank; None: there is this one only.
     """
-    from safetensors.torch import save  # `save_file` writes what nobody else may read
+    from safetensors.torch import save  # `save_file` lets no other user read it
 
     states = states or [random_state(next(model.parameters()).device)]
     tensors = {
@@ -149,7 +149,7 @@ def _load_state(folder, model, optimizer, scaler, rank):
             moments.setdefault(int(index), {})[key] = value
     groups = optimizer.state_dict()["param_groups"]  # rates are those of this run
     optimizer.load_state_dict({"state": moments, "param_groups": groups})
-    if saved["scaler"]:  # empty after a run that scaled nothing: float16 then begins afresh
+    if saved["scaler"]:  # empty after a run that scaled nothing: float16 then starts again
         scaler.load_state_dict(saved["scaler"])
     names = {name: name + rank_suffix(rank) for name in ("random", "random_cuda")}
     state = {name: tensors[stored] for name, stored in names.items() if stored in tensors}

@@ -1,6 +1,6 @@
 """The command line: `python -m tgdt_mini COMMAND ...`, and `--help` after any command.
 
-Only what all commands share is here: the parser, errors, last words and exit codes. What a command
+Only what all commands share is here: parser, errors, final messages and exit codes. What a command
 does, and its options, are in `commands/`, one file a command. An error is one line on stderr and
 exit code 2; Ctrl-C, SIGTERM and SIGHUP say how to go on and exit with 130. 3 is for work that is
 done with something to look at: pictures that cannot be read, what the doctor found. 1 is for an
@@ -100,7 +100,7 @@ class CommandParser(Parser):
         args = sys.argv[1:] if args is None else list(args)
         for word, following in zip(args, [*args[1:], "."]):
             name, equals, value = word.partition("=")
-            # an empty path would be the folder that one stands in
+            # an empty path would be the current folder
             if name.startswith("--") and not (value if equals else following).strip():
                 self.error(f"{name} is empty; give it a value or leave it out")
         options, unknown = super().parse_known_args(args, namespace)
@@ -135,6 +135,6 @@ COMMANDS = {
     "index": (index, "Encode pictures once, into a gallery to search."),
     "search": (search, "Search pictures by a caption, or captions by a picture."),
     "app": (app, "Explore a gallery in the browser: ask, move the settings, see where words look."),
-    "doctor": (doctor, "Look at this machine and installation: what is well, what to mend, how."),
+    "doctor": (doctor, "Look at this machine and installation: what is well, what to repair, how."),
     "bench": (bench, "Measure what is fast, beside its peers, on this machine; always on the CPU."),
 }

@@ -62,17 +62,17 @@ class TGDTConfig:
     # both
     dropout: float = 0.0
     norm_first: bool = True  # learns faster from scratch; the released code has the norm after
-    # who turns a batch into tokens: the readers of model.py, or those of a wing for photographs
+    # who turns a batch into tokens: the readers of model.py, or those of photos/ for photographs
     reader: str = "pixels"
-    reader_settings: dict | None = None  # what the wing's reader needs (JSON values)
+    reader_settings: dict | None = None  # what such a reader needs (JSON values)
 
     @classmethod
     def mini(cls, **changes: Any) -> "TGDTConfig":
         """About 1.5 million parameters, for the drawn scenes.
 
-        A local token stands for one region or one word, and is trained to keep to it: regions are
-        not mixed before they are compared with words, and half of the captions of a batch leave
-        out attention before their local tokens.
+        A local token stands for one region or one word. Two settings keep it so: regions are not
+        mixed before they are compared with words, and half of a batch's captions skip the attention
+        before their local tokens.
         """
         sizes = dict(image_hidden=512, image_local_layers=0, global_layers=2, neighbour_dropout=0.5)
         return cls(**(sizes | changes))

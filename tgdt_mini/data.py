@@ -53,7 +53,7 @@ class ImageTokens:
     def pad(cls, features: list, boxes: list, pooled: list | None = None) -> "ImageTokens":
         """Images of different region counts, padded: features[i] (R_i, F) and boxes[i] (R_i, 4).
 
-        Arrays or tensors. This is also the door for precomputed features, such as the paper's
+        Arrays or tensors. Use this also for precomputed features, such as the paper's
         bottom-up attention (F = 2048). pooled[i] (F,): by default the mean of the image's regions.
         ValueError names an image that does not fit.
         """
@@ -128,7 +128,7 @@ class TokenSet:
     def images(self, rows: torch.Tensor, longest: int | None = None) -> ImageTokens:
         """The images of `rows` (B,) int64, padded to `longest` regions (default: the most).
 
-        Pass `longest` if you know it: to find it makes a GPU wait.
+        Pass `longest` if you know it: finding it makes a GPU wait.
         """
         first, counts = self.starts[rows], self.starts.diff()[rows]  # (B,)
         longest = int(counts.max()) if longest is None else longest

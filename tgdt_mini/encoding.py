@@ -23,7 +23,7 @@ PICTURES, PIXELS = 100, 2**24  # of pictures that are in memory at a time: 50 MB
 def encode(model: TGDT, tokens: TokenSet, batch: int = BATCH) -> tuple[Embedding, Embedding]:
     """(Embedding of all images, Embedding of all captions) of a set, on the model's device."""
     was_training = model.training
-    model.eval()  # dropout off; forgotten, every score is a little too low and nobody sees why
+    model.eval()  # dropout off; without this every score is a little too low
     device = next(model.parameters()).device
     rows = torch.arange(tokens.image_count, device=tokens.starts.device)
     images = [model.encode_images(tokens.images(part).to(device)) for part in rows.split(batch)]

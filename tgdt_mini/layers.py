@@ -1,9 +1,9 @@
-"""What a branch is made of: encoder layers with masks, and waves that tell places apart.
+"""What a branch is made of: encoder layers with masks, and waves that tell positions apart.
 
 The encoder layers are torch's own: notebook 03 builds one by hand and shows that both agree. How
 they are put together is in `model.py`.
 
-B batch, L tokens, D width, N places.
+B batch, L tokens, D width, N positions.
 """
 
 import math
@@ -15,7 +15,7 @@ from tgdt_mini.config import TGDTConfig
 
 
 class Layers(nn.Module):
-    """`count` encoder layers, and with norm_first a last norm. No layer passes tokens through."""
+    """`count` encoder layers, and with norm_first a last norm. Count 0 returns the tokens."""
 
     def __init__(
         self,
@@ -83,8 +83,8 @@ class DropItems(nn.Module):
     """In training, each item of a batch becomes zero with a chance of `share`.
 
     On the sum that a layer adds to its input this is stochastic depth (Huang et al., 2016), item by
-    item. Here it hides a token's neighbours now and then, so that the token goes on to stand for
-    its own word or region.
+    item. Here a token sometimes does not see its neighbours, and so keeps representing its own
+    word or region.
     """
 
     def __init__(self, share: float):
@@ -106,10 +106,10 @@ def perceptron(width: int, hidden: int, out: int) -> nn.Module:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
-def sinusoids(places: torch.Tensor, width: int) -> torch.Tensor:
-    """(N, width) sines and cosines of places (N,), from fast to slow (Vaswani et al., 2017)."""
+def sinusoids(positions: torch.Tensor, width: int) -> torch.Tensor:
+    """(N, width) sines and cosines of positions (N,), from fast to slow (Vaswani et al., 2017)."""
     rates = torch.exp(-torch.arange(0, width, 2) / width * 9.21)  # 1 down to about 1 / 10,000
-    angles = places[:, None] * rates  # (N, width / 2)
+    angles = positions[:, None] * rates  # (N, width / 2)
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)[:, :width]
 
 

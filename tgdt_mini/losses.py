@@ -147,7 +147,7 @@ def cmc_loss(
     margin, negatives: as in `hinge_loss`. consistency_margin: as in `consistency_loss`.
     contrastive "info_nce" puts `info_nce_loss` in place of the hinge, and takes temperature instead
     of margin. use_global, use_local, use_intra: a part that is switched off is not computed.
-    use_mixed: a part more (not in the paper), on S_G + S_L; only local tokens learn from it.
+    use_mixed: one more term (not in the paper), on S_G + S_L; only local tokens learn from it.
     """
     _check_choice("contrastive", contrastive, ("hinge", "info_nce"))
     _check_choice("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))

@@ -69,8 +69,8 @@ class RegionReader(nn.Module):
         self.config = config
         width = config.image_width
         self.features = perceptron(config.image_features + 5, config.image_hidden, width)
-        # five box numbers drown among a thousand features; with a path of their own they do not,
-        # and relations such as "left of" can be learnt
+        # five box numbers have little effect among a thousand features; with a layer of their own
+        # relations such as "left of" can be learnt
         boxes = 5 + 10 * config.box_waves
         self.box_embedding = nn.Linear(boxes, width) if config.box_waves else None
 
@@ -158,7 +158,7 @@ class WordReader(nn.Module):
 
 
 def readers(config: TGDTConfig) -> tuple[Any, Any]:
-    """(reader of images, reader of captions): those above, or those of the wing `config.reader`."""
+    """(reader of images, reader of captions): those above, or of the folder `config.reader`."""
     if config.reader == "pixels":
         return RegionReader(config), WordReader(config)
     return import_module(f"tgdt_mini.{config.reader}.reader").readers(config)

@@ -52,10 +52,11 @@ def split(model: torch.nn.Module):
 
     What reads raw input (pixels, word ids) is for AdamW, as Muon's source advises.
     """
-    parts = [], []
+    matrices, rest = [], []
     for name, parameter in model.named_parameters():
-        parts["_branch." not in name or parameter.dim() != 2].append((name, parameter))
-    return parts
+        is_matrix = "_branch." in name and parameter.dim() == 2
+        (matrices if is_matrix else rest).append((name, parameter))
+    return matrices, rest
 
 
 class Together:

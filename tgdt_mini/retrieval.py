@@ -25,19 +25,19 @@ from tgdt_mini.similarity import (
     local_similarity,
 )
 
-FLOATS = {torch.float32, torch.float64}  # are not multiplied with each other
+FLOATS = {torch.float32, torch.float64}  # torch does not multiply one with the other
 SCORES = 2**22  # held at once: 16 MB of float32
 WORDS = 2**10  # gathered at a time for one image: with D = 256, 1 MB that stays in the cache
-TURN = 2**9  # what one more image or caption to turn to costs, counted in tokens
+START = 2**9  # what the start of one more image or caption costs, counted in tokens
 BLOCK = 2**11  # global tokens that are copied and multiplied at once: 2 MB with D = 256
 CACHED = 2**20  # numbers of global tokens that stay in a CPU's cache
-FEW = 4  # queries for which a copy of more global tokens does not pay
+FEW = 4  # queries; for so few, copying blocks takes longer than it saves
 
 
 def two_stage_plain(
     queries: Embedding, gallery: Embedding, shortlist: int, local_weight: float, query_is: str
 ) -> torch.Tensor:
-    """(Q, G) scores, the method as it is told: what `two_stage` must agree with."""
+    """(Q, G) scores, the method written directly: what `two_stage` must agree with."""
     by_global = global_similarity(queries, gallery)  # (Q, G)
     scores = torch.full_like(by_global, -float("inf"))
     for query in range(len(queries)):
@@ -85,11 +85,12 @@ def paired_similarity(
 ) -> torch.Tensor:
     """(P,) local scores of the pairs image[p], caption[p], which are row numbers.
 
-    Goes the cheaper way round. Every item must have a real token: the caller has checked that.
+    Loops over images or over captions, whichever costs less. Every item must have a real token:
+    the caller has checked that.
     """
     words, regions = captions.mask.sum(1), images.mask.sum(1)
-    by_image = words[caption].sum() + TURN * min(len(images), len(image))
-    by_caption = regions[image].sum() + TURN * min(len(captions), len(image))
+    by_image = words[caption].sum() + START * min(len(images), len(image))
+    by_caption = regions[image].sum() + START * min(len(captions), len(image))
     score, lead = (_by_image, image) if by_image <= by_caption else (_by_caption, caption)
     order = lead.argsort(stable=True)
     with autocast_off(images.local_tokens):
@@ -139,15 +140,17 @@ def _real(embedding):
 
 
 def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=1, index=None):
-    """Yields (rows, ids (q, K), mixed scores (q, K), seconds) of both stages, some queries a turn.
+    """Yields (rows, ids (q, K), mixed scores (q, K), seconds) of both stages, block by block.
 
     rerank(queries, ids (q, K)) returns local scores (q, K), with memory for `longest` numbers each;
-    index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the turn.
+    index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the block.
     """
     shortlist, weight = whole_number("shortlist", shortlist, 1), check_weight(weight)
-    (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
-    if wide != width:
-        raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
+    (size, width), query_width = global_tokens.shape, queries.global_token.shape[1]
+    if query_width != width:
+        raise ValueError(
+            f"queries are {query_width} wide, the gallery {width}: another model; re-index"
+        )
     if {tensor.dtype for tensor in (queries.global_token, global_tokens)} >= FLOATS:
         raise ValueError("queries or gallery are float64; bring both to one by .to(torch.float32)")
     shortlist = min(shortlist, size)
@@ -196,7 +199,7 @@ def _scores(queries, global_tokens):
     is_same, on_cpu = global_tokens.dtype == queries.dtype, global_tokens.device.type == "cpu"
     if not on_cpu or is_same and size * width <= CACHED:
         return queries @ at_least_float32(global_tokens).T
-    if is_same and count <= FEW:  # reading is all: 5 ms for 100,000 x 256, and 12 the other way
+    if is_same and count <= FEW:  # memory is the limit: 5 ms for 100,000 x 256; q @ G.T: 12
         pair = queries if count > 1 else queries.repeat(2, 1)  # two columns are faster than one
         return (global_tokens @ pair.T).T[:count]
     scores, buffer = queries.new_empty(count, size), queries.new_empty(BLOCK, width)

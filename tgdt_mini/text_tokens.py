@@ -53,7 +53,7 @@ class TextTokens:
         return TextTokens(ids[:, :longest], mask[:, :longest], word_mask[:, :longest], features)
 
     def part(self, rows) -> "TextTokens":
-        """The captions of `rows` as a set of their own; features on the disk stay there."""
+        """The captions of `rows` as a separate object; features on the disk stay there."""
         return self[rows]
 
     def to(self, device: torch.device | str) -> "TextTokens":
@@ -138,7 +138,7 @@ class TextTokenizer:
 
     @property
     def unknown(self) -> str | None:
-        """The piece that stands for what there is no piece for, None if everything has one."""
+        """The unknown token, such as [UNK]; None if there are pieces for everything."""
         return getattr(self.engine.model, "unk_token", None)
 
     def pieces(self, caption: str) -> list[tuple[str, int, int]]:

@@ -4,7 +4,7 @@ Warm-up and cosine decay, clipped gradients, and validation rsum after each epoc
 terms begin with all negatives and move to the hardest one: hardest from the start can collapse
 (every score equal, the loss at twice the margin), which the loop watches for.
 
-What is around the loop is handed in: `augment`, `stop`, and another way to take a step, `engine`.
+The caller passes in what is around the loop: `augment`, `stop`, and `engine`, which takes a step.
 """
 
 import time
@@ -25,7 +25,7 @@ from tgdt_mini.model import TGDT
 from tgdt_mini.optimizer import optimizer_of
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, SAVE_EVERY, TrainingConfig, precision_of
 
-# what an epoch adds up in `Trainer.sums`, and how many steps that was
+# sums over an epoch in `Trainer.sums`, and how many steps that was
 PARTS = "loss inter_global inter_local intra inter_mixed hard_caption_loss steps".split()
 PROGRESS = ("step", "history", "best", "seconds")
 
@@ -144,7 +144,7 @@ class Trainer:
         self.scaler.update()
         parts = (total, *(getattr(loss, name) for name in PARTS[1:5]), by_hard)
         self.sums += torch.stack([*(part.detach() for part in parts), torch.ones_like(total)])
-        self.step += 1  # but in float16 nothing asked a GPU for a number: it never waits
+        self.step += 1  # except in float16 no number was read from a GPU: no wait
 
     def _embed(self, rows, captions, hard):
         """Embeddings of images, of captions, and of hard negatives, of which there may be none."""
@@ -183,7 +183,7 @@ class Trainer:
             bar.write(row["warning"])
 
     def save(self) -> None:
-        """Write `last/`: model, optimizer, random states and progress, whole or not at all."""
+        """Write `last/`: model, optimizer, random states and progress, completely or not at all."""
         self.due, progress = self.seconds + SAVE_EVERY, {n: getattr(self, n) for n in PROGRESS}
         progress |= {"sums": self.sums.tolist(), "identity": self._identity()}
         states, parts = self.engine.random_states(self.device), (self.optimizer, self.scaler)

@@ -33,7 +33,9 @@ LIMITS = {  # setting: the least it can be, the most, and both in words
     **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
     **dict.fromkeys(("weight_decay", "margin", "hard_weight"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
-    **dict.fromkeys(("hide_regions", "hide_words"), (0, BELOW_1, "a share, from 0 to below 1")),
+    **dict.fromkeys(
+        ("hide_regions", "hide_words"), (0, BELOW_1, "a share, at least 0 and less than 1")
+    ),
     "top_rate": (0, ANY, "a share of learning_rate, 0 or more"),
     "patience": (0, ANY, "a number of epochs, or 0 to never stop early"),
     "validation_captions": (0, ANY, "a number of captions, or 0 for all"),
@@ -51,7 +53,7 @@ class TrainingConfig:
 
     epochs: int = 30
     batch: int = 64  # pairs; the captions of an image take turns over the epochs
-    optimizer: str = "adamw"  # or "muon": for the matrices of both branches (optimizer.py)
+    optimizer: str = "adamw"  # or "muon", for the matrices of both branches (optimizer.py)
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     clip: float = 2.0  # largest gradient norm

@@ -1,4 +1,4 @@
-"""What the process of a command owes to its surroundings: its streams, signals, and last words."""
+"""What a command's process owes to its surroundings: streams, signals, and final messages."""
 
 import io
 import os

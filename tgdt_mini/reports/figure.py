@@ -126,7 +126,7 @@ def for_page(png: bytes) -> tuple[str, bytes]:
     plain, photographic = io.BytesIO(), io.BytesIO()
     few = picture.quantize(128, Image.Quantize.MAXCOVERAGE, 2, dither=0)
     few.save(plain, "PNG", optimize=True)
-    picture.save(photographic, "JPEG", quality=50, optimize=True, progressive=True)
+    picture.save(photographic, "JPEG", quality=57, optimize=True, progressive=True)
     if len(photographic.getvalue()) < 0.85 * len(plain.getvalue()):  # mostly photographs
         return "image/jpeg", photographic.getvalue()
     return "image/png", plain.getvalue()

@@ -4,6 +4,7 @@
 """
 
 import ast
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,12 @@ def test_the_table_names_each_break_and_nearly_all_are_noticed():
     assert len(MUTANTS) >= 25
     unnoticed = [row[0] for row in rows if row[3].startswith("nothing")]
     assert len(unnoticed) <= len(rows) // 25, unnoticed
+
+
+def test_what_the_table_tells_is_read_back_so_that_only_new_breaks_run():
+    spec = importlib.util.spec_from_file_location("mutants", TOP / "notebooks" / "mutants.py")
+    mutants = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mutants)
+    rows = [(MUTANTS[0], "`nb01-024b` fails: AssertionError"), (MUTANTS[1], "")]
+    page = f"words\n{mutants.BEGIN}{mutants.table(rows)}{mutants.END}more words"
+    assert mutants.known(page) == {(m.name, m.chapter): how for m, how in rows}

@@ -442,8 +442,8 @@ MUTANTS = [
             "Muon moves the tables, too",
             "06",
             "optimizer.py",
-            '"_branch." not in name or parameter.dim() != 2',
-            "parameter.dim() != 2",
+            '"_branch." in name and parameter.dim() == 2',
+            "parameter.dim() == 2",
         ),
         (
             "the curriculum never turns",

@@ -82,14 +82,6 @@ class TrainingConfig:
     compile: bool = False  # by torch.compile: minutes before the first step, for a GPU only
     seed: int = 0
 
-    @classmethod
-    def from_dict(cls, values: dict) -> "TrainingConfig":
-        """Settings read from JSON. ValueError names one that this version does not know."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown training setting {unknown[0]!r}; see TrainingConfig")
-        return cls(**values)
-
     def __post_init__(self):
         for name, allowed in CHOICES.items():
             value = getattr(self, name)

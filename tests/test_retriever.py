@@ -271,6 +271,14 @@ def test_words_and_regions_are_compared_by_their_tokens(own, pictures, monkeypat
     torch.testing.assert_close(similarities, torch.cat([known[:1], known[2:]]))
 
 
+def test_a_caption_that_is_called_like_a_file_is_no_picture(own, pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    own.index_texts(["a star", f"{NAMES[0]}.png"])
+    hits = own.search(scenes.picture(NAMES[0]), k=2)
+    assert [hits.picture_of(item) for item in hits.items[0]] == hits.items[0]
+    assert "<img" not in hits._repr_html_()
+
+
 def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp_path):
     whole = own.index(pictures, progress=False).gallery
     broken = [pictures / "test-0000x.png", pictures / "zz.jpg"]

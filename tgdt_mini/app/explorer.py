@@ -58,7 +58,8 @@ class Explorer:
 
     query: a caption, or a picture that is compared with captions. retriever: with a gallery of
     pictures; by default the shipped one of drawn scenes. captions: what a picture is compared with;
-    by default those of 200 drawn scenes or, for photographs, those that were asked before.
+    by default those of 200 drawn scenes or, for photographs, those that were asked before. k: how
+    many hits are shown. ValueError for a retriever without a gallery of pictures.
     """
 
     def __init__(

@@ -83,12 +83,12 @@ STYLE = f"""<style>
 </style>"""
 
 
-def look_place(place: int) -> str:
+def look_place(place: int, most: int) -> str:
     """The style that shows where words look below the row of a hit, however many are in a row.
 
-    The hits have the orders 0, 2, 4 ...: what is shown below a row comes after its last one.
+    The hits, `most`, have the orders 0, 2, 4 ...: what is below a row comes after its last one.
     """
-    orders = "".join(f".tgdt-hits > :nth-child({i + 1}) {{ order: {2 * i}; }}" for i in range(50))
+    orders = "".join(f".tgdt-hits > :nth-child({i + 1}) {{ order: {2 * i}; }}" for i in range(most))
     row_end = f"round(up, {place + 1} / var(--columns), 1) * var(--columns) * 2 - 1"
     return f"<style>{orders} .tgdt-hits > .tgdt-look {{ order: calc({row_end}); }}</style>"
 

@@ -142,15 +142,15 @@ class Panel:
             self.close()
             return
         self.close()
-        tile = self.explorer.tiles[place]
+        tile, below = self.explorer.tiles[place], page.look_place(place, self.explorer.k)
         try:
             with warnings.catch_warnings(action="ignore"):  # told when the search was made
                 picture, words, similarities, boxes = self.explorer.look(tile)
         except (ValueError, TypeError, OSError) as error:
-            self.look.value = page.look_place(place) + page.wrong_html(str(error))
+            self.look.value = below + page.wrong_html(str(error))
         else:
             look = page.look_html(picture, words, similarities, boxes, page.name_of(tile.item))
-            self.look.value = page.look_place(place) + look
+            self.look.value = below + look
         self.chosen = place
         self.boxes[place].add_class("tgdt-chosen")
 

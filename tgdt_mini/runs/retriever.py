@@ -212,6 +212,8 @@ class Retriever:
             encode = self.encode_images
         embedding = encode(query)
         hits = gallery.search(embedding, k, shortlist=shortlist, local_weight=local_weight)
+        if gallery.holds == "caption":  # which may be called like a file
+            return replace(hits, picture_of=str)
         return replace(hits, picture_of=PictureFinder(self._drawn))
 
     def word_regions(

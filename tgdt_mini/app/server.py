@@ -6,6 +6,7 @@ what its widgets send, and no code.
 
 import ipaddress
 import json
+import logging
 import os
 import socket
 import tempfile
@@ -75,8 +76,13 @@ def serve(options: dict, host: str = "127.0.0.1", port: int = 8866, browser: boo
     port: 0 takes any free one. browser: open the page. ModuleNotFoundError without Voila;
     ValueError for a host that is not here, and for a port that is in use.
     """
+    from tornado.websocket import WebSocketClosedError
     from voila.app import Voila
 
+    def worth_telling(record):  # that a visitor has closed the page is no error
+        return not (record.exc_info and isinstance(record.exc_info[1], WebSocketClosedError))
+
+    logging.getLogger("asyncio").addFilter(worth_telling)
     port = free_port(host, port)
     here = is_loopback(host)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"

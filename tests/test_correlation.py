@@ -120,6 +120,17 @@ def test_a_width_or_a_ridge_that_cannot_be_is_named():
         canonical_maps(images, captions, owner, 3, (-1, 0))
 
 
+@pytest.mark.parametrize("noise", [0, 1e-8])
+@pytest.mark.parametrize("ridges", [(1.0, 0.1), (0, 0)])
+def test_pictures_or_captions_that_are_all_alike_are_named_with_the_cure(noise, ridges):
+    images, captions, owner = pairs()
+    for name, all_alike in (("captions", captions), ("images", images)):
+        same = all_alike[:1] * (1 + noise * torch.rand(len(all_alike), 1))
+        both = (images, same) if name == "captions" else (same, captions)
+        with pytest.raises(ValueError, match=f"all {name} have the same features.*--start random"):
+            canonical_maps(*both, owner, 3, ridges)
+
+
 def stored(seed=0):
     """A TokenSet of pretrained features: two regions an image, captions of two to four words and a
     start token.

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.faults import artefacts, commands, inputs, kills
+from tests.faults import artefacts, commands, foreign, inputs, kills
 from tests.faults.outcomes import REFUSED, RIGHT, Table, outcome
 
 SEED = 7
@@ -20,7 +20,8 @@ def table(monkeypatch, tmp_path):
 
 
 def test_no_changed_file_is_read_in_silence_or_ends_in_a_traceback(table, tmp_path):
-    artefacts.run(table, tmp_path, 3, SEED)
+    artefacts.run(table, tmp_path, 2, SEED)
+    foreign.run(table, tmp_path, 1, SEED, encoders=False)
 
 
 @forks

@@ -6,11 +6,12 @@ import shutil
 
 import pytest
 import torch
-from helpers import call, tiny_model, tokenizer
+from helpers import call, refusal, tiny_model, tokenizer
 from PIL import Image, features
 
 from tgdt_mini import Gallery, load_model, save_model, scenes
 from tgdt_mini.encoding import encode_pictures
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.photos.picture_folder import find_pictures
 from tgdt_mini.runs import indexing
@@ -202,3 +203,24 @@ def test_json_and_quiet_of_a_search(saved, pictures, tmp_path, capsys):
     assert [line.split(maxsplit=2)[2] for line in lines[1:]] == [
         hit["item"] for hit in found["hits"]
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system copies no processes")
+def test_two_processes_do_not_index_into_one_folder(saved, pictures, tmp_path):
+    (ready, begun), (end, stop) = os.pipe(), os.pipe()
+    process = os.fork()
+    if not process:
+        with only_writer(tmp_path / "gallery"):
+            os.write(begun, b"x")
+            os.read(end, 1)
+        os._exit(0)
+    try:
+        os.read(ready, 1)
+        with refusal("gallery is being written to by another process; wait until it has ended"):
+            indexing.index_pictures(
+                load_model(saved), [str(pictures / "a.png")], tmp_path / "gallery"
+            )
+    finally:
+        os.write(stop, b"x")
+        os.waitpid(process, 0)
+    assert not (tmp_path / "gallery").exists()

@@ -9,6 +9,7 @@ or of another shape is an error.
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -50,18 +51,21 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
 
 
 def _load_model(folder):
+    from safetensors.torch import load_file
+
     saved = _read(folder / "config.json", model=dict, notes=dict)
     try:
         model = TGDT(TGDTConfig.from_dict(saved["model"]))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{folder / 'config.json'} describes no model: {error}") from error
-    _load_weights(model, folder / "model.safetensors", saved)
+    with _fitting(weights := folder / "model.safetensors", saved):
+        model.load_state_dict(load_file(weights), strict=True)
     model.notes, model.tokenizer = saved["notes"], None
     words = folder / "tokenizer.json"
     if words.exists() or words.name in saved["sha256"]:
-        _check(words, saved)
-        text = words.read_text(encoding="utf-8")
-        model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
+        with _fitting(words, saved):
+            text = words.read_text(encoding="utf-8")
+            model.tokenizer = TextTokenizer.from_json(text, model.config.most_tokens)
     model.fingerprint = fingerprint(model)
     return model
 
@@ -135,25 +139,26 @@ def _load_state(folder, model, optimizer, scaler, rank):
 
     config = _read(folder / "config.json", model=dict)
     saved = _read(folder / "state.json", progress=dict, scaler=dict)
-    _load_weights(model, folder / "model.safetensors", config)
+    with _fitting(weights := folder / "model.safetensors", config):
+        model.load_state_dict(load_file(weights), strict=True)
     before = _settings(TGDTConfig.from_dict(config["model"], f"{folder / 'config.json'}: "))
     for name, value in _settings(model.config).items():
         if before.get(name) != value:  # such as another encoder, with features as wide
             raise ValueError(f"{folder} is of a model with another {name}; use another folder")
-    _check(folder / "state.safetensors", saved)
-    tensors = load_file(folder / "state.safetensors")
-    moments = {}  # {number of the parameter: {name: tensor}}, as torch keeps them
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".", 2)
-            moments.setdefault(int(index), {})[key] = value
-    groups = optimizer.state_dict()["param_groups"]  # rates are those of this run
-    optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    with _fitting(folder / "state.safetensors", saved):
+        tensors = load_file(folder / "state.safetensors")
+        moments = {}  # {number of the parameter: {name: tensor}}, as torch keeps them
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                moments.setdefault(int(index), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]  # rates are those of this run
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        names = {name: name + rank_suffix(rank) for name in ("random", "random_cuda")}
+        state = {name: tensors[stored] for name, stored in names.items() if stored in tensors}
+        set_random_state(state, next(model.parameters()).device)
     if saved["scaler"]:  # empty after a run that scaled nothing: float16 then starts again
         scaler.load_state_dict(saved["scaler"])
-    names = {name: name + rank_suffix(rank) for name in ("random", "random_cuda")}
-    state = {name: tensors[stored] for name, stored in names.items() if stored in tensors}
-    set_random_state(state, next(model.parameters()).device)
     return saved["progress"]
 
 
@@ -182,23 +187,18 @@ def _write_model(folder, model, tokenizer, notes, dtype=None):
     write_sealed(folder / "config.json", content)
 
 
-def _load_weights(model, path, saved):
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    _check(path, saved)
-    try:
-        model.load_state_dict(load_file(path), strict=True)
-    except (SafetensorError, RuntimeError) as error:
-        why = " ".join(str(error).split())[:300]  # torch names every weight, on many lines
-        raise ValueError(f"{path} does not fit this model: {why}") from error
-
-
-def _check(path, saved):
+@contextmanager
+def _fitting(path, saved):
+    """ValueError, by name, unless a file has its checksum, and all goes well inside the block."""
     if not path.is_file():
         raise ValueError(f"{path} is missing; train a model or name another folder")
     if saved["sha256"].get(path.name) != _sha(path):
         raise ValueError(f"{path} is damaged or from another model: its SHA-256 differs")
+    try:
+        yield
+    except Exception as error:  # each library has its own kind
+        why = " ".join(str(error).split())[:300]  # torch names every weight, on many lines
+        raise ValueError(f"{path} does not fit this model: {why}") from error
 
 
 def _sha(path):

@@ -14,7 +14,7 @@ PAGE, BEGIN = ROOT / "docs" / "reliability.md", "## The last run\n"
 
 
 def main() -> int:
-    from tests.faults import artefacts, commands, inputs, kills
+    from tests.faults import artefacts, commands, foreign, inputs, kills
     from tests.faults.outcomes import Table
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -26,6 +26,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         artefacts.run(table, root, tries, args.seed)
+        foreign.run(table, root, tries, args.seed)
         kills.run(table, root, max(1, 40 // tries), tries // 5, args.seed)
         kills.two_at_once(table, root, max(1, tries // 20))
         commands.kill_all(table, root / "commands", max(1, tries // 20), args.seed)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from datasets import Dataset
 from helpers import random_embedding, saved_encoders, some_scenes, tiny_model, tokenizer
 
+from tests.faults.hostile import hostile_file, sign_again
 from tests.faults.outcomes import Table, outcome
 from tgdt_mini.checkpoint import load_model, load_state, save_model, save_state
 from tgdt_mini.encoders.text import TextBackbone
@@ -179,16 +181,30 @@ def seal_again(path: Path, draw: random.Random) -> str:
 
 def run(table: Table, root: Path, tries: int, seed: int = 0) -> None:
     """Change every kind of file `tries` times, and read its folder each time."""
+    change_all(table, make_all(root / "whole"), tries, seed)
+
+
+def change_all(table: Table, artefacts: dict, tries: int, seed: int = 0, checked=True) -> None:
+    """Change every kind of file of {name: (folder, read)}, some way each time, and read its folder.
+
+    checked: whether checksums guard the files; then no change may give another answer. Where they
+    are made to fit afterwards, and where there are none, another answer may be what was asked for.
+    """
     draw = random.Random(seed)
-    for name, (folder, read) in make_all(root / "whole").items():
+    for name, (folder, read) in artefacts.items():
         wanted, kinds = read(folder), {}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            kinds.setdefault(path.name, []).append(path.relative_to(folder))
+        files = (path for path in folder.rglob("*") if path.is_file())
+        # what lies in a folder "shard" is of Qdrant's engine, which has no checksums of its own
+        for path in sorted(path for path in files if "shard" not in path.parts):
+            kinds.setdefault(_kind(path.name), []).append(path.relative_to(folder))
         for kind, paths in kinds.items():
-            ways = [("a changed file", change, wanted)]
+            ways = [("a changed file", change, wanted if checked else None)]
+            ways.append(("a hostile file", hostile_file, wanted if checked else None))
             sealed = '"seal"' in (folder / paths[0]).read_text(encoding="utf-8", errors="ignore")
-            if sealed:  # another answer may be what was asked for then
+            if sealed:
                 ways.append(("a changed value, sealed anew", seal_again, None))
+            elif checked:
+                ways.append(("a hostile file, its checksum anew", hostile_file, None))
             for group, way, answer in ways:
                 for _ in range(tries):
                     path, copy = draw.choice(paths), folder.with_name(f"{name} copy")
@@ -196,7 +212,14 @@ def run(table: Table, root: Path, tries: int, seed: int = 0) -> None:
                     before = folder.rename(folder.with_name("aside"))
                     copy.rename(folder)
                     what = way(folder / path, draw)
-                    ended = outcome(partial(read, folder), answer, (str(folder),))
+                    if checked and answer is None:
+                        sign_again(folder, folder / path)
+                    ended = outcome(partial(read, folder), answer, (str(folder), "with item "))
                     table.add(group, f"{name}: {kind}", ended, f"{path} {what}")
                     shutil.rmtree(folder, ignore_errors=True)
                     before.rename(folder)
+
+
+def _kind(name):
+    """A file's name, without what differs from file to file of one kind."""
+    return re.sub(r"\d+", "N", name) if re.match(r"\d|shard|data", name) else name

@@ -124,7 +124,7 @@ def run(line, out: Path | None = None, how=None) -> int | None:
     """The exit code of a command in a process of its own; None if it was killed.
 
     how: {"changes": N}, SIGKILL at the N-th change of a file; {"seconds": S, "signal": ...} a
-    signal after a time. What it prints goes to a file beside `out`.
+    signal after a time. What it prints goes to a file beside `out`, which takes ASCII only.
     """
     _counts[0] = _counts[1] = _counts[2] = 0
     how, words = how or {}, [str(word).replace("{out}", str(out)) for word in line]
@@ -137,7 +137,7 @@ def run(line, out: Path | None = None, how=None) -> int | None:
         try:
             os.dup2(said, 1)
             os.dup2(said, 2)
-            sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))
+            sys.stdout, sys.stderr = (open(n, "w", encoding="ascii", closefd=False) for n in (1, 2))
             _make_small()
             if "changes" in how:
                 sys.addaudithook(kills._count)

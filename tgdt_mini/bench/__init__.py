@@ -98,7 +98,7 @@ def read(path: Path) -> dict | None:
     from tgdt_mini.files.manifest import read_json
 
     cure = "measure everything again, without --only"
-    return read_json(path, {}, "report", cure, sealed=False) if path.is_file() else None
+    return read_json(path, {}, "report", cure, sealed=None) if path.is_file() else None
 
 
 def _kept(before, report, only):

@@ -28,7 +28,8 @@ def run(args) -> None:
     os.environ.update(bench.THREADS)  # before numpy and faiss are loaded
 
     from tgdt_mini.bench.tables import table
-    from tgdt_mini.files.whole import write_report, write_whole
+    from tgdt_mini.files.manifest import write_report
+    from tgdt_mini.files.whole import write_whole
     from tgdt_mini.reports import plots
 
     path, million = args.out / "bench.json", args.million or "million" in args.only

@@ -16,7 +16,8 @@ def run(args) -> None:
     """Train on the drawn scenes, judge on the test scenes, and write all that there is to see."""
     common.check_resume(args)
 
-    from tgdt_mini.files.whole import write_report, write_whole
+    from tgdt_mini.files.manifest import write_report
+    from tgdt_mini.files.whole import write_whole
     from tgdt_mini.reports import plots
     from tgdt_mini.reports.table import table
     from tgdt_mini.runs import scenes

@@ -18,7 +18,7 @@ def run(args) -> None:
     if args.folds and not features:
         raise ValueError("--folds is given, but no features are: add --features FOLDER")
 
-    from tgdt_mini.files.whole import write_report
+    from tgdt_mini.files.manifest import write_report
     from tgdt_mini.reports.table import table
     from tgdt_mini.runs import photos, scenes
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
 from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.files.manifest import load_json
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ def transformer_folder(source: str) -> str:
     if not modules.is_file():
         return source
     try:
-        parts = json.loads(modules.read_text(encoding="utf-8"))
+        parts = load_json(modules, "get the encoder again")
         places = [part["path"] for part in parts if part["type"].endswith(".Transformer")]
         return str(Path(source, places[0]))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{modules} names no transformer ({one_line(error)})") from None
 
 
@@ -108,11 +109,25 @@ def preprocessing(source: str, config) -> tuple[int, torch.Tensor, torch.Tensor]
     They are in the settings of its preprocessor; without these the side is taken from `config`,
     and mean and std are 0.5, with a warning. ValueError if the model wants no square.
     """
+    try:
+        return _preprocessing(source, config)
+    except Exception as error:  # settings may hold anything
+        if isinstance(error, ValueError) and str(source) in str(error):
+            raise
+        raise ValueError(
+            f"{source} does not say how it takes pictures: its preprocessor_config.json is damaged "
+            f"({one_line(error)}); get it again"
+        ) from error
+
+
+def _preprocessing(source, config):
     from transformers.image_processing_base import ImageProcessingMixin
 
     try:
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except OSError:
+        if Path(source, "preprocessor_config.json").is_file():
+            raise
         if timm := getattr(config, "pretrained_cfg", None):  # of a model of the library timm
             settings = {"size": list(timm["input_size"][1:])}
             settings |= {"image_mean": timm["mean"], "image_std": timm["std"]}

@@ -220,12 +220,14 @@ def _tokenizer(folder, most_tokens, needs_start=False):
     folder = transformer_folder(folder)
     try:
         return TextTokenizer.from_pretrained(folder, most_tokens), False
-    except OSError as error:
-        reason = one_line(error)
-        raise ValueError(f"no tokenizer could be loaded from {folder}: {reason}") from error
-    except ValueError:
-        if not needs_start:
-            raise
+    except Exception as error:  # files are damaged in many ways
+        is_told = isinstance(error, ValueError) and "special token before a caption" in str(error)
+        if not (needs_start and is_told):
+            if is_told:
+                raise
+            raise ValueError(
+                f"no tokenizer could be loaded from {folder}: {one_line(error)}"
+            ) from error
     from tokenizers import processors
     from transformers import AutoTokenizer
 

@@ -6,6 +6,7 @@ that it says, and the checksums of the files beside it. So no byte of them can c
 
 import hashlib
 import json
+import math
 import shutil
 import warnings
 import zlib
@@ -32,28 +33,56 @@ def write_sealed(path: Path | str, content: dict) -> None:
     write_whole(path, json.dumps(sealed, indent=1) + "\n")
 
 
-def read_json(path: Path | str, keys: dict, what: str, cure: str, sealed: bool = True) -> dict:
+def write_report(path: Path | str, report: dict) -> None:
+    """Write figures as a JSON object with its seal, whole or not at all.
+
+    What is not finite, such as the median rank of misses, becomes null: JSON has no word for it.
+    """
+    write_sealed(path, _plain(report))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_json(path: Path | str, cure: str):
+    """Any JSON value in a file. ValueError, by name and with the cure, where there is none."""
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
+            raise ValueError(f"{path} is no file; {cure}")
+        text = path.read_text(encoding="utf-8-sig")  # others put a mark of the byte order first
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path} is missing; {cure}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {cure}") from None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {cure}") from None
+
+
+def read_json(
+    path: Path | str, keys: dict, what: str, cure: str, sealed: bool | None = True
+) -> dict:
     """The JSON object in a file, which must hold certain keys; others may be there too.
 
     keys: {key: what its value must be}, a type, a value, or a tuple of such, of which one must fit.
     what: what the file should be. cure: what the reader of an error can do. sealed: whether
-    `write_sealed` wrote it; the seal is left out of what is returned.
+    `write_sealed` wrote it; None: perhaps. The seal is left out of what is returned.
     Raises ValueError that names the file, and the cure, for a file that is missing, is not UTF-8,
     not JSON or no object, lacks a key, holds another type of value under it, or breaks its seal.
     Example: read_json(path, {"items": list, "model": (str, None)}, "gallery", "index again")
     """
-    path = Path(path)
-    if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
-        raise ValueError(f"{path} is no file; {cure}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} is missing; {cure}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {cure}") from None
+    content = load_json(path, cure)
     if problem := _problem(content, keys):
         raise ValueError(f"{path} is damaged, or no {what} ({problem}); {cure}")
-    if sealed and content.pop(SEAL, None) != seal_of(content):
+    known = content.pop(SEAL, None) if sealed in (True, None) else None
+    if (sealed or known is not None) and known != seal_of(content):
         raise ValueError(
             f"{path} is damaged: its seal, a checksum of all that it says, does not fit (or an "
             f"older version wrote it, or it was changed by hand); {cure}"

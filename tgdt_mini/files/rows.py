@@ -39,11 +39,22 @@ def _decoded(numbers, scales):
 
 
 def map_array(path: Path) -> np.ndarray:
-    """The array of an .npy file, mapped; what is written to it does not reach the file."""
+    """The array of an .npy file, mapped; what is written to it does not reach the file.
+
+    ValueError, by name, for a file that is missing, that holds less than it says, or anything but
+    numbers row after row.
+    """
     try:
-        return np.load(path, mmap_mode="c", allow_pickle=False)
-    except OSError:  # for Linux this takes memory; where the file is larger than that, read only
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        try:
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except OSError:  # for Linux this takes memory; where a file is larger than that, read only
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a header that lies fails in many ways
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise ValueError(f"{path} holds no array ({why})") from None
+    if array.ndim == 0 or array.dtype.kind not in "fiub" or not array.flags.c_contiguous:
+        raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, in another order")
+    return array
 
 
 class MappedRows:

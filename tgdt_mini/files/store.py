@@ -38,13 +38,31 @@ class StoredItems:
     items: list
     ragged: RaggedRows
     shards: list[Path]
+    cure: str
 
     def arrays(self, name: str) -> list[np.ndarray]:
-        """One of the other arrays, mapped, shard by shard. ValueError if there is none."""
-        for shard in self.shards:
-            if not (shard / f"{name}.npy").is_file():
+        """One of the other arrays, mapped, shard by shard.
+
+        ValueError, by name, if there is none, or one of neither the shard's items nor its rows.
+        """
+        found = []
+        for shard, array in zip(self.shards, self.ragged.rows.arrays):
+            path = shard / f"{name}.npy"
+            if not path.is_file():
                 raise ValueError(f"{shard} holds no {name}; it is of another kind or version")
-        return [map_array(shard / f"{name}.npy") for shard in self.shards]
+            try:
+                found.append(map_array(path))
+                sizes = len(map_array(shard / COUNTS)), len(array)
+            except ValueError as error:
+                raise ValueError(f"{error}; {self.cure}") from None
+            shapes = {part.shape[1:] for part in found}
+            if len(found[-1]) not in sizes or len(shapes) > 1 or not _is_finite(found[-1]):
+                items, rows = sizes
+                raise ValueError(
+                    f"{path} is {found[-1].dtype} of shape {found[-1].shape} for {items} items of "
+                    f"{rows} rows, or holds NaN; {self.cure}"
+                )
+        return found
 
 
 def check_ours(folder: Path, name: str) -> None:
@@ -152,7 +170,7 @@ def read_store(
     ragged = RaggedRows.of(MappedRows(arrays, scales), counts)
     if len(items) != len(counts) or ragged.starts[-1] != len(ragged.rows):
         raise ValueError(f"{folder} is damaged: its items, counts and rows do not fit; {cure}")
-    return StoredItems(items, ragged, shards)
+    return StoredItems(items, ragged, shards, cure)
 
 
 def _check_arrays(shard, counts, array, scales):
@@ -165,8 +183,15 @@ def _check_arrays(shard, counts, array, scales):
         raise ValueError(f"{shard} must hold {SCALES} with int8, and only then")
     if scales is not None and (scales.shape != array.shape[:1] or scales.dtype != np.float32):
         raise ValueError(f"{shard / SCALES} is {scales.dtype} of shape {scales.shape}")
+    if scales is not None and not (_is_finite(scales) and (np.asarray(scales) >= 0).all()):
+        raise ValueError(f"{shard / SCALES} holds NaN or numbers below 0")
     if int(counts.sum()) != len(array):
         raise ValueError(f"{shard / COUNTS} adds up to {counts.sum()}, not to {len(array)} rows")
+
+
+def _is_finite(array):
+    """Whether an array holds neither NaN nor infinity: their sum would be none either."""
+    return array.dtype.kind != "f" or bool(np.isfinite(np.sum(array, dtype=np.float64)))
 
 
 def _check_files(manifest, shards, large, cure, most):

@@ -4,8 +4,6 @@ What has appeared is on the disk, and not only in the system's memory: it surviv
 """
 
 import glob
-import json
-import math
 import os
 import platform
 import re
@@ -189,19 +187,3 @@ def write_whole(path: Path | str, content: str | bytes) -> None:
         _sync_one(path.parent)
     finally:
         staging.unlink(missing_ok=True)
-
-
-def write_report(path: Path | str, report: dict) -> None:
-    """Write figures as JSON, whole or not at all.
-
-    What is not finite, such as the median rank of misses, becomes null: JSON has no word for it.
-    """
-    write_whole(path, json.dumps(_plain(report), indent=1, allow_nan=False) + "\n")
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

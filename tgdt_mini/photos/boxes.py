@@ -1,9 +1,11 @@
 """Boxes in pixels become fractions of their picture, whose size a file may tell."""
 
-import json
 from pathlib import Path
 
 import numpy as np
+
+from tgdt_mini.files.check import real_number
+from tgdt_mini.files.manifest import load_json
 
 
 def read_sizes(path: Path | str) -> dict[str, tuple[float, float]]:
@@ -12,13 +14,16 @@ def read_sizes(path: Path | str) -> dict[str, tuple[float, float]]:
     The file holds this very form, or COCO's annotations with their images. ValueError for another.
     """
     try:
-        sizes = json.loads(Path(path).read_text(encoding="utf-8"))
+        sizes = load_json(path, "write it anew")
         if isinstance(sizes.get("images"), list):
             sizes = {
                 image["file_name"]: (image["width"], image["height"]) for image in sizes["images"]
             }
-        return {name: (float(width), float(height)) for name, (width, height) in sizes.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return {
+            name: tuple(real_number("a side", float(side), 1) for side in (width, height))
+            for name, (width, height) in sizes.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"sizes {path} cannot be read ({type(error).__name__}: {error}); it must be JSON, "
             '{"image id": [width, height]} or annotations of COCO with images in them'

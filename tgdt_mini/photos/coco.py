@@ -6,9 +6,10 @@
 Each file is one split, which its name says. All other keys are left aside.
 """
 
-import json
 import re
 from pathlib import Path
+
+from tgdt_mini.files.manifest import load_json
 
 ENCODING = "utf-8-sig"  # with a mark of the byte order, or without
 
@@ -63,7 +64,7 @@ def coco_numbers(path: Path) -> dict[str, str]:
 def _pictures(path):
     """{number: (file name, captions)}; ValueError for what does not fit."""
     try:
-        content = json.loads(path.read_text(encoding=ENCODING))
+        content = load_json(path, "get it again")
         found: dict[int, tuple[str, list[str]]] = {}
         for place, entry in enumerate(content["images"]):
             number, name = entry.get("id"), _text(entry, "file_name", f"images[{place}]")
@@ -78,7 +79,7 @@ def _pictures(path):
                 number = entry.get("image_id")
                 raise ValueError(f"image_id of annotations[{place}] is {number!r:.80}: no image")
             found[entry["image_id"]][1].append(caption)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"{path} cannot be read as COCO's captions: {' '.join(why.split())[:200]}"

@@ -43,7 +43,8 @@ def canonical_maps(
     float64. ridges: added to the variances of each, as a share of their mean. Without any, and with
     power 0, the outputs of the given pairs are uncorrelated, of variance 1, and correlate by
     `correlations` with their partners.
-    Raises ValueError for a width that the features do not have, and for ridges below 0.
+    Raises ValueError for a width that the features do not have, for ridges below 0, and where all
+    images or all captions are alike.
     """
     least = min(images.shape[1], captions.shape[1])
     if not 0 < width <= least:
@@ -58,6 +59,12 @@ def canonical_maps(
     x, y = x - means[0], y - means[1]
     of_image = torch.zeros(len(x), y.shape[1], dtype=y.dtype, device=y.device)
     of_image.index_add_(0, caption_image, y / count)  # (I, E)
+    for name, centred, mean in (("images", x, means[0]), ("captions", y, means[1])):
+        if centred.abs().max() <= 1e-6 * mean.abs().max():
+            raise ValueError(
+                f"all {name} have the same features, so that no start can be computed from them: "
+                "look at the data, or begin with random weights (--start random)"
+            )
     image_root = _whitening(x.T @ (x * share), ridges[0])
     caption_root = _whitening(y.T @ y / count, ridges[1])
     u, rho, v = _singular(image_root.T @ (x.T @ of_image) @ caption_root, width)

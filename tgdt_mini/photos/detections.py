@@ -15,7 +15,6 @@ Files are read a batch at a time: COCO's features take tens of gigabytes. No det
 import hashlib
 import json
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -177,20 +176,20 @@ class Detections:
         if boxes is None or boxes.shape != (len(features), 4):
             raise ValueError(
                 f"image {image_id} has features {features.shape} but boxes "
-                f"{boxes if boxes is None else boxes.shape}; they must be (R, 4)"
+                f"{boxes if boxes is None else boxes.shape} ({path}); they must be (R, 4)"
             )
-        size = self._size(image_id, stored) if boxes.max() > 1 else (1, 1)  # else fractions
-        return features.astype(np.float32), as_fractions(boxes, *size, f"image {image_id}")
+        size = self._size(image_id, stored, path) if boxes.max() > 1 else (1, 1)  # else fractions
+        return features.astype(np.float32), as_fractions(boxes, *size, f"image {image_id} ({path})")
 
-    def _size(self, image_id, stored):
+    def _size(self, image_id, stored, path):
         """(width, height) in pixels, from the file of a picture or else from elsewhere."""
         if all(stored.get(name) is not None for name in SIZE):
             return tuple(float(stored[name].item()) for name in SIZE)  # of shape () or (1,)
         size = self.sizes.get(image_id) or (self.size_of and self.size_of(image_id))
         if not size:
             raise ValueError(
-                f"image {image_id} has boxes in pixels, but its size is not known: give sizes "
-                "(--sizes FILE, or the pictures)"
+                f"image {image_id} has boxes in pixels ({path}), but its size is not known: give "
+                "sizes (--sizes FILE, or the pictures)"
             )
         return size
 
@@ -207,8 +206,8 @@ def _load(path):
         with loaded:
             known = {*FEATURES, *BOXES, *SIZE}
             return {name: loaded[name] if name in known else None for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # a header that lies fails in many ways
+        reason = " ".join(str(error).split())[:160]
         raise ValueError(f"{path} cannot be read: {reason}; extract it again") from None
 
 

@@ -56,9 +56,11 @@ class Precomputed:
         places = [self.places[image_id] for image_id in image_ids]
         features = np.stack([self.arrays_of[path][row] for path, row in places])  # (B, R, F)
         features = features.astype(np.float32)
-        for image_id, regions in zip(image_ids, features):
+        for image_id, (path, _), regions in zip(image_ids, places, features):
             if not np.isfinite(regions).all():
-                raise ValueError(f"the features of image {image_id} hold NaN or infinity")
+                raise ValueError(
+                    f"{path} holds NaN or infinity for image {image_id}; extract its features again"
+                )
         pictures, regions, width = features.shape
         return {
             "features": features.reshape(-1, width),
@@ -116,8 +118,9 @@ def _mapped(path):
     """The features of a split (N, R, F), which stay on the disk. ValueError for other arrays."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+    except Exception as error:  # a header that lies fails in many ways
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise ValueError(f"{path} cannot be read ({why}); get it again") from None
     if array.ndim != 3 or 0 in array.shape or not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{path} holds {array.dtype} {array.shape}; it must be float (N, R, F)")
     return array

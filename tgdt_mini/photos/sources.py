@@ -13,10 +13,10 @@ read their terms.
 """
 
 import glob
-import json
 import re
 from pathlib import Path
 
+from tgdt_mini.files.manifest import load_json
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.photos.coco import coco_numbers, json_kind, read_coco
 from tgdt_mini.photos.delimited import read_delimited
@@ -75,13 +75,25 @@ def open_source(
 
     Example: open_source("flickr30k")["test"][0]["captions"] is a list of five.
     """
-    columns = dict(columns or {})
-    if isinstance(spec, str) and spec in PRESETS:
-        spec, columns = PRESETS[spec]["name"], PRESETS[spec]["columns"] | columns
-    if not isinstance(spec, dict | str | Path):
+    options = (restval, splits, most_captions, need_pictures, divide)
+    if isinstance(spec, dict):
+        return _open(spec, images, dict(columns or {}), *options)
+    if not isinstance(spec, str | Path):
         raise ValueError(
             f"spec is a {type(spec).__name__}; give a name, a folder, a file or {{split: Dataset}}"
         )
+    try:
+        return _open(spec, images, dict(columns or {}), *options)
+    except (ValueError, OSError) as error:  # whatever it is, the source that it is about is named
+        if Path(spec).name in str(error):
+            raise
+        raise ValueError(f"{spec}: {' '.join(str(error).split())}") from error
+
+
+def _open(spec, images, columns, restval, splits, most_captions, need_pictures, divide):
+    """The records of `open_source`."""
+    if isinstance(spec, str) and spec in PRESETS:
+        spec, columns = PRESETS[spec]["name"], PRESETS[spec]["columns"] | columns
     datasets = import_datasets()
     with no_bars(datasets):
         if isinstance(spec, dict):
@@ -179,8 +191,10 @@ def karpathy_numbers(path: Path | str) -> dict[str, str]:
 
 def _entries(path):
     """The pictures in one of Karpathy's files; their values are checked."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist; give one of Karpathy's dataset_*.json files")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        entries = load_json(path, "unpack it again")["images"]
         for number, entry in enumerate(entries):
             picture = f"images[{number}] ({entry.get('filename')})"
             if not isinstance(entry.get("sentences"), list):
@@ -193,11 +207,7 @@ def _entries(path):
                 # json reads NaN too, and halves of a sign, which no file can hold
                 if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
                     raise ValueError(f"{name} of {picture} is {value!r:.80}, which is no text")
-    except FileNotFoundError:
-        raise ValueError(
-            f"{path} does not exist; give one of Karpathy's dataset_*.json files"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not one of Karpathy's dataset_*.json files: {root_cause(error)}"
         ) from None

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
-from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.check import real_number
+from tgdt_mini.files.manifest import read_json, write_report
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import remark
-from tgdt_mini.files.whole import standing, write_report
+from tgdt_mini.files.whole import standing
 from tgdt_mini.photos.feature_folder import identity
 from tgdt_mini.photos.features import read_manifest
 from tgdt_mini.reports import markdown
@@ -23,6 +24,7 @@ from tgdt_mini.scenes import SPLITS
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, TrainingConfig
 
 EPOCHS, SEEDS = 8, (0, 1, 2)
+WAYS = ("global", "local", "two-stage")
 MAY_DIFFER = (*CHANGEABLE_ON_RESUME, "precision")  # "auto" is another one on another device
 DEFAULTS = asdict(TrainingConfig())
 # kept of each epoch
@@ -240,7 +242,17 @@ def _stored(folder, name):
 
 def _read(path):
     cure = "delete it, and ablate trains it again"
-    return read_json(path, {"rows": dict}, "report", cure, sealed=False)
+    report = read_json(path, {"rows": dict}, "report", cure, sealed=None)
+    for part, column in COLUMNS.values():
+        for way in WAYS if part in report else ():
+            try:
+                value = column(report, way)
+                real_number(f"{part} of {way}", 0 if value is None else value)
+            except (LookupError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path} is damaged, or no report ({error!r:.100}); {cure}"
+                ) from None
+    return report
 
 
 COLUMNS = {  # heading: (part of a report that it needs, how it is read)
@@ -260,7 +272,7 @@ COLUMNS = {  # heading: (part of a report that it needs, how it is read)
 }
 
 
-def table(reports: dict[str, list[dict]], ways=("global", "local", "two-stage")) -> str:
+def table(reports: dict[str, list[dict]], ways=WAYS) -> str:
     """Markdown: mean ± the sample's standard deviation over seeds, for each way of scoring."""
     first = next(iter(reports.values()))[0]
     columns = {name: column for name, (part, column) in COLUMNS.items() if part in first}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tgdt_mini.encoding import encode_pictures
+from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.progress import progress_bar, remark
 from tgdt_mini.files.rows import MappedRows, RaggedRows
 from tgdt_mini.files.store import check_ours
@@ -44,9 +45,15 @@ def index_pictures(
 
     A run that was stopped goes on where it was. A picture that cannot be read is left out and told.
     append: keep what the gallery holds; pictures whose path it has are not encoded again.
-    Raises ValueError if no picture can be read, and where another model made the gallery.
+    Raises ValueError if no picture can be read, where another model made the gallery, and while
+    another process writes to the folder.
     """
-    out, known = Path(out), set()
+    with only_writer(out):
+        return _index(model, paths, Path(out), source, append)
+
+
+def _index(model, paths, out, source, append):
+    known = set()
     check_ours(out, NAME)
     if append and (out / NAME).is_file():
         present = Gallery.load(out, expect_model=model.fingerprint)

@@ -6,13 +6,13 @@ data/photographs/README.md says whose the photographs are. After a change of the
 caption, write it again: `python -m tgdt_mini.runs.samples`.
 """
 
-import json
 from pathlib import Path
 
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.manifest import load_json
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.runs.retriever import Retriever
@@ -57,7 +57,7 @@ _PARTS = ("global_token", "local_tokens", "mask")
 
 
 def _read():
-    return json.loads((FOLDER / "records.json").read_text(encoding="utf-8"))
+    return load_json(FOLDER / "records.json", "install the project again")
 
 
 def _captions():

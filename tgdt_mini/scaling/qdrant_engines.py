@@ -10,13 +10,12 @@ Both classes have the same methods. Points are (number, {"global": ..., "local":
 ...}), and `stored` gives {number: (item, global token)} of those that are there.
 """
 
-import json
 import os
 import re
 from pathlib import Path
 
 from tgdt_mini.files.check import shown
-from tgdt_mini.files.manifest import read_json
+from tgdt_mini.files.manifest import read_json, write_sealed
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.search.gallery import HOLDS
 
@@ -183,10 +182,9 @@ class Embedded:
     def metadata(self):
         if not self.exists():
             raise ValueError(f"{self.folder} holds no collection; upload a gallery first")
-        options = "collection", "delete its folder and upload again", False
-        _checked(read_json(self.folder / METADATA, {}, *options), self.folder)
-        keys = {"width": int, "holds": HOLDS, "model": (str, None)}
-        return read_json(self.folder / METADATA, keys, *options)
+        path, options = self.folder / METADATA, ("collection", "delete its folder and upload again")
+        _checked(read_json(path, {}, *options, sealed=None), self.folder)
+        return read_json(path, {"width": int, "holds": HOLDS, "model": (str, None)}, *options)
 
     def create(self, width, metadata, shards, replicas, half):
         if (shards or 1, replicas or 1) != (1, 1):
@@ -206,8 +204,7 @@ class Embedded:
         vectors = {"global": edge.EdgeVectorParams(width, dot), "local": local}
         with whole_folder(self.folder, marker=METADATA) as staging:
             edge.EdgeShard.create(str(staging / "shard"), edge.EdgeConfig(vectors=vectors)).close()
-            text = json.dumps(metadata | {"width": width})
-            (staging / METADATA).write_text(text, encoding="utf-8")
+            write_sealed(staging / METADATA, metadata | {"width": width})
 
     def count(self):
         request = _qdrant_edge().CountRequest(exact=True)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tgdt_mini.files.cores import map_on_cores
-from tgdt_mini.files.manifest import is_intact, seal_folder
+from tgdt_mini.files.manifest import is_intact, read_json, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.quiet import import_datasets, no_bars
@@ -122,7 +122,11 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
             seal_folder(staging)
         if not is_intact(folder, "the cache cannot be used"):
             return table if first is None else table.select(range(first))
-    dataset = datasets.load_from_disk(str(folder))
+    try:
+        dataset = datasets.load_from_disk(str(folder))
+    except Exception as error:  # checksums that fit a table that does not: it fails in many ways
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder} is damaged ({why}); delete it, and it is drawn again") from None
     return dataset if first is None else dataset.select(range(first))
 
 
@@ -201,7 +205,12 @@ def judge(split: str, first: int | None = None) -> Callable[[int, str], bool]:
 def published(split: str) -> dict[str, str]:
     """The checksums of a split that `data/checksums.json` gives: what `checksums` must find."""
     _check(split)
-    return json.loads((shipped() / "checksums.json").read_text(encoding="utf-8"))[split]
+    path, sums = shipped() / "checksums.json", {"pixels": str, "text": str}
+    cure = "install the project again"
+    known = read_json(path, {split: dict}, "list of checksums", cure, sealed=False)[split]
+    if not all(isinstance(known.get(name), kind) for name, kind in sums.items()):
+        raise ValueError(f"{path} is damaged (checksums of {split}); {cure}")
+    return known
 
 
 def checksums(columns: "dict | datasets.Dataset") -> dict[str, str]:

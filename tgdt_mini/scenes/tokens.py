@@ -3,6 +3,8 @@
 import hashlib
 import io
 import random
+import shutil
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
 from tgdt_mini.files.quiet import import_datasets
+from tgdt_mini.files.rows import map_array
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
@@ -55,10 +58,8 @@ def build_token_set(
     may be of more images: the dataset's come first.
     """
     folder = _folder(key, kind)
-    if key and is_intact(folder, "the pictures are cut again"):
-        kept = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
-        arrays = _first(kept, len(dataset))
-    else:
+    arrays = _kept(folder, len(dataset)) if key else None
+    if arrays is None:
         arrays = _cut_all(dataset, kind, progress)
         if key:
             with whole_folder(folder) as staging:
@@ -82,9 +83,32 @@ def _folder(key, kind):
     return cache() / f"tokens-{key}-{kind}"
 
 
+def _kept(folder, count):
+    """The arrays of the first `count` images, as the cache has them; None if it has none."""
+    cure = "the pictures are cut again"
+    if not is_intact(folder, cure):
+        return None
+    try:
+        return _first({name: np.array(map_array(folder / f"{name}.npy")) for name in ARRAYS}, count)
+    except (ValueError, IndexError) as error:
+        warnings.warn(f"{folder} is damaged ({error}); {cure}", stacklevel=2)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+
 def _first(arrays, count):
-    """The arrays of the first `count` images."""
-    end = int(arrays["starts"][count])
+    """The arrays of the first `count` images. ValueError for arrays that do not fit together."""
+    starts, pooled = arrays["starts"], arrays["pooled"]
+    shapes = [arrays[name].shape[:1] for name in ("features", "boxes")]
+    if starts.ndim != 1 or starts.dtype.kind != "i" or (np.diff(starts, prepend=-1) < 1).any():
+        raise ValueError("its starts do not ascend")
+    if {*shapes} != {(starts[-1],)} or len(pooled) != len(starts) - 1 or starts[0]:
+        raise ValueError("its arrays are of other lengths")
+    if [arrays[name].ndim for name in ARRAYS] != [2, 2, 1, 2] or arrays["boxes"].shape[1] != 4:
+        raise ValueError("its arrays have other shapes")
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("it holds NaN")
+    end = int(starts[count])
     ends = {"features": end, "boxes": end, "starts": count + 1, "pooled": count}
     if end == len(arrays["features"]):
         return arrays

@@ -3,21 +3,28 @@
 import io
 import math
 import random
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from helpers import random_embedding, tiny_config, tiny_model, tokenizer
 from PIL import Image
 
 from tests.faults.outcomes import Table, outcome
-from tgdt_mini import losses, retrieval, similarity
+from tgdt_mini import losses, retrieval, scenes, similarity
+from tgdt_mini.checkpoint import load_model
+from tgdt_mini.commands import extract
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.encoding import encode_texts
-from tgdt_mini.evaluation import mean_of_folds, recall_at_k
+from tgdt_mini.evaluation import mean_of_folds, recall_at_k, shortlist_recall
+from tgdt_mini.files.paths import shipped
+from tgdt_mini.photos.division import read_shares
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.reports import plots
+from tgdt_mini.runs.retriever import Retriever
+from tgdt_mini.scaling.qdrant_engines import engine_of
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training_config import TrainingConfig
@@ -139,11 +146,62 @@ def _doors() -> dict:
         "TextTokenizer most_tokens": lambda x: TextTokenizer(tokenizer().engine, x)(["a"]).ids,
         "TextTokenizer.learn vocabulary": lambda x: TextTokenizer.learn(["a b"], x)(["a"]).ids,
     }
+    doors |= {
+        "hard_caption_loss temperature": lambda x: losses.hard_caption_loss(
+            images, captions, captions, x
+        ),
+        "shortlist_recall shortlists": lambda x: torch.tensor(
+            [*shortlist_recall(scores, scores > 0, (x,)).values()]
+        ),
+        "scenes.load first": lambda x: torch.tensor(len(scenes.load("validation", first=x))),
+        "scenes.picture image_id": scenes.picture,
+    }
     for name in TrainingConfig.__dataclass_fields__:
         doors[f"TrainingConfig {name}"] = lambda x, name=name: TrainingConfig(**{name: x})
     for name in TGDTConfig.__dataclass_fields__:
         doors[f"TGDTConfig {name}"] = lambda x, name=name: tiny_config(**{name: x})
     return doors
+
+
+@cache
+def _retriever():
+    model = load_model(shipped() / "weights")
+    return Retriever(model).index([scenes.picture(f"test-000{i}") for i in range(4)])
+
+
+def words(table: Table, root: Path, tries: int, seed: int = 0) -> None:
+    """Hostile texts, and what is none, wherever a name, a path or a choice is asked for."""
+    draw, images = random.Random(seed), random_embedding(0, 6, 5, dtype=torch.float32)
+    names = list("abcdef")
+    doors = {
+        "scenes.load split": scenes.load,
+        "scenes.picture image_id": scenes.picture,
+        "load_model folder": load_model,
+        "Gallery.load folder": Gallery.load,
+        "Gallery.build holds": lambda x: Gallery.build(images, names, x),
+        "Gallery.build model": lambda x: Gallery.build(images, names, model=x).save(root / "named"),
+        "Gallery.build local_precision": lambda x: Gallery.build(images, names, local_precision=x),
+        "Gallery.build settings": lambda x: Gallery.build(images, names, settings=x),
+        "two_stage query_is": lambda x: retrieval.two_stage(images, images, 2, 1.0, x),
+        "hinge_loss negatives": lambda x: losses.hinge_loss(torch.eye(3), negatives=x),
+        "hinge_loss reduction": lambda x: losses.hinge_loss(torch.eye(3), reduction=x),
+        "cmc_loss contrastive": lambda x: losses.cmc_loss(images, images, contrastive=x),
+        "a collection of Qdrant": lambda x: engine_of(str(root / "vectors"), x),
+        "Retriever.search": lambda x: _retriever().search(x),
+        "Retriever.encode_images": lambda x: _retriever().encode_images(x),
+        "extract --columns": lambda x: extract.read_columns([x]),
+        "extract --splits": lambda x: extract.read_splits([x]),
+        "extract --divide": read_shares,
+    }
+    for name, door in doors.items():
+        for number in range(tries):
+            text = random_text(draw)
+            if number % 4 == 0 and not name.startswith("extract"):  # a command gets texts alone
+                text = draw.choice(NO_TEXTS)
+            ended = partial(outcome, partial(door, text), None)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(root)
+                table.add("a hostile name", name, ended(), repr(text)[:80])
 
 
 def numbers(table: Table, tries: int, seed: int = 0) -> None:
@@ -192,5 +250,6 @@ def run(table: Table, root: Path, tries: int, seed: int = 0) -> None:
     """All of these, `tries` of each kind."""
     root.mkdir(parents=True, exist_ok=True)
     texts(table, root, tries, seed)
+    words(table, root, tries, seed)
     numbers(table, tries, seed)
     pictures(table, root, tries, seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tgdt_mini.commands import common
 from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.files.check import named
 from tgdt_mini.files.progress import remark
 from tgdt_mini.photos.records import SPLITS
 
@@ -231,7 +232,7 @@ def read_columns(pairs: list[str]) -> dict:
     for pair in pairs:
         ours, _, theirs = pair.partition("=")
         if not ours or not theirs:
-            raise ValueError(f"--columns {pair} is not OURS=THEIRS, such as captions=text")
+            raise ValueError(f"--columns {named(pair)} is not OURS=THEIRS, such as captions=text")
         several = ours == "captions" and "," in theirs
         columns[ours] = theirs.split(",") if several else theirs
     return columns
@@ -245,6 +246,6 @@ def read_splits(names: list[str] | None) -> list[str] | dict[str, str] | None:
     for name in names:
         theirs, sign, ours = name.partition("=")
         if not theirs or (sign and not ours):
-            raise ValueError(f"--splits {name} is not THEIRS=OURS, such as dev=validation")
+            raise ValueError(f"--splits {named(name)} is not THEIRS=OURS, such as dev=validation")
         splits[theirs] = ours or SPLITS.get(theirs.lower(), theirs)
     return splits

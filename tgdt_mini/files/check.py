@@ -95,6 +95,12 @@ def shown(value) -> str:
         return f"a {type(value).__name__}"
 
 
+def named(path) -> str:
+    """A path in an error: as it is, or quoted where it holds a line break or the like."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
 def _finite(number):
     try:
         return number if math.isfinite(number) else None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tgdt_mini.files.check import named
 from tgdt_mini.files.whole import standing, write_whole
 
 SEAL = "seal"
@@ -54,16 +55,16 @@ def load_json(path: Path | str, cure: str):
     path = Path(path)
     try:
         if path.exists() and not path.is_file():  # a pipe would keep its reader waiting for ever
-            raise ValueError(f"{path} is no file; {cure}")
+            raise ValueError(f"{named(path)} is no file; {cure}")
         text = path.read_text(encoding="utf-8-sig")  # others put a mark of the byte order first
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{path} is missing; {cure}") from None
+        raise ValueError(f"{named(path)} is missing; {cure}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {cure}") from None
+        raise ValueError(f"{named(path)} is damaged ({error}); {cure}") from None
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error}); {cure}") from None
+        raise ValueError(f"{named(path)} is damaged ({error}); {cure}") from None
 
 
 def read_json(
@@ -80,12 +81,12 @@ def read_json(
     """
     content = load_json(path, cure)
     if problem := _problem(content, keys):
-        raise ValueError(f"{path} is damaged, or no {what} ({problem}); {cure}")
+        raise ValueError(f"{named(path)} is damaged, or no {what} ({problem}); {cure}")
     known = content.pop(SEAL, None) if sealed in (True, None) else None
     if (sealed or known is not None) and known != seal_of(content):
         raise ValueError(
-            f"{path} is damaged: its seal, a checksum of all that it says, does not fit (or an "
-            f"older version wrote it, or it was changed by hand); {cure}"
+            f"{named(path)} is damaged: its seal, a checksum of all that it says, does not fit (or "
+            f"an older version wrote it, or it was changed by hand); {cure}"
         )
     return content
 

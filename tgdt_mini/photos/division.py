@@ -9,6 +9,8 @@ import random
 from collections import Counter
 from pathlib import Path
 
+from tgdt_mini.files.check import named
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -23,7 +25,8 @@ def read_shares(text: str) -> list[float]:
         shares = []
     if len(shares) not in (2, 3) or not all(0 < share < 1e6 for share in shares):
         raise ValueError(
-            f"--divide is {text}; give the shares of train, validation and test, such as 80/10/10"
+            f"--divide is {named(text)}; give the shares of train, validation and test, such as "
+            "80/10/10"
         )
     return shares
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from tgdt_mini.files.check import named
+
 # what Pillow's decoders raise for a damaged file
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError)
 # pixels a side: a JPEG of at least twice as many is decoded at 1/2, 1/4 or 1/8 of its size
@@ -111,16 +113,16 @@ def _opened(source, name):
         with _open(source) as image:
             yield image
     except FileNotFoundError:
-        raise ValueError(f"image {name} does not exist") from None
+        raise ValueError(f"image {named(name)} does not exist") from None
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"image {name} is too large ({error}); scale it down, or raise "
+            f"image {named(name)} is too large ({error}); scale it down, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it"
         ) from None
     except UnidentifiedImageError:  # for bytes, Pillow's words would name an object in memory
-        raise ValueError(f"image {name} cannot be read: it is no picture") from None
+        raise ValueError(f"image {named(name)} cannot be read: it is no picture") from None
     except BROKEN as error:
-        raise ValueError(f"image {name} cannot be read: {error}") from None
+        raise ValueError(f"image {named(name)} cannot be read: {error}") from None
 
 
 def _open(source):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from tgdt_mini.files.check import shown, whole_number
 from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, read_json, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
@@ -99,8 +100,11 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
     """
     datasets = import_datasets()
     known = published(split)
-    if first is not None and not 1 <= first <= SPLITS[split][1]:
-        raise ValueError(f"first is {first}; {split} has 1 to {SPLITS[split][1]} scenes")
+    try:
+        first = None if first is None else whole_number("first", first, 1, SPLITS[split][1])
+    except ValueError:
+        text = f"first is {shown(first)}; {split} has 1 to {SPLITS[split][1]} scenes"
+        raise ValueError(text) from None
     folder = cache_folder() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
     cached = is_intact(folder, "it is drawn again")
     if first is not None and not cached:

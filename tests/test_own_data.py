@@ -90,6 +90,7 @@ def test_cells_are_text_and_only_an_empty_one_is_nothing(tmp_path):
         (b"image,image\na,b\n", "must name each column once"),
         (b"image,caption\na,b,c\n", "cannot be read as a table: .*columns"),
         (b"image,caption\na,caf\xe9\n", "cannot be read as a table"),
+        (b"image," + b"x" * 200_000 + b"\na,b\n", "cannot be read as a table: field larger"),
     ],
 )
 def test_a_table_that_is_none_is_named(content, message, tmp_path):

@@ -34,7 +34,7 @@ def read_delimited(path: Path):
                 strings_can_be_null=True,
             ),
         )
-    except (OSError, ValueError, StopIteration, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, StopIteration, csv.Error, pyarrow.ArrowException) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} cannot be read as a table: {why}") from None
     return Dataset(table)

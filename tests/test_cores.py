@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from fractions import Fraction
 
 import pytest
 
@@ -37,6 +38,13 @@ def test_what_a_helper_does_not_do_is_done_here(helpers, monkeypatch, fault):
     else:
         monkeypatch.setattr(cores, "__name__", "math")  # no program that can be run
     assert cores.map_on_cores(math.sqrt, ITEMS) == [math.sqrt(i) for i in ITEMS]
+
+
+def test_what_is_no_plain_value_is_done_here(helpers):
+    items = [complex(i, 1) for i in range(900)], [Fraction(i, 3) for i in range(900)]
+    assert cores.map_on_cores(abs, items[0]) == [abs(item) for item in items[0]]
+    assert cores.map_on_cores(math.floor, items[1]) == [i // 3 for i in range(900)]
+    assert [helper is None for helper in helpers] == [False, True]
 
 
 def dead(helper):

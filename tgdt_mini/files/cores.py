@@ -1,14 +1,15 @@
 """The same function for many items, on several cores, in the order of the items.
 
 The helpers are programs of their own (`python -m tgdt_mini.files.cores`), which read their items
-from a pipe and write their results to one. So a script that calls this needs no
-`if __name__ == "__main__"`, as `multiprocessing` asks for with spawn, and no process is forked that
-has threads. A helper that fails costs time and nothing else: its items are done here.
+from a pipe and write their results to one, as plain values by `marshal`: nothing in them is run.
+So a script that calls this needs no `if __name__ == "__main__"`, as `multiprocessing` asks for with
+spawn, and no process is forked that has threads. A helper that fails costs time and nothing else:
+its items are done here.
 """
 
 import importlib
+import marshal
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -26,8 +27,9 @@ def map_on_cores(
 ) -> list:
     """[function(item, *arguments) for item in items]; a part of them in other processes.
 
-    function: of a module, by its own name there; items, arguments and results can be pickled. Its
-    errors are raised here. progress, desc, unit: of the bar.
+    function: of a module, by its own name there. Items, arguments and results are plain values
+    (numbers, text, bytes, lists, tuples, dicts of them); other items are all done here. Its errors
+    are raised here. progress, desc, unit: of the bar.
     """
     count = max(1, min(MOST, _cores(), len(items) // LEAST))
     own, *others = _parts(items, count)
@@ -63,9 +65,12 @@ def _parts(items, count):
 
 
 def _start(function, items, arguments):
-    """A helper at work, or None where no program can be started."""
-    task = pickle.dumps((function.__module__, function.__name__))
-    task += pickle.dumps((list(items), arguments))
+    """A helper at work, or None where no program can be started, or items are no plain values."""
+    try:
+        name = function.__module__, function.__name__
+        task = marshal.dumps((*name, list(items), arguments))
+    except ValueError:
+        return None
     folders = os.pathsep.join(folder for folder in sys.path if folder)
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE) | {"stderr": subprocess.DEVNULL}
     try:
@@ -86,16 +91,16 @@ def _result(helper):
         made = helper.stdout.read()
     if helper.wait() != 0:
         return None
-    return pickle.loads(made)
+    return marshal.loads(made)
 
 
 def _help():
     """Be a helper: read a function's name and items, write what it makes of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    module, name = pickle.load(sys.stdin.buffer)
-    items, arguments = pickle.load(sys.stdin.buffer)  # before what may take a second to import
+    # all of it before what may take a second to import
+    module, name, items, arguments = marshal.loads(sys.stdin.buffer.read())
     function = getattr(importlib.import_module(module), name)
-    made = pickle.dumps([function(item, *arguments) for item in items])
+    made = marshal.dumps([function(item, *arguments) for item in items])
     sys.stdout.buffer.write(made)
 
 

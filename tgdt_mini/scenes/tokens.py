@@ -118,17 +118,26 @@ def _first(arrays, count):
 def _cut_all(dataset, kind, progress):
     """{name: array} for ARRAYS, of all pictures of a dataset."""
     bar = {"progress": progress, "desc": f"finding {kind}", "unit": " images"}
-    features, boxes, pooled = zip(*map_on_cores(cut, _encoded(dataset), kind, **bar))
+    parts = map_on_cores(cut, _encoded(dataset), kind, **bar)
+    features, boxes, pooled = ([_array(*part) for part in column] for column in zip(*parts))
     starts = np.cumsum([0] + [len(regions) for regions in features])
     arrays = np.concatenate(features), np.concatenate(boxes), starts, np.stack(pooled)
     return dict(zip(ARRAYS, arrays))
 
 
 def cut(picture, kind: str):
-    """(features (R, F), boxes (R, 4), of the whole (F,)) of a PIL picture, or of a PNG's bytes."""
+    """(features (R, F), boxes (R, 4), of the whole (F,)) of a PIL picture, or of a PNG's bytes.
+
+    Each as (type, shape, bytes), which other processes can send.
+    """
     picture = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
     features, boxes = getattr(image_tokens, kind)(picture)
-    return features, boxes, image_tokens.whole(picture, patches=kind == "patches")
+    arrays = features, boxes, image_tokens.whole(picture, patches=kind == "patches")
+    return tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
+
+
+def _array(kind, shape, content):
+    return np.frombuffer(content, kind).reshape(shape)
 
 
 def _encoded(dataset):

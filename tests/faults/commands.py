@@ -36,7 +36,7 @@ from tgdt_mini.training import Trainer
 
 COUNTS = {"train": 24, "validation": 12, "test": 8}
 STOPPED = 130
-TIMES = ("seconds", "milliseconds")
+TIMES = ("seconds", "milliseconds", "seal")  # and the checksum of these
 STEPS_AN_EPOCH = COUNTS["train"] // 8
 MOST = 2**31
 # what the process of a command tells: steps of the optimizer, changes of files, whether it hears

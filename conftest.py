@@ -21,10 +21,13 @@ import pytest
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # before torch is imported; kernels and programs inherit it
 
-# a shell's background job begins with Ctrl-C ignored, and so would all that the tests start
+# a shell's background job begins with Ctrl-C ignored, one under nohup with SIGHUP, and so would all
+# that the tests start
 if threading.current_thread() is threading.main_thread():
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 MOST_PROCESSES = 4
 WORKER = "PYTEST_XDIST_WORKER"  # pytest-xdist sets it in the processes that it starts

@@ -139,7 +139,8 @@ def draw(split: str, progress: bool = False, first: int | None = None) -> dict[s
     scenes = scenes_of(split, first)
     bar: dict[str, Any] = dict(progress=progress, desc=f"drawing {split}", unit=" scenes")
     rows = map_on_cores(draw_scene, [scene.seed for scene in scenes], **bar)
-    columns: dict[str, list] = {name: [row[name] for row in rows] for name in rows[0]}
+    columns: dict[str, list] = {"image": [], "image_id": []}  # first, in this order
+    columns |= {name: [row[name] for row in rows] for name in rows[0]}
     return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}
 
 

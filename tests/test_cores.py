@@ -1,8 +1,10 @@
 """The same function for many items on several cores gives what one core gives."""
 
 import math
+import signal
 import subprocess
 import sys
+import time
 from fractions import Fraction
 
 import pytest
@@ -57,6 +59,9 @@ def test_an_error_is_raised_and_no_helper_stays(helpers):
     with pytest.raises(ValueError):
         cores.map_on_cores(math.sqrt, [1.0] * 700 + [-1.0] * 300)
     assert helpers and all(helper.returncode is not None for helper in helpers)
+    with pytest.raises(ValueError):  # at the first item, and a helper would sleep for a minute
+        cores.map_on_cores(time.sleep, [-1.0] + [0.1] * 999)
+    assert helpers[-1].returncode == -signal.SIGKILL
 
 
 def test_a_script_without_a_guard_may_call_it(tmp_path):

@@ -57,6 +57,7 @@ def test_a_swap_keeps_the_words_and_changes_two_of_a_class(captions):
         "a red green blue bird",
         "a red bird and blue bird",  # "a blue bird and red bird"
         "a dog dog sees",
+        "a red tree on a red blue wall",  # "a blue tree on a red red wall"
         "a dog runs",
     ],
 )

@@ -33,10 +33,11 @@ from tgdt_mini.encoding import encode_texts
 from tgdt_mini.files import store
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.photos.image_io import open_image
-from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
+from tgdt_mini.reports.plots import answers
+from tgdt_mini.runs import model_names
 from tgdt_mini.runs import scenes as scene_runs
-from tgdt_mini.runs.retriever import PictureFinder
+from tgdt_mini.runs.pictures import PictureFinder
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.training import Trainer
@@ -437,7 +438,7 @@ def test_items_without_a_picture_are_drawn_as_their_names(home, tmp_path, capsys
 
 
 def test_a_model_of_photographs_is_not_given_the_drawn_scenes(home, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(common, "knows_photographs", lambda model: True)
+    monkeypatch.setattr(model_names, "knows_photographs", lambda model: True)
     picture = home / "pictures" / "wide.jpg"
     for command, cure in (
         (["search", "two dogs"], "--gallery"),
@@ -461,7 +462,7 @@ def test_a_caption_longer_than_the_limit_is_cut_with_one_line_of_warning(home, t
 
 def test_a_page_of_hits_is_drawn_and_all_are_printed(home, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(search_command, "MOST_DRAWN", 6)
-    monkeypatch.setattr(plots, "IN_A_ROW", 4)
+    monkeypatch.setattr(answers, "IN_A_ROW", 4)
     here = ["--gallery", home / "gallery", "--out", tmp_path]
     code, out, _ = call(capsys, *search(home, "a star", "-k", 8, *here))
     assert code == 0 and len(rows_of(out)) == 8 and "the first 6 are drawn in" in out

@@ -11,7 +11,8 @@ from helpers import refusal
 from PIL import Image
 
 from tgdt_mini.photos.image_io import pictures
-from tgdt_mini.photos.sources import PRESETS, karpathy_numbers, open_source, picture_numbers
+from tgdt_mini.photos.karpathy import karpathy_numbers
+from tgdt_mini.photos.sources import PRESETS, open_source, picture_numbers
 
 COUNTS = {"train": 4, "dev": 2, "test": 3}
 FLICKR8K = os.environ.get("TGDT_MINI_FLICKR8K")

@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
             say_last(f"error: {common.missing(error)}")
             return 2
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            say_last(f"error: {common.one_line(error)}")
+            say_last(f"error: {common.error_line(error)}")
             return 2
         except Exception as error:
             say_last(f"error: {process.explained(args.command, error)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tgdt_mini.files.check import real_number, shown, whole_number
+from tgdt_mini.files.check import one_of, real_number, shown, true_or_false, whole_number
 from tgdt_mini.image_tokens import REGION_WIDTH, SIDE
 
 CHOICES = {
@@ -132,8 +132,8 @@ class TGDTConfig:
                 whole_number(name, value, least, 1000 if name.endswith("layers") else None)
             if kind is float:
                 real_number(name, value)
-            if kind is bool and not isinstance(value, bool):
-                raise ValueError(f"{name} is {shown(value)}; it must be True or False")
+            if kind is bool:
+                true_or_false(name, value)
         if not isinstance(self.reader_settings, dict | None):
             raise ValueError(
                 f"reader_settings is {shown(self.reader_settings)}; give names, or None"
@@ -145,10 +145,7 @@ class TGDTConfig:
                     f"{modality}width is {width}; it must be a multiple of {modality}heads, {heads}"
                 )
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}"
-                )
+            one_of(name, getattr(self, name), known)
         for name in SHARES:
             if not 0 <= getattr(self, name) <= 1:  # NaN fails too
                 raise ValueError(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")

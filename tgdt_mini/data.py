@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from tgdt_mini import image_tokens
+from tgdt_mini.files.check import one_of
 from tgdt_mini.text_tokens import TextTokens
 
 
@@ -94,8 +95,7 @@ class ImageTokens:
     @classmethod
     def of(cls, images: list, kind: str = "regions") -> "ImageTokens":
         """The tokens of PIL images, cut into "regions", "things" or "patches" (all of one size)."""
-        if kind not in (kinds := ("regions", "things", "patches")):
-            raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(kinds)}")
+        one_of("kind", kind, ("regions", "things", "patches"))
         features, boxes = zip(*(getattr(image_tokens, kind)(image) for image in images))
         pooled = [image_tokens.whole(image, patches=kind == "patches") for image in images]
         # copies: arrays of PIL are read-only, which torch does not like

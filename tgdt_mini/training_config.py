@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from tgdt_mini.files.check import real_number, shown, whole_number
+from tgdt_mini.files.check import one_of, real_number, true_or_false, whole_number
 
 # how a step is computed, and not what it computes: a resumed run may change these
 CHANGEABLE_ON_RESUME = ("chunk", "compile")
@@ -84,13 +84,11 @@ class TrainingConfig:
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+            one_of(name, getattr(self, name), allowed)
         for name, kind in {field.name: field.type for field in fields(self)}.items():
             value = getattr(self, name)
-            if kind is bool and not isinstance(value, bool):
-                raise ValueError(f"{name} is {shown(value)}; it must be True or False")
+            if kind is bool:
+                true_or_false(name, value)
             if name in LIMITS:
                 least, most, allowed = LIMITS[name]
                 number = whole_number(name, value) if kind is int else real_number(name, value)

@@ -21,7 +21,8 @@ from PIL import Image
 from tgdt_mini import scenes
 from tgdt_mini.files.check import real_number, whole_number
 from tgdt_mini.reports import figure, plots
-from tgdt_mini.runs.retriever import Picture, Retriever, as_picture, built
+from tgdt_mini.runs.pictures import Picture, as_picture
+from tgdt_mini.runs.retriever import Retriever, built
 from tgdt_mini.search.gallery import SETTINGS, Gallery
 from tgdt_mini.search.hits import Hits
 from tgdt_mini.similarity import MOST_WEIGHT

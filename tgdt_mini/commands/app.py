@@ -24,9 +24,10 @@ def run(args) -> None:
     common.need("voila", "ipywidgets")
 
     from tgdt_mini.app.server import free_port, is_loopback, opened, serve
+    from tgdt_mini.runs.model_names import source_of
 
     options = {
-        "model": None if args.model is None else common.source_of(args.model),
+        "model": None if args.model is None else source_of(args.model),
         "gallery": None if args.gallery is None else str(args.gallery.absolute()),
         "device": args.device,
     }

@@ -73,7 +73,7 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def one_line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """What an error says, in one line; a full disk by name, whoever found it."""
     text = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
     full = f"[Errno {errno.ENOSPC}]"
@@ -198,7 +198,7 @@ def load_model(folder: Path | None, device: str):
     """The model of a folder, the shipped one by default. ValueError if it cannot read captions."""
     from tgdt_mini.checkpoint import load_model
     from tgdt_mini.config import pick_device
-    from tgdt_mini.runs.retriever import folder_of
+    from tgdt_mini.runs.model_names import folder_of
 
     folder = folder_of(folder or "scenes")
     model = load_model(folder, pick_device(device))
@@ -210,24 +210,15 @@ def load_model(folder: Path | None, device: str):
 def load_encoders(model, folder: Path | str | None, args) -> None:
     """Load the encoders of the model of a folder from where they are, or --vision-path says."""
     from tgdt_mini.encoders.load import load_encoders
-    from tgdt_mini.runs.retriever import folder_of
+    from tgdt_mini.runs.model_names import folder_of
 
     load_encoders(model, args.vision_path, args.text_path, beside=folder_of(folder or "scenes"))
 
 
-def source_of(folder: Path | None) -> str:
-    """How a gallery names the model of --model, to find it again from any folder."""
-    name = str(folder or "scenes")
-    return str(folder.absolute()) if folder and folder.is_dir() else name
-
-
-def knows_photographs(model) -> bool:
-    """Whether a model was trained on features of photographs; otherwise on drawn scenes."""
-    return model.config.reader == "photos"
-
-
 def refuse_scenes(model, cure: str) -> None:
     """ValueError where a model of photographs would be given the drawn scenes."""
+    from tgdt_mini.runs.model_names import knows_photographs
+
     if knows_photographs(model):
         raise ValueError(f"the model knows photographs, and none are given: {cure}")
 

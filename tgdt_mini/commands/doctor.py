@@ -113,7 +113,7 @@ def _cache(_):
 def _models(_):
     from tgdt_mini.checkpoint import load_model
     from tgdt_mini.files.paths import shipped
-    from tgdt_mini.runs.retriever import SHIPPED
+    from tgdt_mini.runs.model_names import SHIPPED
     from tgdt_mini.search.gallery import Gallery
 
     for parts in SHIPPED.values():

@@ -9,6 +9,7 @@ from pathlib import Path
 from tgdt_mini.commands import common
 from tgdt_mini.encoders import LITE, MINILM
 from tgdt_mini.files.check import named
+from tgdt_mini.files.paths import lasting
 from tgdt_mini.files.progress import remark
 from tgdt_mini.photos.records import SPLITS
 
@@ -113,7 +114,8 @@ def run(args) -> None:
     from tgdt_mini.photos.precomputed import Precomputed, is_precomputed
 
     places = ("data", "images", "detections", "entities")
-    source = {name: lasting(getattr(args, name)) for name in places} | {
+    given = {name: getattr(args, name) for name in places}
+    source = {name: lasting(path) for name, path in given.items() if path is not None} | {
         "columns": read_columns(args.columns),
         "splits": read_splits(args.splits),
         "restval": not args.no_restval,
@@ -217,13 +219,6 @@ def next_step(out: Path) -> str:
             step += f"; or {common.shell_line('evaluate', '--features', out, '--model', 'MODEL')}"
         return step
     return common.shell_line("train", "--features", out, "--out", "runs/photos")
-
-
-def lasting(path) -> str | None:
-    """A path that holds in any working folder; a name that is no path here stays as it is."""
-    if path is None:
-        return None
-    return str(Path(path).absolute() if Path(path).exists() else path)
 
 
 def read_columns(pairs: list[str]) -> dict:

@@ -9,7 +9,8 @@ from tgdt_mini import scenes
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import remark
-from tgdt_mini.runs.retriever import built, encode_in_groups
+from tgdt_mini.runs.pictures import encode_in_groups
+from tgdt_mini.runs.retriever import built
 from tgdt_mini.search.gallery import Gallery
 
 

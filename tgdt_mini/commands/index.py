@@ -36,13 +36,14 @@ def run(args) -> int:
     features = common.checked_features(args.features, args.check_all)
 
     from tgdt_mini.commands import galleries
+    from tgdt_mini.runs.model_names import knows_photographs, source_of
 
     if args.qdrant:  # before any work is done: is it an address, or a folder?
         from tgdt_mini.scaling.qdrant_engines import engine_of
 
         engine_of(args.qdrant, args.collection)
     model = common.load_model(args.model, args.device)
-    source, refused = common.source_of(args.model), {}
+    source, refused = source_of(args.model or "scenes"), {}
     if args.images:
         common.load_encoders(model, args.model, args)
         gallery, refused = of_files(model, source, args)
@@ -58,7 +59,7 @@ def run(args) -> int:
         upload(gallery, args.qdrant, args.collection)
     remark(f"{len(gallery)} pictures are in {args.out}/")
     example = "a red star above a blue circle"
-    if common.knows_photographs(model):
+    if knows_photographs(model):
         example = "two dogs run through the snow"
     more = common.feature_args(features, args.split)
     remark(f"next: {common.shell_line('search', example, '--gallery', args.out, *more)}")

@@ -47,7 +47,8 @@ def run(args) -> None:
     from tgdt_mini.photos.image_io import open_image
     from tgdt_mini.photos.origin import finder
     from tgdt_mini.reports.choice import stored_settings
-    from tgdt_mini.runs.retriever import PictureFinder, unseen_words
+    from tgdt_mini.runs.model_names import knows_photographs, unseen_words
+    from tgdt_mini.runs.pictures import PictureFinder
     from tgdt_mini.search.gallery import Gallery
 
     # the query first: what is wrong with it is said before a gallery is encoded
@@ -90,7 +91,7 @@ def run(args) -> None:
         picture_of = finder(features, args.split)
     else:
         may_be_drawn = not args.gallery or scenes.is_split(gallery.items)
-        picture_of = PictureFinder(may_be_drawn and not common.knows_photographs(model))
+        picture_of = PictureFinder(may_be_drawn and not knows_photographs(model))
     if args.json:
         print(as_json(args, gallery, hits))
         return

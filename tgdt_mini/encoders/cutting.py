@@ -10,7 +10,7 @@ import json
 import torch
 from torch import nn
 
-from tgdt_mini.encoders.pretrained import one_line
+from tgdt_mini.files.check import one_line
 
 NOT_KEPT = (  # of an encoder's settings: where it lay, and those of other layers or of heads
     "_name_or_path",

@@ -18,7 +18,9 @@ from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
 from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.files.check import one_line
 from tgdt_mini.files.manifest import load_json
+from tgdt_mini.files.paths import lasting
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,9 @@ def load(source: str, part: str | None = None) -> tuple[nn.Module, Aligned | Non
     return model.eval().requires_grad_(False), aligned
 
 
-def lasting(source) -> str:
+def lasting_source(source) -> str:
     """The name of an encoder that holds in any working folder: absolute if it is a folder."""
-    is_wheel = str(source) in (LITE, MINILM)
-    return str(source) if is_wheel or not Path(source).is_dir() else str(Path(source).absolute())
+    return str(source) if str(source) in (LITE, MINILM) else lasting(source)
 
 
 def transformer_folder(source: str) -> str:
@@ -175,8 +176,3 @@ def _square(source, size):
             "only squares have grid boxes here"
         )
     return size[0] if size else None
-
-
-def one_line(error: Exception) -> str:
-    """The text of an error, in one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]

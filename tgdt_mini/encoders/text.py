@@ -16,8 +16,9 @@ from torch.nn.functional import normalize, pad
 
 from tgdt_mini.encoders import MINILM
 from tgdt_mini.encoders.cutting import layers_of, run_lower, split_top
-from tgdt_mini.encoders.pretrained import key_of, lasting, load, one_line, transformer_folder
+from tgdt_mini.encoders.pretrained import key_of, lasting_source, load, transformer_folder
 from tgdt_mini.encoders.wheels import minilm
+from tgdt_mini.files.check import one_line
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
 
 FULL_LENGTH = ("siglip_text_model", "siglip2_text_model")  # trained on captions padded to the end
@@ -46,7 +47,7 @@ class TextBackbone:
         most_tokens: int = 40,
         device="cpu",
     ):
-        self.source, self.device = lasting(source), torch.device(device)
+        self.source, self.device = lasting_source(source), torch.device(device)
         self.trained_layers, self.states = trained_layers, states
         folder = str(minilm()) if self.source == MINILM else self.source
         self.model, self.aligned = load(folder, "text")

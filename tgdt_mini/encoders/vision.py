@@ -16,12 +16,12 @@ from tgdt_mini.encoders import LITE, lite
 from tgdt_mini.encoders.cutting import run_lower, split_top
 from tgdt_mini.encoders.pretrained import (
     key_of,
-    lasting,
+    lasting_source,
     load,
-    one_line,
     preprocessing,
     takes_patches,
 )
+from tgdt_mini.files.check import one_line
 
 # tokens before the cells: a class token and a few registers; with more the grid is misread
 MOST_PREFIX = 8
@@ -55,7 +55,7 @@ class VisionBackbone:
         stages: int = 0,
         device="cpu",
     ):
-        self.source, self.device = lasting(source), torch.device(device)
+        self.source, self.device = lasting_source(source), torch.device(device)
         self.trained_layers, self.grid, self.mirrored = trained_layers, grid, mirrored
         self.stages = stages
         self.top, self.prefix, self.aligned = None, 0, None

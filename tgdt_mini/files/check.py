@@ -101,6 +101,31 @@ def named(path) -> str:
     return text if text.isprintable() else repr(text)
 
 
+def one_of(name: str, value, allowed: Iterable[str]) -> None:
+    """ValueError for a value that is none of the allowed names."""
+    allowed = list(allowed)
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}")
+
+
+def true_or_false(name: str, value) -> None:
+    """ValueError for what is no bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {shown(value)}; it must be True or False")
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error, in one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]
+
+
+def root_cause(error: Exception) -> str:
+    """The innermost cause of an error with its type, in one line of at most 200 characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
 def _finite(number):
     try:
         return number if math.isfinite(number) else None

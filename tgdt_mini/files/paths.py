@@ -19,6 +19,11 @@ def shipped() -> Path:
     )
 
 
+def lasting(path: Path | str) -> str:
+    """A path that holds in any working folder; a name that is no path here stays as it is."""
+    return str(Path(path).absolute() if Path(path).exists() else path)
+
+
 def cache() -> Path:
     """The folder of drawn scenes and their tokens: $TGDT_MINI_CACHE, else ~/.cache/tgdt_mini."""
     return Path(os.environ.get("TGDT_MINI_CACHE") or Path.home() / ".cache" / "tgdt_mini")

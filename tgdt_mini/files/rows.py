@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tgdt_mini.files.check import one_of
+
 PRECISIONS = ("float16", "int8")
 
 
@@ -20,8 +22,7 @@ def encode_rows(rows: torch.Tensor, precision: str) -> tuple[torch.Tensor, torch
     most 1 / 254 of it.
     Example: (1.0, -0.5) as int8 is (127, -64) with scale 1 / 127, which reads back (1.0, -0.504).
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it must be {' or '.join(PRECISIONS)}")
+    one_of("precision", precision, PRECISIONS)
     if precision == "float16":
         return rows.to("cpu", torch.float16), None
     rows = rows.to("cpu", torch.float32)

@@ -37,23 +37,28 @@ def read_coco(path: Path, images: Path | str | None, need_pictures: bool = True)
     """
     from datasets import Dataset
 
-    if (images is None and need_pictures) or (images is not None and not Path(images).is_dir()):
-        raise ValueError(
-            f"images is {images}; {path.name} needs the folder that holds its pictures: "
-            "--images FOLDER"
-        )
+    check_images(images, need_pictures, path)
     rows = []
     below = re.search(r"(train|val|test)\d{4}", path.stem)
     for name, captions in _pictures(path).values():
         row = {"image_id": name, "captions": captions}
         if images is not None:
-            places = [Path(images, name)]
+            file = Path(images, name)
             if folder := below or re.search(r"(train|val|test)\d{4}", name):
-                places.insert(0, Path(images, folder[0], name))
-            found = next((place for place in places if place.is_file()), places[-1])
-            row["image"] = str(found.absolute())
+                nested = Path(images, folder[0], name)
+                file = nested if nested.is_file() else file
+            row["image"] = str(file.absolute())
         rows.append(row)
     return Dataset.from_list(rows)
+
+
+def check_images(images: Path | str | None, need_pictures: bool, path: Path) -> None:
+    """ValueError unless `images` is a folder, or None where no pictures are needed."""
+    if (images is None and need_pictures) or (images is not None and not Path(images).is_dir()):
+        raise ValueError(
+            f"images is {images}; {path.name} needs the folder that holds its pictures: "
+            "--images FOLDER"
+        )
 
 
 def coco_numbers(path: Path) -> dict[str, str]:
@@ -65,26 +70,26 @@ def _pictures(path):
     """{number: (file name, captions)}; ValueError for what does not fit."""
     try:
         content = load_json(path, "get it again")
-        found: dict[int, tuple[str, list[str]]] = {}
-        for place, entry in enumerate(content["images"]):
-            number, name = entry.get("id"), _text(entry, "file_name", f"images[{place}]")
+        pictures: dict[int, tuple[str, list[str]]] = {}
+        for row, entry in enumerate(content["images"]):
+            number, name = entry.get("id"), _text(entry, "file_name", f"images[{row}]")
             if isinstance(number, bool) or not isinstance(number, int | str):
-                raise ValueError(f"id of images[{place}] ({name}) is {number!r:.80}")
-            if number in found:
-                raise ValueError(f"images[{place}] ({name}) has the id {number} of another one")
-            found[number] = (name, [])
-        for place, entry in enumerate(content["annotations"]):
-            caption = _text(entry, "caption", f"annotations[{place}]")
-            if entry.get("image_id") not in found:
+                raise ValueError(f"id of images[{row}] ({name}) is {number!r:.80}")
+            if number in pictures:
+                raise ValueError(f"images[{row}] ({name}) has the id {number} of another one")
+            pictures[number] = (name, [])
+        for row, entry in enumerate(content["annotations"]):
+            caption = _text(entry, "caption", f"annotations[{row}]")
+            if entry.get("image_id") not in pictures:
                 number = entry.get("image_id")
-                raise ValueError(f"image_id of annotations[{place}] is {number!r:.80}: no image")
-            found[entry["image_id"]][1].append(caption)
+                raise ValueError(f"image_id of annotations[{row}] is {number!r:.80}: no image")
+            pictures[entry["image_id"]][1].append(caption)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
             f"{path} cannot be read as COCO's captions: {' '.join(why.split())[:200]}"
         ) from None
-    return found
+    return pictures
 
 
 def _text(entry, key, where):

@@ -7,6 +7,8 @@ caption "none". Here only an empty cell is nothing.
 import csv
 from pathlib import Path
 
+from tgdt_mini.files.check import one_line
+
 DELIMITERS = {".csv": ",;|\t", ".tsv": "\t"}  # what may stand between the cells; .csv takes any
 
 
@@ -35,7 +37,7 @@ def read_delimited(path: Path):
             ),
         )
     except (OSError, ValueError, StopIteration, csv.Error, pyarrow.ArrowException) as error:
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         raise ValueError(f"{path} cannot be read as a table: {why}") from None
     return Dataset(table)
 

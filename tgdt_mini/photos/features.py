@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from tgdt_mini.files import store
+from tgdt_mini.files.check import one_of
 from tgdt_mini.files.manifest import read_json
 from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.rows import PRECISIONS, encode_rows
@@ -45,8 +46,7 @@ def write_features(
     keep. precision: "float16" or "int8", see `files/rows.py`. shard: items a shard.
     Raises ValueError for a folder that holds other features, or an array that does not fit.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    one_of("precision", precision, PRECISIONS)
     if not len(items):
         raise ValueError("items is empty; there is nothing to extract")
     folder, items = Path(folder), list(items)

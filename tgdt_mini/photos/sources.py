@@ -16,11 +16,12 @@ import glob
 import re
 from pathlib import Path
 
-from tgdt_mini.files.manifest import load_json
+from tgdt_mini.files.check import root_cause
 from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.photos.coco import coco_numbers, json_kind, read_coco
 from tgdt_mini.photos.delimited import read_delimited
 from tgdt_mini.photos.division import divided
+from tgdt_mini.photos.karpathy import karpathy_numbers, read_karpathy
 from tgdt_mini.photos.precomputed import is_precomputed, open_precomputed
 from tgdt_mini.photos.records import SPLITS, choose_splits, to_records
 
@@ -108,7 +109,7 @@ def _open(spec, images, columns, restval, splits, most_captions, need_pictures, 
                 )
             path = Path(spec)
             if kind == "karpathy":
-                sets, columns = karpathy(path, images, need_pictures), {"split": "split"}
+                sets, columns = read_karpathy(path, images, need_pictures), {"split": "split"}
             else:
                 name = _split_name(Path(path.name), splits)
                 sets = {name: read_coco(path, images, need_pictures)}
@@ -144,32 +145,6 @@ def _only(sets):
     return next(iter(sets))
 
 
-def karpathy(path: Path, images: Path | str | None, need_pictures: bool = True) -> dict:
-    """{file name: Dataset} of one of Karpathy's files; columns image_id, captions, split, image.
-
-    The files are dataset_flickr8k.json, dataset_flickr30k.json and dataset_coco.json. images: the
-    folder of the pictures, with COCO's train2014/ and val2014/ in it or without; column image has
-    their paths. Without a folder that is needed: ValueError; else column image is left away.
-    """
-    from datasets import Dataset
-
-    if (images is None and need_pictures) or (images is not None and not Path(images).is_dir()):
-        raise ValueError(
-            f"images is {images}; {path.name} needs the folder that holds its pictures: "
-            "--images FOLDER"
-        )
-    rows = []
-    for entry in _entries(path):
-        name = entry["filename"]
-        row = {"image_id": name, "split": entry["split"]}
-        row["captions"] = [sentence["raw"] for sentence in entry["sentences"]]
-        if images is not None:
-            nested = Path(images, entry.get("filepath", ""), name)
-            row["image"] = str((nested if nested.is_file() else Path(images, name)).absolute())
-        rows.append(row)
-    return {path.name: Dataset.from_list(rows)}
-
-
 def picture_numbers(spec: Path | str) -> dict[str, str]:
     """{image_id: its number} in a .json file of Karpathy (cocoid, or else imgid) or COCO, or {}.
 
@@ -179,39 +154,6 @@ def picture_numbers(spec: Path | str) -> dict[str, str]:
     if kind == "coco":
         return coco_numbers(Path(spec))
     return karpathy_numbers(spec) if kind == "karpathy" else {}
-
-
-def karpathy_numbers(path: Path | str) -> dict[str, str]:
-    """{image_id: cocoid, or else imgid} of one of Karpathy's files: names of feature files."""
-    return {
-        entry["filename"]: str(entry.get("cocoid", entry.get("imgid")))
-        for entry in _entries(Path(path))
-    }
-
-
-def _entries(path):
-    """The pictures in one of Karpathy's files; their values are checked."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist; give one of Karpathy's dataset_*.json files")
-    try:
-        entries = load_json(path, "unpack it again")["images"]
-        for number, entry in enumerate(entries):
-            picture = f"images[{number}] ({entry.get('filename')})"
-            if not isinstance(entry.get("sentences"), list):
-                raise ValueError(f"{picture} has no list of sentences")
-            values = {name: entry.get(name) for name in ("filename", "split")}
-            values["filepath"] = entry.get("filepath", "")
-            for row, sentence in enumerate(entry["sentences"]):
-                values[f"raw in sentence {row}"] = sentence.get("raw")
-            for name, value in values.items():
-                # json reads NaN too, and halves of a sign, which no file can hold
-                if not isinstance(value, str) or re.search("[\ud800-\udfff]", value):
-                    raise ValueError(f"{name} of {picture} is {value!r:.80}, which is no text")
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not one of Karpathy's dataset_*.json files: {root_cause(error)}"
-        ) from None
-    return entries
 
 
 def _on_hub(datasets, name):
@@ -295,10 +237,3 @@ def _with_paths(dataset, file, folder):
             below = file.parent.relative_to(folder)
             dataset = dataset.add_column("image_id", [(below / name).as_posix() for name in names])
     return dataset
-
-
-def root_cause(error: Exception) -> str:
-    """The innermost cause of an error, in one line of at most 200 characters."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
 
-from tgdt_mini.files.check import real_number
+from tgdt_mini.files.check import one_of, real_number
 from tgdt_mini.files.manifest import read_json, write_report
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.progress import remark
@@ -108,9 +108,7 @@ def settings(
 
     batch: pairs in a step; None for the default of the data.
     """
-    known = names_for(photos)
-    if name not in known:
-        raise ValueError(f"variant is {name!r}; it must be one of {', '.join(known)}")
+    one_of("variant", name, names_for(photos))
     base = PHOTO_DEFAULTS if photos else SCENE_DEFAULTS
     changes = VARIANTS[name].changes | ({"hard_captions": 0.0} if photos else {})
     if batch is not None:

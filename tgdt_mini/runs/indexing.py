@@ -18,7 +18,8 @@ from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.progress import progress_bar, remark
 from tgdt_mini.files.rows import MappedRows, RaggedRows
 from tgdt_mini.files.store import check_ours
-from tgdt_mini.runs.retriever import GROUP, built, readable
+from tgdt_mini.runs.pictures import GROUP, readable
+from tgdt_mini.runs.retriever import built
 from tgdt_mini.search.gallery import NAME, Gallery
 
 PARTIAL = ".partial"

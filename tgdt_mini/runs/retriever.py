@@ -8,18 +8,15 @@ Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not 
 """
 
 import json
-import re
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from tgdt_mini import scenes
 from tgdt_mini.checkpoint import load_model, save_model
@@ -28,22 +25,32 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoders.load import copy_encoders, load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
 from tgdt_mini.files.paths import shipped
-from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.files.whole import standing
 from tgdt_mini.model import TGDT
-from tgdt_mini.photos.image_io import as_rgb, open_image
 from tgdt_mini.photos.picture_folder import find_pictures
 from tgdt_mini.reports.choice import stored_settings
-from tgdt_mini.scenes.words import known_words
+from tgdt_mini.runs.model_names import (
+    SHIPPED,
+    folder_of,
+    knows_photographs,
+    source_of,
+    unseen_words,
+)
+from tgdt_mini.runs.pictures import (
+    TAKEN,
+    Picture,
+    PictureFinder,
+    as_picture,
+    encode_in_groups,
+    encoded_groups,
+    readable,
+    several,
+)
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.search.hits import Hits
 
-SHIPPED = {"scenes": ("weights",), "photographs": ("weights", "photographs")}
 # tokenizers and encoders keep a state while they work, and models share them
 ONE_AT_A_TIME = threading.Lock()
-GROUP = 100  # pictures that are in memory at a time
-Picture: TypeAlias = Image.Image | str | Path | np.ndarray | torch.Tensor
-TAKEN = "a PIL picture, a file's path, an array (H, W, 3) of uint8, or several of them"
 
 
 class Retriever:
@@ -94,31 +101,30 @@ class Retriever:
         own = shipped() / "gallery" if is_scenes else folder / "gallery"
         if gallery is None and (own / "gallery.json").is_file():
             gallery = own
-        source = str(name) if folder.is_relative_to(shipped()) else str(folder.absolute())
         places = {"vision": vision_path, "text": text_path, "beside": folder}
         stored = None if gallery is None else Gallery.load(gallery)
-        retriever = cls(model, stored, source, **places)
+        retriever = cls(model, stored, source_of(name, folder), **places)
         retriever._drawn = stored is not None and scenes.is_split(stored.items)
         return retriever
 
     @property
     def knows_photographs(self) -> bool:
         """Whether the model was trained on features of photographs; else on drawn scenes."""
-        return self.model.config.reader == "photos"
+        return knows_photographs(self.model)
 
     def encode_images(self, images: Picture | Iterable[Picture]) -> Embedding:
         """Embedding of one picture or several: PIL pictures, paths, or arrays (H, W, 3) of uint8.
 
         ValueError names an image that cannot be read; TypeError one of another type.
         """
-        pictures = _several(images, "images", TAKEN)
+        pictures = several(images, "images", TAKEN)
         with ONE_AT_A_TIME:
             return encode_pictures(self.model, [as_picture(picture) for picture in pictures])
 
     def encode_texts(self, texts: str | Iterable[str]) -> Embedding:
         """Embedding of one caption or several. ValueError for none, TypeError for another type."""
         taken = "a string, or several of them"
-        captions = _several(texts, "texts", taken)
+        captions = several(texts, "texts", taken)
         for caption in captions:
             if not isinstance(caption, str):
                 raise TypeError(f"texts holds {caption!r:.60}; give {taken}")
@@ -144,7 +150,7 @@ class Retriever:
         if isinstance(images, (str, Path)) and Path(images).is_dir():
             pictures: list = list(find_pictures(images, recursive).paths)
         else:
-            pictures = _several(images, "images", TAKEN)
+            pictures = several(images, "images", TAKEN)
         if items is None:
             is_path = [isinstance(picture, (str, Path)) for picture in pictures]
             numbered = enumerate(zip(pictures, is_path))
@@ -188,7 +194,7 @@ class Retriever:
 
     def index_texts(self, texts: Iterable[str]) -> "Retriever":
         """Encode captions into a new gallery, to be searched by pictures; returns self."""
-        texts = list(_several(texts, "texts", "a string, or several of them"))
+        texts = list(several(texts, "texts", "a string, or several of them"))
         self.gallery = built(self.model, self.encode_texts(texts), texts, "caption", self.source)
         return self
 
@@ -225,7 +231,7 @@ class Retriever:
         sides. `plots.word_regions(picture, *...)` draws them: where the words look.
         """
         words = self.encode_texts(caption)
-        (picture,) = _several(picture, "picture", "one picture")
+        (picture,) = several(picture, "picture", "one picture")
         with ONE_AT_A_TIME, torch.no_grad():
             tokens = self.model.image_reader.cut([as_picture(picture)])
             device = next(self.model.parameters()).device
@@ -274,39 +280,6 @@ class Retriever:
         return str(address)
 
 
-def encode_in_groups(encode: Callable, images: list, progress: bool = True) -> Embedding:
-    """Embedding of many pictures, of which GROUP are in memory at a time.
-
-    encode(group) gives an Embedding.
-    """
-    return Embedding.cat(encoded_groups(encode, images, progress))
-
-
-def encoded_groups(encode: Callable, images: list, progress: bool = True) -> list[Embedding]:
-    """The Embedding of each group of GROUP pictures; none for a group that encode makes None of."""
-    groups, parts = [images[start : start + GROUP] for start in range(0, len(images), GROUP)], []
-    with progress_bar(progress=progress, total=len(images), desc="encoding", unit=" images") as bar:
-        for group in groups:
-            parts.append(encode(group))
-            bar.update(len(group))
-    return [part for part in parts if part is not None]
-
-
-def readable(pictures: dict, read: list, refused: dict) -> Iterator[Image.Image]:
-    """The pictures of {mark: picture or path} that can be read, one by one.
-
-    Their marks are added to `read`; of each other mark, `refused` gets the reason.
-    """
-    for mark, picture in pictures.items():
-        try:
-            opened = as_picture(picture)
-        except ValueError as error:
-            refused[mark] = str(error)
-            continue
-        read.append(mark)
-        yield opened
-
-
 def built(
     model, embedding: Embedding, items: list, holds: str, source: str | None = None
 ) -> Gallery:
@@ -317,89 +290,3 @@ def built(
         chosen = {"local_weight": settings.local_weight, "shortlist": settings.shortlist[query_is]}
     gallery = Gallery.build(embedding, items, holds, model.fingerprint, settings=chosen)
     return replace(gallery, source=source)
-
-
-@dataclass(frozen=True)
-class PictureFinder:
-    """From an item to its picture, if it is a file or a drawn scene, else to its name.
-
-    drawn: whether items may be drawn scenes; a file of one's own may be called like one.
-    """
-
-    drawn: bool
-
-    def __call__(self, item):
-        try:
-            if isinstance(item, str) and Path(item).is_file():
-                return open_image(item)
-        except (OSError, ValueError):  # no picture any more, or a caption too long for a file name
-            return str(item)
-        return scenes.picture(item) if self.drawn and scenes.is_id(item) else str(item)
-
-
-def unseen_words(model, text: str) -> list[str]:
-    """The words of a text that a model has never seen, in order, each once.
-
-    A model of scenes has seen the words of their captions. Another one has seen what its tokenizer
-    has pieces for.
-    """
-    if model.config.reader != "photos":
-        words, known = re.findall(r"\w+", text.lower()), known_words()
-        return [word for word in dict.fromkeys(words) if word not in known]
-    unknown = getattr(model.tokenizer, "tokenizer", model.tokenizer).unknown
-    pieces = model.tokenizer.pieces(text)
-    return list(dict.fromkeys(text[start:end] for piece, start, end in pieces if piece == unknown))
-
-
-def folder_of(name):
-    """The folder of a model: a shipped one's name, a name on the hub, or the folder itself.
-
-    ValueError for a name that the hub does not know.
-    """
-    if not isinstance(name, (str, Path)):
-        raise TypeError(f"name is {name!r}; give a name or a folder")
-    if str(name) in SHIPPED and (isinstance(name, str) or not (name / "config.json").is_file()):
-        return shipped().joinpath(*SHIPPED[str(name)])
-    on_hub = isinstance(name, str) and name.count("/") == 1 and not standing(name).exists()
-    if not on_hub or name.startswith((".", "~", "/")):
-        return Path(name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{name} is no folder, and the Hugging Face hub did not give it ({why}); check the name"
-        ) from error
-
-
-def _several(values, name, taken):
-    """A list of one value or of several. ValueError for none, TypeError for what is neither."""
-    if values is None:
-        raise TypeError(f"{name} is None; give {taken}")
-    if isinstance(values, (str, Path, Image.Image)) or getattr(values, "ndim", 0) in (2, 3):
-        return [values]
-    try:
-        values = list(values)
-    except TypeError:
-        raise TypeError(f"{name} is a {type(values).__name__}; give {taken}") from None
-    if not values:
-        raise ValueError(f"{name} is empty; give {taken}")
-    return values
-
-
-def as_picture(image: Picture) -> Image.Image:
-    """A PIL picture as RGB, of a picture, a path or an array; see `Retriever.encode_images`."""
-    if isinstance(image, Image.Image):
-        return as_rgb(image)
-    if isinstance(image, (str, Path)):
-        return open_image(image)
-    if isinstance(image, torch.Tensor):
-        image = image.cpu().numpy()
-    if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] == (3,)):
-            return Image.fromarray(image).convert("RGB")
-        raise ValueError(f"an image is an array {image.shape} of {image.dtype}; give {TAKEN}")
-    raise TypeError(f"an image is a {type(image).__name__}; give {TAKEN}")

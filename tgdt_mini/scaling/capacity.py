@@ -11,6 +11,8 @@ words of a caption, K shortlist.
 
 from dataclasses import dataclass
 
+from tgdt_mini.files.check import one_of
+
 BITS = {"float32": 32, "float16": 16, "int8": 8, "1 bit": 1}  # of one number
 READ_SPEED = 10 * 10**9  # bytes a second that one core reads from memory: assumed, put yours here
 
@@ -20,8 +22,7 @@ def token_bytes(width: int, kind: str = "float32") -> int:
 
     Example: 128 wide, float16 -> 256. Raises ValueError for an unknown kind and a width below 1.
     """
-    if kind not in BITS:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(BITS)}")
+    one_of("kind", kind, BITS)
     if width < 1:
         raise ValueError(f"width is {width}; it must be at least 1")
     return -(-width * BITS[kind] // 8) + (4 if kind == "int8" else 0)  # rounded up

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
+from tgdt_mini.files.check import one_of
 from tgdt_mini.files.rows import as_stored
 from tgdt_mini.reports.report import two_stage_scores
 from tgdt_mini.scaling.capacity import BITS
@@ -61,8 +62,7 @@ def rounded(images: Embedding, kind: str) -> Embedding:
     normalised. Raises ValueError for an unknown kind.
     """
     local = images.local_tokens
-    if kind not in BITS:
-        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(BITS)}")
+    one_of("kind", kind, BITS)
     if kind in ("float16", "int8"):
         flat = local.flatten(0, 1)  # (B * L, D)
         local = as_stored(flat, kind).to(local).view_as(local)

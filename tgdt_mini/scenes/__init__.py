@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from tgdt_mini.files.check import shown, whole_number
+from tgdt_mini.files.check import one_line, one_of, shown, whole_number
 from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, read_json, seal_folder
 from tgdt_mini.files.paths import cache as cache_folder
@@ -129,7 +129,7 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
     try:
         dataset = datasets.load_from_disk(str(folder))
     except Exception as error:  # checksums that fit a table that does not: it fails in many ways
-        why = " ".join(str(error).split())[:200]
+        why = one_line(error)
         raise ValueError(f"{folder} is damaged ({why}); delete it, and it is drawn again") from None
     return dataset if first is None else dataset.select(range(first))
 
@@ -163,8 +163,7 @@ def draw_scene(seed: int) -> dict:
 
 
 def _check(split):
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+    one_of("split", split, SPLITS)
 
 
 def oracle(

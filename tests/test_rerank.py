@@ -35,7 +35,7 @@ def test_scores_are_those_of_the_tokens_as_they_are_stored(
     query_is, precision, shared, monkeypatch
 ):
     monkeypatch.setattr(module, "SHARED", shared)
-    monkeypatch.setattr(module, "GATHERED", 2 * WIDTH * 4 * 5)  # two queries at a time
+    monkeypatch.setattr(module, "GATHERED", 2 * WIDTH * 4)  # two candidates at a time
     monkeypatch.setattr(module, "READ", 5 * 4 * WIDTH)  # and five items
     queries = random_embedding(0, QUERIES, 3, WIDTH, torch.float32)
     stored, back = stored_alike(random_embedding(1, ITEMS, 4, WIDTH, torch.float32), precision)

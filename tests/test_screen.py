@@ -6,6 +6,7 @@ from helpers import random_embedding
 
 from tgdt_mini.retrieval import best_by_global
 from tgdt_mini.search import gallery as gallery_module
+from tgdt_mini.search import screen as screen_module
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.search.screen import Screen, is_useful
 
@@ -64,18 +65,25 @@ def test_a_large_gallery_is_screened_and_its_hits_are_the_same(monkeypatch):
     torch.testing.assert_close(plain.scores, screened.scores, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("items", [300, 3000, 3003])
+@pytest.mark.parametrize("items", [10, 300, 3000, 3003])
 @pytest.mark.parametrize("count", [1, 10, 60])
-def test_one_product_for_many_queries_finds_what_faiss_finds(monkeypatch, items, count):
+@pytest.mark.parametrize("queries", [1, 9])
+def test_one_product_finds_what_faiss_finds(monkeypatch, items, count, queries):
+    count = min(count, items)
     screen = Screen(tokens(1, items))
-    levels = (tokens(0, 9) * 127).round().numpy()
+    levels = (tokens(0, queries) * 127).round().numpy()
     values, ids = screen._near(levels, count)
-    monkeypatch.setattr("tgdt_mini.search.screen.FEW", 9)
-    expected, theirs = screen._near(levels, count)
-    assert (values == expected).all()  # whole numbers; ids of equal ones may differ
+    with monkeypatch.context() as patched:
+        patched.setattr(screen_module, "FEW", queries)
+        patched.setattr(screen_module, "CACHED", 0)
+        patched.setattr(screen_module, "_top", None)  # the product is not asked
+        expected, _ = screen._near(levels, count)
+    values, expected = torch.from_numpy(values).double(), torch.from_numpy(expected).double()
+    assert torch.equal(values.sort().values, expected.sort().values)  # whole numbers
     exact = torch.from_numpy(levels).double() @ (screen._codes().double() - 128).T
-    assert (exact.gather(1, torch.from_numpy(ids)).numpy() == values).all()
-    assert_exact(tokens(0, 9), tokens(1, items), count, screen)
+    assert torch.equal(exact.gather(1, torch.from_numpy(ids)), values)
+    assert all(len(set(row)) == count for row in ids.tolist())
+    assert_exact(tokens(0, queries), tokens(1, items), count, screen)
 
 
 def test_a_product_of_very_many_queries_is_left_to_float32():

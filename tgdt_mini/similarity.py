@@ -105,23 +105,17 @@ def shortlist_similarity(
         query_tokens = at_least_float32(queries.local_tokens)  # (Q, L', D), L' the query's length
         candidates = at_least_float32(tokens).flatten(1, 2)  # (Q, K*L, D)
         products = query_tokens @ candidates.transpose(1, 2)  # (Q, L', K*L)
-        return from_products(products.unflatten(2, tokens.shape[1:3]), queries.mask, mask, query_is)
-
-
-def from_products(
-    products: torch.Tensor, query_mask: torch.Tensor, mask: torch.Tensor | None, query_is: str
-) -> torch.Tensor:
-    """(Q, K) local scores from products (Q, L', K, L), which it changes; masks: True is real."""
-    if query_is == "caption":
-        if mask is not None:
-            products.masked_fill_(~mask[:, None], -INFINITY)
-        best = products.amax(3).transpose(1, 2)  # (Q, K, W)
-        is_word = query_mask[:, None]  # (Q, 1, W)
-    else:
-        products.masked_fill_(~query_mask[:, :, None, None], -INFINITY)
-        best = products.amax(1)  # (Q, K, W)
-        is_word = torch.ones_like(best, dtype=torch.bool) if mask is None else mask  # (Q, K, W)
-    return best.masked_fill(~is_word, 0).sum(2) / is_word.sum(2)  # (Q, K)
+        products = products.unflatten(2, tokens.shape[1:3])  # (Q, L', K, L)
+        if query_is == "caption":
+            if mask is not None:
+                products.masked_fill_(~mask[:, None], -INFINITY)
+            best = products.amax(3).transpose(1, 2)  # (Q, K, W)
+            is_word = queries.mask[:, None]  # (Q, 1, W)
+        else:
+            products.masked_fill_(~queries.mask[:, :, None, None], -INFINITY)
+            best = products.amax(1)  # (Q, K, W)
+            is_word = torch.ones_like(best, dtype=torch.bool) if mask is None else mask
+        return best.masked_fill(~is_word, 0).sum(2) / is_word.sum(2)  # (Q, K)
 
 
 def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:

@@ -137,7 +137,9 @@ class RaggedRows:
         The numbers are as they are stored, to be multiplied by the scales where there are any.
         """
         rows, starts = self.rows, self.starts.numpy()
-        first, counts = (part[ids.flatten().numpy()] for part in (starts[:-1], np.diff(starts)))
+        items = ids.flatten().numpy()
+        first = starts[items]
+        counts = starts[items + 1] - first
         arrays = np.searchsorted(rows.starts, first, side="right") - 1  # an item lies in one array
         pieces = list(zip(arrays.tolist(), (first - rows.starts[arrays]).tolist(), counts.tolist()))
         used = set(arrays.tolist())

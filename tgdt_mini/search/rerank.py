@@ -9,7 +9,7 @@ from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.rows import RaggedRows
 from tgdt_mini.retrieval import paired_similarity
 from tgdt_mini.search.int8 import int8_product
-from tgdt_mini.similarity import from_products, shortlist_similarity
+from tgdt_mini.similarity import INFINITY
 
 GATHERED = 2**20  # numbers of candidates' tokens that are read at once: 4 MB of float32
 READ = 2**24  # the same, of items that many queries share
@@ -23,24 +23,36 @@ def rerank(
     """(Q, K) local scores of each query with the stored items ids (Q, K).
 
     query_is: as in `shortlist_similarity`. Items that many queries have in common are read
-    once for all of them; else some queries at a time are taken.
+    once for all of them; else one query at a time is taken.
     """
     items, which = ids.unique(return_inverse=True)  # (n,), (Q, K)
     numbers = stored.longest * queries.local_tokens.shape[2]  # of the longest item
     if ids.numel() >= SHARED * len(items):
         return _by_item(queries, stored, items, which, READ // numbers, query_is)
-    step = max(1, GATHERED // (ids.shape[1] * numbers))
-    blocks = [slice(start, start + step) for start in range(0, len(queries), step)]
-    return torch.cat([_by_query(queries[b], stored, ids[b], query_is) for b in blocks])
+    step = max(1, GATHERED // numbers)  # items
+    pairs = zip(queries.local_tokens.float(), queries.mask, ids)
+    scores = [
+        _of_block(tokens[real], stored, block, query_is)
+        for tokens, real, candidates in pairs
+        for block in candidates.split(step)
+    ]
+    return torch.cat(scores).view(ids.shape)
 
 
-def _by_query(queries, stored, ids, query_is):
-    numbers, scales, mask = stored.fetch_stored(ids)  # (Q, K, L, D)
-    if scales is None:
-        return shortlist_similarity(queries, numbers, mask, query_is)
-    pairs = zip(queries.local_tokens.float(), numbers, scales)
-    products = torch.stack([int8_products(*pair) for pair in pairs])  # (Q, L', K, L)
-    return from_products(products, queries.mask, mask, query_is)
+def _of_block(tokens, stored, ids, query_is):
+    """(k,) local scores of a query's real tokens (L', D) with the stored items ids (k,)."""
+    numbers, scales, mask = stored.fetch_stored(ids)  # (k, L, D), (k, L), (k, L)
+    if scales is None:  # as one matrix: a batch of one takes twice as long
+        products = tokens @ numbers.flatten(0, 1).float().T  # (L', k*L)
+        products = products.unflatten(1, numbers.shape[:2])  # (L', k, L)
+    else:
+        products = int8_products(tokens, numbers, scales)
+    if query_is == "caption":
+        if mask is not None:
+            products.masked_fill_(~mask, -INFINITY)
+        return products.amax(2).mean(0)
+    best = products.amax(0)  # (k, L)
+    return best.mean(1) if mask is None else best.masked_fill_(~mask, 0).sum(1) / mask.sum(1)
 
 
 def int8_products(

@@ -9,8 +9,8 @@ the K best. A screen finds the 4 K best in int8, scores them truly, and asks whe
 look at could matter. If so, that query is scored with all items. So nothing is approximate: int8
 reads a quarter of the bytes, and memory is what a search of many items waits for.
 
-faiss multiplies the int8 vectors of a few queries (`IndexScalarQuantizer`), one product those of
-more.
+One product multiplies the int8 vectors of items and queries. Where they are more than a
+processor's caches hold, faiss (`IndexScalarQuantizer`) is faster for a few queries.
 
 Q queries, G items, K wanted, D width.
 """
@@ -20,12 +20,13 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from tgdt_mini.search.int8 import int8_product
+from tgdt_mini.search.int8 import int8_product, is_exact
 
 MANY = 2**21  # numbers of all global tokens, from which on a screen is faster
 FOR_A_QUERY = 2**20  # numbers of all global tokens for each query of a call
-FEW = 4  # queries that faiss takes one by one; one product for all is faster for more
-GROUP = 64  # items of which only the best counts at first: fewer numbers to put in order
+FEW = 3  # queries that faiss takes one by one; one product for all is faster for more
+CACHED = 2**23  # bytes of int8 vectors that stay in a CPU's cache: there the product is faster
+GROUP = 16  # items of which only the best counts at first: fewer numbers to put in order
 MORE = 4  # times as many candidates as items that are wanted
 SMALLEST = 1e-12
 
@@ -70,7 +71,7 @@ class Screen:
         lost = np.linalg.norm(queries - whole * steps, axis=1)  # (Q,)
         margin = np.linalg.norm(queries, axis=1) * self._lost + lost * self._longest
         scores, best = [], []
-        for query, candidates, worst, by in zip(queries, ids, near[:, -1], margin):
+        for query, candidates, worst, by in zip(queries, ids, near.min(1), margin):
             query, candidates = torch.from_numpy(query), torch.from_numpy(candidates)
             top = self._best(query, candidates, count)
             if len(candidates) < self.ntotal and top.values[-1] <= worst + by:
@@ -81,14 +82,14 @@ class Screen:
         return torch.stack(scores).numpy(), torch.stack(best).numpy()
 
     def _near(self, levels, count):
-        """(products (Q, count), ids (Q, count)) of the best in int8, the least of them last."""
-        if len(levels) <= FEW:
+        """(products (Q, count), ids (Q, count)) of the best in int8, in any order."""
+        few = len(levels) <= FEW and self.ntotal * self.d > CACHED
+        if few or not is_exact():
             return self._int8.search(levels, count)
         # as uint8 the library keeps x + 128: a query's products are all larger by as much
         more = 128 * levels.sum(1, keepdims=True)  # (Q, 1)
         right = torch.from_numpy(levels).to(torch.int8).T.contiguous()  # (D, Q)
-        products = int8_product(self._codes(), right).T  # (Q, G)
-        values, ids = _top(products, count)
+        values, ids = _top(int8_product(self._codes(), right), count)
         return values.numpy() - more, ids.numpy()
 
     def _codes(self):
@@ -105,18 +106,17 @@ class Screen:
 
 
 def _top(products, count):
-    """The `count` largest of each row (Q, G) int32, as float32, and where: the best groups first.
+    """(Q, count) largest of each column of (G, Q) whole numbers, and where: best groups first.
 
     No item outside the best `count` groups is among the best `count` items.
     """
-    rows, size = products.shape
+    size, columns = products.shape
     whole = size - size % GROUP
-    best = products[:, :whole].unflatten(1, (-1, GROUP)).amax(2)  # (Q, groups)
-    if count < best.shape[1]:
-        groups = best.topk(count, sorted=False).indices  # (Q, count)
-        ids = (groups[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)  # (Q, count * GROUP)
-        rest = torch.arange(whole, size).expand(rows, -1)
-        ids = torch.cat([ids, rest], dim=1)
-        top = products.gather(1, ids).float().topk(count)
-        return top.values, ids.gather(1, top.indices)
-    return products.float().topk(count)
+    ids = torch.arange(whole, size).expand(columns, -1)  # of no group
+    if whole:
+        best = products[:whole].unflatten(0, (-1, GROUP)).amax(1).T  # (Q, groups)
+        groups = best.topk(min(count, best.shape[1]), sorted=False).indices  # (Q, count)
+        members = (groups[:, :, None] * GROUP + torch.arange(GROUP)).flatten(1)
+        ids = torch.cat([members, ids], dim=1)  # (Q, count * GROUP)
+    top = products.T.gather(1, ids).topk(count, sorted=False)
+    return top.values, ids.gather(1, top.indices)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini.retrieval import best_by_global
+from tgdt_mini.retrieval import best_by_global, two_stage
 from tgdt_mini.search import gallery as gallery_module
 from tgdt_mini.search import screen as screen_module
 from tgdt_mini.search.gallery import Gallery
@@ -65,6 +65,19 @@ def test_a_large_gallery_is_screened_and_its_hits_are_the_same(monkeypatch):
     torch.testing.assert_close(plain.scores, screened.scores, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("query_is", ["image", "caption"])
+def test_two_stages_in_memory_may_be_screened_too(query_is):
+    gallery, queries = (
+        random_embedding(seed, n, 3, WIDTH, torch.float32) for seed, n in ((1, 200), (0, 3))
+    )
+    screen, asked = Screen(gallery.global_token), []
+    screen.search, search = lambda *args: asked.append(args) or search(*args), screen.search
+    screened = two_stage(queries, gallery, 20, 0.7, query_is, screen)
+    plain = two_stage(queries, gallery, 20, 0.7, query_is)
+    torch.testing.assert_close(screened, plain, atol=1e-6, rtol=0)
+    assert asked and (screened > -float("inf")).sum() == 60
+
+
 @pytest.mark.parametrize("items", [10, 300, 3000, 3003])
 @pytest.mark.parametrize("count", [1, 10, 60])
 @pytest.mark.parametrize("queries", [1, 9])
@@ -86,9 +99,10 @@ def test_one_product_finds_what_faiss_finds(monkeypatch, items, count, queries):
     assert_exact(tokens(0, queries), tokens(1, items), count, screen)
 
 
-def test_a_product_of_very_many_queries_is_left_to_float32():
-    assert is_useful(100_000, 256, 24) and not is_useful(100_000, 256, 25)
-    assert is_useful(10_000, 256, 2) and not is_useful(10_000, 256, 3)
+def test_several_queries_are_screened_in_large_galleries_only():
+    assert is_useful(100_000, 256) and is_useful(100_000, 256, 2) and is_useful(100_000, 256, 999)
+    assert is_useful(10_000, 256) and not is_useful(10_000, 256, 2)
+    assert not is_useful(8_000, 256)
 
 
 def test_without_faiss_nothing_is_screened(monkeypatch):

@@ -25,7 +25,6 @@ from tgdt_mini.similarity import (
     local_similarity,
 )
 
-FLOATS = {torch.float32, torch.float64}  # torch does not multiply one with the other
 SCORES = 2**22  # held at once: 16 MB of float32
 WORDS = 2**10  # gathered at a time for one image: with D = 256, 1 MB that stays in the cache
 START = 2**9  # what the start of one more image or caption costs, counted in tokens
@@ -51,20 +50,25 @@ def two_stage_plain(
 
 
 def two_stage(
-    queries: Embedding, gallery: Embedding, shortlist: int, local_weight: float, query_is: str
+    queries: Embedding,
+    gallery: Embedding,
+    shortlist: int,
+    local_weight: float,
+    query_is: str,
+    index=None,
 ) -> torch.Tensor:
     """(Q, G) scores: global + local_weight x local in each query's shortlist, -inf outside it.
 
     query_is "image" searches a gallery of captions, "caption" a gallery of images; both ways S_L is
     the mean over the caption's words. shortlist: K, at most G is used; with K = G everything is
-    scored. Raises ValueError for a score that is NaN.
+    scored. index: see `best_by_global`. Raises ValueError for a score that is NaN.
     Source: evaluate_utils/evaluation.py of the released code, which takes one query at a time.
     """
     check_query_is(query_is)
     check_real(queries, gallery, names=(query_is, "caption" if query_is == "image" else "image"))
     if queries.mask.device.type == "mps":  # torch has no segment_reduce there
         pair = (queries.to("cpu"), gallery.to("cpu"))
-        return two_stage(*pair, shortlist, local_weight, query_is).to("mps")
+        return two_stage(*pair, shortlist, local_weight, query_is, index).to("mps")
 
     def rerank(queries, ids):
         query = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
@@ -74,7 +78,7 @@ def two_stage(
 
     shape = (len(queries), len(gallery))
     scores = at_least_float32(queries.global_token[:0]).new_full(shape, -float("inf"))
-    options = (shortlist, local_weight, max(gallery.mask.shape[1], queries.mask.shape[1]))
+    options = (shortlist, local_weight, max(gallery.mask.shape[1], queries.mask.shape[1]), index)
     for rows, ids, mixed, _ in search_in_blocks(queries, gallery.global_token, rerank, *options):
         scores[rows].scatter_(1, ids, mixed)
     return scores
@@ -85,12 +89,12 @@ def paired_similarity(
 ) -> torch.Tensor:
     """(P,) local scores of the pairs image[p], caption[p], which are row numbers.
 
-    Loops over images or over captions, whichever costs less. Every item must have a real token:
-    the caller has checked that.
+    Loops over images or captions, whichever costs less. All must have a real token.
     """
-    words, regions = captions.mask.sum(1), images.mask.sum(1)
-    by_image = words[caption].sum() + START * min(len(images), len(image))
-    by_caption = regions[image].sum() + START * min(len(captions), len(image))
+    words = captions.mask.index_select(0, caption).count_nonzero()  # of the pairs alone
+    regions = images.mask.index_select(0, image).count_nonzero()
+    by_image = words + START * min(len(images), len(image))
+    by_caption = regions + START * min(len(captions), len(image))
     score, lead = (_by_image, image) if by_image <= by_caption else (_by_caption, caption)
     order = lead.argsort(stable=True)
     with autocast_off(images.local_tokens):
@@ -146,12 +150,10 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
     index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the block.
     """
     shortlist, weight = whole_number("shortlist", shortlist, 1), check_weight(weight)
-    (size, width), query_width = global_tokens.shape, queries.global_token.shape[1]
-    if query_width != width:
-        raise ValueError(
-            f"queries are {query_width} wide, the gallery {width}: another model; re-index"
-        )
-    if {tensor.dtype for tensor in (queries.global_token, global_tokens)} >= FLOATS:
+    (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
+    if wide != width:
+        raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
+    if {queries.global_token.dtype, global_tokens.dtype} >= {torch.float32, torch.float64}:
         raise ValueError("queries or gallery are float64; bring both to one by .to(torch.float32)")
     shortlist = min(shortlist, size)
     step = max(1, SCORES // max(size, shortlist * longest))
@@ -175,9 +177,8 @@ def best_by_global(
     """(scores (Q, K), ids (Q, K)) of the K = `count` highest dot products.
 
     The ids ascend, so that a disk is read forward. queries (Q, D); global_tokens (G, D), in any
-    float type; all (Q, G) scores are held at once.
-    index: a faiss index of the same global tokens; a query for which it finds fewer than K items
-    is scored with all of them.
+    float type; all (Q, G) scores are held at once. index: a faiss index of the same global tokens,
+    or a `search.screen.Screen`; a query for which it finds fewer than K is scored with all items.
     """
     with autocast_off(queries):
         queries = at_least_float32(queries)
@@ -187,8 +188,7 @@ def best_by_global(
             scores, ids = map(torch.from_numpy, index.search(queries.numpy(), count))
             short = (ids < 0).any(1)  # (Q,)
             if short.any():
-                by_global = _scores(queries[short], global_tokens)
-                scores[short], ids[short] = by_global.topk(count, sorted=False)
+                scores[short], ids[short] = _scores(queries[short], global_tokens).topk(count)
     ids, order = ids.sort(1)
     return scores.gather(1, order), ids
 

@@ -15,8 +15,9 @@ from tgdt_mini.reports.choice import missed
 from tgdt_mini.retrieval import best_by_global, two_stage
 from tgdt_mini.search.faiss_index import faiss_index
 from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.search.rerank import rerank
 from tgdt_mini.search.screen import Screen, is_useful
-from tgdt_mini.similarity import global_similarity, local_similarity, shortlist_similarity
+from tgdt_mini.similarity import global_similarity, local_similarity
 
 REGIONS, WIDTH, WORDS = 36, 256, 15
 SHORTLIST, WEIGHT, BATCH = 100, 2.0, 16  # BATCH: queries that are searched together
@@ -49,12 +50,13 @@ def search_size(size: int, speed: dict, repeats: int = 5, engines: bool = True) 
         gallery = _on_disk(images, size, folder)
         small = {"local_precision": "int8", "global_precision": "float16"}
         compact = _on_disk(images, size, folder, name="compact", **small)
+        in_memory = _in_memory(images)
 
         def ways(query):
             return {
                 "full": lambda: local_similarity(images, query()),
                 "disk": lambda: gallery.search(query(), 10, SHORTLIST, WEIGHT),
-                "memory": lambda: two_stage(query(), images, SHORTLIST, WEIGHT, "caption"),
+                "memory": lambda: in_memory(query()),
             }
 
         single = cpu_milliseconds(ways(_one_by_one(captions)), repeats)
@@ -62,7 +64,7 @@ def search_size(size: int, speed: dict, repeats: int = 5, engines: bool = True) 
         full = {"full": batch.pop("full")}  # by itself: after it the others' caches are cold
         together = cpu_milliseconds(full, repeats) | cpu_milliseconds(batch, repeats)
         rows = _speedups("Search", f"{size:,} images", size, single, together, speed)
-        rows += _ten_lines(images, gallery, compact, captions, speed, repeats)
+        rows += _ten_lines(images, in_memory, gallery, compact, captions, speed, repeats)
         if size < 10_000:
             rows.append(_many_at_once(pictures, images, gallery, repeats))
         rows += _stages(size, images, gallery, captions[[0]], single["full"], repeats)
@@ -101,6 +103,17 @@ def _on_disk(embedding, size, folder, holds="image", name="gallery", **precision
     return Gallery.load(path)
 
 
+def _in_memory(images):
+    """A search by `two_stage`, screened where `Gallery.search` would be."""
+    screen = Screen(images.global_token) if is_useful(len(images), WIDTH) else None
+
+    def search(queries):
+        index = screen if is_useful(len(images), WIDTH, len(queries)) else None
+        return two_stage(queries, images, SHORTLIST, WEIGHT, "caption", index)
+
+    return search
+
+
 def _one_by_one(queries):
     """A function that gives the first eight queries in turn, and again."""
     return cycle([queries[[i]] for i in range(8)]).__next__
@@ -114,14 +127,14 @@ def at_best(
     global_bytes: of a number of the global tokens (default: 1 where they are screened, else 4).
     """
     if global_bytes is None:
-        global_bytes = 1 if queries == 1 and is_useful(size, WIDTH) else 4
+        global_bytes = 1 if is_useful(size, WIDTH, queries) else 4
     candidates = SHORTLIST * REGIONS * WIDTH  # numbers
     read = size * WIDTH * global_bytes / queries + candidates * local_bytes
     multiplied = 2 * (size * WIDTH + candidates * WORDS)
     return read / 1e6 / speed["read"] + multiplied / 1e6 / speed["multiply"]
 
 
-def _ten_lines(images, gallery, compact, captions, speed, repeats):
+def _ten_lines(images, in_memory, gallery, compact, captions, speed, repeats):
     """One query by us, and by ten lines of code around faiss on the same tokens."""
     size, one = len(gallery), _one_by_one(captions)
     mapped = gallery.local_tokens.view(size, REGIONS, WIDTH).numpy()
@@ -139,7 +152,7 @@ def _ten_lines(images, gallery, compact, captions, speed, repeats):
     ways = {
         disk: lambda: gallery.search(one(), *asked),
         less: lambda: compact.search(one(), *asked),
-        memory: lambda: two_stage(one(), images, SHORTLIST, WEIGHT, "caption"),
+        memory: lambda: in_memory(one()),
     }
     ways |= {name: lambda search=search: search(one()) for name, search in peers.items()}
     times = cpu_milliseconds(ways, repeats)
@@ -147,7 +160,7 @@ def _ten_lines(images, gallery, compact, captions, speed, repeats):
     large = size == 100_000
     screened = 1 if is_useful(size, WIDTH) else 2
     limits = {disk: at_best(size, speed), less: at_best(size, speed, 1, screened, 1)}
-    limits[memory] = at_best(size, speed, 1, 4, 4)
+    limits[memory] = at_best(size, speed, local_bytes=4)
     compared = [
         (disk, in_half, 1.0 if large else None),
         (disk, in_memory, None),
@@ -182,8 +195,8 @@ def _speedups(table, name, size, single, together, speed=None):
             what = f"{name}, {WAYS[way][i]}"
             limit = None
             if speed:
-                stored = (None, 2) if way == "disk" else (4, 4)
-                limit = at_best(size, speed, (1, BATCH)[i], *stored)
+                stored = 2 if way == "disk" else 4
+                limit = at_best(size, speed, (1, BATCH)[i], local_bytes=stored)
             rows.append(
                 Row.speedup(
                     table, what, milliseconds, "scoring everything", full, floor, limit=limit
@@ -199,7 +212,7 @@ def _stages(size, images, gallery, query, full, repeats):
     tokens = gallery.local_tokens.view(size, REGIONS, WIDTH)
     stages = {
         "one": lambda: best_by_global(query.global_token, gallery.global_tokens, SHORTLIST),
-        "two": lambda: shortlist_similarity(query, *gallery.stored.fetch(ids), "caption"),
+        "two": lambda: rerank(query, gallery.stored, ids, "caption"),
         "gathered": lambda: gathered_similarity(words, tokens, ids[0]),
     }
     if version("faiss-cpu"):

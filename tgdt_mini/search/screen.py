@@ -22,8 +22,8 @@ import torch
 
 from tgdt_mini.search.int8 import int8_product, is_exact
 
-MANY = 2**21  # numbers of all global tokens, from which on a screen is faster
-FOR_A_QUERY = 2**20  # numbers of all global tokens for each query of a call
+MANY = 2**21  # numbers of all global tokens, from which on a screen is faster for one query
+TOGETHER = 2**23  # the same for several queries: a product reads the items once for all of them
 FEW = 3  # queries that faiss takes one by one; one product for all is faster for more
 CACHED = 2**23  # bytes of int8 vectors that stay in a CPU's cache: there the product is faster
 GROUP = 16  # items of which only the best counts at first: fewer numbers to put in order
@@ -32,12 +32,9 @@ SMALLEST = 1e-12
 
 
 def is_useful(size: int, width: int, queries: int = 1) -> bool:
-    """Whether a screen is faster than one product, and faiss is there to make it.
-
-    A product of many queries reads the items once for all of them.
-    """
-    numbers = size * width
-    return numbers >= max(MANY, queries * FOR_A_QUERY) and find_spec("faiss") is not None
+    """Whether a screen is faster than one product, and faiss is there to make it."""
+    least = MANY if queries == 1 else TOGETHER
+    return size * width >= least and find_spec("faiss") is not None
 
 
 class Screen:

@@ -182,6 +182,8 @@ def test_the_curves_of_the_losses_parts_add_up_to_the_total_and_a_part_never_lea
     assert len(parts) == 4 and np.allclose(sum(parts), total)
     without = curves([row | {"hard_caption_loss": 0.0} for row in rows])
     assert list(without) == ["total", "inter, global", "inter, local", "intra"]
+    tiny = curves([row | {"intra": 1e-3 * row["loss"]} for row in rows])
+    assert list(tiny) == ["total", "inter, global", "inter, local", "hard captions"]
     staged = curves([row | {"inter_local": 0.0 if row["epoch"] > 2 else 1.0} for row in rows])
     assert np.isnan(staged["inter, local"]).tolist() == [False, False, True, True]
 

@@ -10,7 +10,8 @@ from tgdt_mini.reports.figure import COLOURS, figure
 def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     """Loss and its parts, and validation rsum, over the epochs; a line where the negatives change.
 
-    A part that is 0, or switched off, has a gap there; one that always is has no curve.
+    A part that is 0, or switched off, has a gap there. One that never is a hundredth of the loss
+    has no curve: it would press all others together.
     """
     epochs = [row["epoch"] for row in history]
     turns = [
@@ -34,7 +35,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         left, right = axes[0]
         for name, label, colour in parts:
             values = [row.get(name) or np.nan for row in history]  # a log scale has no 0
-            if not np.isnan(values).all():
+            if any(value >= 0.01 * row["loss"] for value, row in zip(values, history)):
                 style = "--" if name == "inter_local" else "-"
                 left.plot(epochs, values, style, label=label, color=colour, marker=".")
         for name in ("global", "local", "mixed"):

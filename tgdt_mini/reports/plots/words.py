@@ -27,7 +27,8 @@ def word_regions(
     similarities, boxes = np.asarray(similarities), np.asarray(boxes)
     pixels = np.asarray(picture.convert("RGB"))
     high, wide = pixels.shape[:2]
-    corners = boxes * (wide, high, wide, high)
+    # within the picture: a frame on its edge would make its map smaller than the others
+    corners = np.clip(boxes * (wide, high, wide, high), 1, np.array((wide, high, wide, high)) - 2)
     columns = min(7, len(words) + 1)
     rows = -(-(len(words) + 1) // columns)  # rounded up
     names = ", ".join(words)

@@ -5,9 +5,9 @@ comes from outside is text, and what cannot be done is one line.
 import io
 import json
 import random
+import re
 import socket
 import sys
-from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def explorer(shipped):
 
 @pytest.fixture
 def panel(explorer):
-    pytest.importorskip("ipywidgets")
+    pytest.importorskip("anywidget")
     from tgdt_mini.app.widget import Panel
 
     return Panel(explorer)
@@ -82,10 +82,13 @@ def png(picture):
     return file.getvalue()
 
 
-def upload(panel, content, name="mine.png"):
-    """What the browser sends for a chosen file."""
-    file = {"name": name, "type": "", "size": len(content), "content": memoryview(content)}
-    panel.upload.value = (file | {"last_modified": datetime.now(UTC)},)
+def say(panel, content=None, **said):
+    """What the browser sends: what a person did, and the bytes of a file."""
+    panel._handle_custom_msg(said, [] if content is None else [memoryview(content)])
+
+
+def give(panel, content, name="mine.png"):
+    say(panel, content, files=1, name=name, size=len(content))
 
 
 # what it knows
@@ -110,7 +113,7 @@ def test_each_question_is_one_search_and_what_is_not_named_stays(explorer, searc
     assert asked == [(50, 0.5), (20, 0.5), (20, 0.5)]
 
 
-def test_a_move_is_the_place_before_less_the_place_now(explorer, shipped):
+def test_a_move_is_the_position_before_less_the_position_now(explorer, shipped):
     def order(shortlist, weight):
         hits = shipped.search(ASKED, shortlist, shortlist=shortlist, local_weight=weight)
         return hits.indices[0].tolist()
@@ -123,9 +126,9 @@ def test_a_move_is_the_place_before_less_the_place_now(explorer, shipped):
         explorer.ask(shortlist=settings[0], local_weight=settings[1])
         now = order(*settings)
         if now[:10] != shown:
-            places = [before.index(row) if row in before else None for row in now[:10]]
-            assert [tile.was for tile in explorer.tiles] == places
-            ups = [0 if was is None else was - place for place, was in enumerate(places)]
+            positions = [before.index(row) if row in before else None for row in now[:10]]
+            assert [tile.was for tile in explorer.tiles] == positions
+            ups = [0 if was is None else was - position for position, was in enumerate(positions)]
             assert [tile.up for tile in explorer.tiles] == ups
         before, shown = now, now[:10]
 
@@ -261,9 +264,9 @@ def test_a_tile_says_and_shows_how_far_it_has_moved(explorer):
     for tile in explorer.tiles:
         seen = Page(page.tile_html(tile, pictures, 10))
         (box,), (image,) = seen.all("div"), seen.all("img")
-        start = tile.place if tile.was is None else min(tile.was, 10)
-        assert box["style"] == f"--was: {start}; --is: {tile.place}"
-        moved = tile.was is not None and tile.was != tile.place
+        start = tile.position if tile.was is None else min(tile.was, 10)
+        assert box["style"] == f"--was: {start}; --is: {tile.position}"
+        moved = tile.was is not None and tile.was != tile.position
         assert ("tgdt-moved" in box["class"]) == moved == bool(seen.text)
         way = {True: "up", False: "down"}[tile.up > 0]
         assert image["alt"].endswith(f", {abs(tile.up)} {way}") == moved
@@ -272,9 +275,9 @@ def test_a_tile_says_and_shows_how_far_it_has_moved(explorer):
 
 
 def test_a_notebook_shows_a_page_or_the_same_picture_without_it(explorer, monkeypatch):
-    pytest.importorskip("ipywidgets")
+    pytest.importorskip("anywidget")
     with_page, metadata = explorer._repr_mimebundle_()
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "tgdt_mini.app.widget", raising=False)
     without, same = explorer._repr_mimebundle_()
     assert set(with_page) - set(without) == {VIEW} and metadata == same
@@ -289,73 +292,105 @@ def test_a_notebook_shows_a_page_or_the_same_picture_without_it(explorer, monkey
 
 def test_a_slider_is_one_search_and_the_last_of_many_moves_wins(panel, searches):
     for weight in (1.0, 0.5, 0.0, 3.0, 0.25):
-        panel.weight.value = weight
+        panel.set_state({"local_weight": weight})
     assert [each["local_weight"] for each in searches] == [1.0, 0.5, 0.0, 3.0, 0.25]
-    panel.shortlist.value = 20
+    panel.set_state({"shortlist": 20})
     assert searches[-1] == {"shortlist": 20, "local_weight": 0.25} and len(searches) == 6
-    known = [f"{tile.place + 1}: {tile.score:.3f}" for tile in panel.explorer.tiles]
-    assert [button.description for _, button in panel.tiles] == known
-    panel.caption.value = "two hearts"
-    panel.search.click()  # nothing has changed since
+    known = [f"{tile.position + 1}: {tile.score:.3f}" for tile in panel.explorer.tiles]
+    assert panel.names == known
+    say(panel, caption="two hearts")
+    say(panel, caption="two hearts")  # nothing has changed since
     assert len(searches) == 7 and panel.explorer.query == "two hearts"
 
 
+@pytest.mark.parametrize("chosen, weights", [(-1.0, [-1, 8]), (9.5, [0, 9.5]), (1.5, [0, 8])])
+def test_sliders_offer_the_settings_that_are_in_use(panel, chosen, weights):
+    panel.explorer.ask(shortlist=33, local_weight=chosen)
+    again = type(panel)(panel.explorer)
+    assert (again.shortlist, again.local_weight, again.weights) == (33, chosen, weights)
+    assert again.lengths == panel.explorer.shortlists and 33 in again.lengths
+
+
 def test_a_hit_that_keeps_its_order_is_not_sent_again(panel):
-    panel.weight.value = 0.0
-    before = [picture.value for picture, _ in panel.tiles]
+    panel.local_weight = 0.0
+    before = panel.tiles
     assert any("tgdt-moved" in html for html in before)
     panel.explorer.ask(local_weight=0.0)
     panel.show()
-    assert [picture.value for picture, _ in panel.tiles] == before
+    assert panel.tiles is before
+
+
+def test_the_page_gets_all_that_a_search_changes_at_once(panel, monkeypatch):
+    sent = []
+    monkeypatch.setattr(panel, "_send", lambda message, buffers=None: sent.append(message))
+    say(panel, caption="two hearts")
+    panel.set_state({"local_weight": 0.0})
+    say(panel, hit=1)
+    changed = [set(message["state"]) for message in sent if message["method"] == "update"]
+    assert [{"line", "tiles", "names"} <= each for each in changed] == [True, True, False]
+    assert changed[2] == {"look", "chosen"}
 
 
 def test_a_click_shows_where_the_words_look_and_another_one_hides_it(panel):
-    panel.tiles[2][1].click()
-    seen = Page(panel.look.value)
-    assert len(seen.all("figure")) == 7 and "yellow" in seen.text
-    assert "tgdt-chosen" in panel.boxes[2]._dom_classes
-    panel.tiles[4][1].click()
-    assert "tgdt-chosen" not in panel.boxes[2]._dom_classes and panel.chosen == 4
-    panel.tiles[4][1].click()
-    assert not panel.look.value and panel.chosen is None
-    panel.tiles[0][1].click()
-    panel.caption.value = "two hearts"
-    assert not panel.look.value and "tgdt-chosen" not in panel.boxes[0]._dom_classes
+    say(panel, hit=2)
+    seen = Page(panel.look)
+    assert len(seen.all("figure")) == 7 and "yellow" in seen.text and panel.chosen == 2
+    say(panel, hit=4)
+    assert panel.chosen == 4
+    for nonsense in ({"hit": 10}, {"hit": -1}, {"hit": "4"}, {"caption": 4}, {"files": 1}, {}):
+        say(panel, **nonsense)
+    assert panel.chosen == 4 and panel.explorer.query == ASKED
+    say(panel, hit=4)
+    assert not panel.look and panel.chosen == -1
+    say(panel, hit=0)
+    say(panel, caption="two hearts")
+    assert not panel.look and panel.chosen == -1
 
 
 @pytest.mark.parametrize("caption", ["", "   ", "\n", "a star " * 200])
 def test_a_caption_without_a_word_is_one_friendly_line(panel, searches, caption):
-    panel.on_caption(caption)
-    assert not searches and panel.explorer.query == ASKED
-    assert "tgdt-stale" in panel.hits._dom_classes
-    (line,) = [line for line in Page(panel.line.value).text.splitlines() if line]
+    say(panel, caption=caption)
+    assert not searches and panel.explorer.query == ASKED and panel.stale
+    (line,) = [line for line in Page(panel.line).text.splitlines() if line]
     assert len(line) < 200
-    panel.on_caption("a star")
-    assert "tgdt-stale" not in panel.hits._dom_classes and len(searches) == 1
+    say(panel, caption=ASKED)  # as before: the hits are right again
+    assert not panel.stale and len(searches) == 1
 
 
 def test_words_that_the_model_never_saw_are_named(panel):
-    panel.caption.value = "a dog beside a red star"
-    assert "never seen 'dog', 'beside'" in Page(panel.line.value).text or (
-        "never seen 'dog'" in Page(panel.line.value).text
+    say(panel, caption="a dog beside a red star")
+    assert "never seen 'dog', 'beside'" in Page(panel.line).text or (
+        "never seen 'dog'" in Page(panel.line).text
     )
 
 
-def test_an_uploaded_picture_is_searched_by_and_anything_else_is_one_line(panel, searches):
+def test_a_picture_that_comes_is_searched_by_and_anything_else_is_one_line(panel, searches):
     panel.explorer._captions = ["a red star", "two hearts"]
-    for content, name in ((b"no picture", "<b>.png"), (b"", "empty"), (b"\x89PNG\r\n", "cut.png")):
-        upload(panel, content, name)
-        assert f"image {name} cannot be read: it is no picture" in Page(panel.line.value).text
-        assert panel.upload.value == ()  # so that the same file may come again
+    for content, name in ((b"no picture", "<b>.png"), (b"", "folder"), (b"\x89PNG\r\n", "cut.png")):
+        give(panel, content, name)
+        assert f"image {name} cannot be read: it is no picture" in Page(panel.line).text
+    for said, words in (
+        (dict(files=0, name="", size=0), "What came is 0 files; give the file of a picture"),
+        (dict(files=2, name="a", size=9), "What came is 2 files; give one picture at a time"),
+        (dict(files=1, name="<a>", size=2**25), "<a> has 32 MB; give a picture of 9 MB at most"),
+    ):
+        say(panel, **said)
+        assert Page(panel.line).text == words and panel.stale
     assert not searches
-    upload(panel, png(scenes.picture("test-0003")))
-    assert len(searches) == 1 and panel.explorer.searched == 2 and panel.upload.value == ()
-    assert [box.layout.display for box in panel.boxes] == [None] * 2 + ["none"] * 8
-    panel.tiles[1][1].click()
-    assert Page(panel.look.value).all("figure")
-    panel.search.click()  # back to the caption
-    assert len(searches) == 2 and panel.explorer.query == ASKED
-    assert {box.layout.display for box in panel.boxes} == {None}
+    give(panel, png(scenes.picture("test-0003")))
+    assert len(searches) == 1 and panel.explorer.searched == 2
+    assert len(panel.tiles) == len(panel.names) == 2
+    say(panel, hit=1)
+    assert Page(panel.look).all("figure")
+    say(panel, caption=ASKED)  # back to the caption
+    assert len(searches) == 2 and len(panel.tiles) == 10
+
+
+def test_what_the_page_reads_and_writes_is_what_the_panel_has(panel):
+    script = Path(page.__file__).with_name("panel.js").read_text(encoding="utf-8")
+    named = re.findall(r'model\.get\("(\w+)"\)', script)
+    (shown,) = re.findall(r"const shown = \[([^]]+)\]", script)
+    assert len(named) > 8 and set(named) | set(re.findall(r"\w+", shown)) <= set(panel.keys)
 
 
 # how it is served

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ PATIENCE = 60_000  # milliseconds: a busy machine imports torch slowly
 HOSTILE = "<script>document.title='broken'</script> $x^2$ star"
 
 try:
+    import anywidget  # noqa: F401
+    import psutil
     import voila  # noqa: F401
     from playwright.sync_api import expect, sync_playwright
 except ModuleNotFoundError as error:
@@ -33,8 +36,8 @@ if CHROMIUM is None and not REQUIRED:
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """The address of a served explorer, in a process of its own that Ctrl-C ends."""
+def served(tmp_path_factory):
+    """(address, process) of a served explorer, which Ctrl-C ends."""
     folder = tmp_path_factory.mktemp("served")
     command = [sys.executable, "-m", "tgdt_mini", "app", "--port", "0", "--no-browser", "--quiet"]
     paths = os.pathsep.join(filter(None, [str(TOP), os.environ.get("PYTHONPATH")]))
@@ -46,7 +49,7 @@ def address(tmp_path_factory):
         try:
             found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
             assert found, (folder / "err.txt").read_text(encoding="utf-8")
-            yield found[0]
+            yield found[0], process
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 130
         finally:
@@ -62,21 +65,26 @@ def browser():
 
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "narrow"])
-def page(request, browser, address):
+def page(request, browser, served):
     """The page, its hits shown, on a screen of so many pixels; nothing came from elsewhere."""
+    address, _ = served
     page = browser.new_page(viewport={"width": request.param, "height": 900})
-    page.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
     elsewhere, errors = [], []
     page.on("requestfinished", lambda asked: elsewhere.append(asked.url))
     page.on("pageerror", lambda error: errors.append(error))
-    page.goto(address)
-    expect(page.locator(".tgdt-hits button")).to_have_count(10)
+    visit(page, address)
     yield page
     width = page.evaluate("document.documentElement.scrollWidth")
     page.close()
     others = [url for url in elsewhere if not url.startswith((address, "data:", "blob:"))]
     assert not others and not errors and width <= request.param
+
+
+def visit(page, address):
+    page.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    page.goto(address)
+    expect(page.locator(".tgdt-hits button")).to_have_count(10)
 
 
 def names(page):
@@ -93,10 +101,13 @@ def asked(page, caption):
 def test_a_person_asks_moves_the_weight_and_looks_at_a_hit(page):
     asked(page, "a red star above a blue circle")
     before = names(page)
-    weight = page.get_by_role("slider").nth(1)
-    weight.focus()
+    for name, text in (("Shortlist", "50"), ("Local weight", "1.5")):
+        slider = page.get_by_role("slider", name=name, exact=True)
+        expect(slider).to_have_attribute("aria-valuetext", text)
+    slider.focus()
     for _ in range(6):
         page.keyboard.press("ArrowLeft")
+    expect(slider).to_have_attribute("aria-valuetext", "0")
     expect(page.locator(".tgdt-line")).to_contain_text("global + 0 ×")
     expect(page.locator(".tgdt-badge").first).to_be_visible()
     after = names(page)
@@ -135,17 +146,68 @@ def test_a_hit_begins_its_way_where_it_was(page):
     assert max(map(abs, moved)) < 8
 
 
-def test_what_is_no_picture_and_hostile_text_is_shown_as_text(page, tmp_path):
+def dropped(page, selector, files):
+    """Drop files, {name: content}, or a text on a part of the page; was the drop taken?"""
+    given = page.evaluate_handle(
+        """files => {
+            const given = new DataTransfer();
+            for (const [name, bytes] of Object.entries(files))
+                given.items.add(new File([new Uint8Array(bytes)], name));
+            if (!given.items.length) given.setData('text/plain', 'words');
+            return given;
+        }""",
+        {name: list(content) for name, content in files.items()},
+    )
+    options = {"bubbles": True, "cancelable": True}
+    return page.locator(selector).evaluate(
+        "(node, [given, options]) => !node.dispatchEvent("
+        "new DragEvent('drop', {dataTransfer: given, ...options}))",
+        [given, options],
+    )
+
+
+def test_a_picture_is_dropped_anywhere_or_chosen_and_all_else_is_one_line(page, tmp_path):
     asked(page, HOSTILE)
     assert page.title() == "TGDT mini explorer"
-    for name, content, words in (
-        ("none.png", b"no picture", "none.png cannot be read: it is no picture"),
-        ("mine.png", (TOP / "data" / "query.png").read_bytes(), "captions: the global score"),
+    line, picture = page.locator(".tgdt-line"), (TOP / "data" / "query.png").read_bytes()
+    for files, words in (
+        ({"notes.txt": b"no picture"}, "notes.txt cannot be read: it is no picture"),
+        ({"a.png": picture, "b.png": picture}, "What came is 2 files; give one picture at a time"),
+        ({}, "What came is 0 files; give the file of a picture"),
     ):
-        (tmp_path / name).write_bytes(content)
+        assert dropped(page, ".tgdt-hits", files)
+        expect(line).to_contain_text(words)
+        expect(line.locator("p")).to_have_count(1)
+        expect(page.locator(".tgdt-stale")).to_be_visible()
+    assert dropped(page, ".tgdt-hits", {"mine.png": picture})
+    expect(line).to_contain_text("captions: the global score")
+    expect(page.locator(".tgdt-stale")).to_have_count(0)
+    assert not dropped(page, "[name=caption]", {})  # a field takes text by itself
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(line.locator("b")).to_have_text(HOSTILE)
+    (tmp_path / "mine.png").write_bytes(picture)
+    for _ in range(2):  # the same file again
         with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Search by a picture").click()
-        chooser.value.set_files(tmp_path / name)
-        expect(page.locator(".tgdt-line")).to_contain_text(words)
-    page.get_by_role("button", name="Search", exact=False).first.click()
-    expect(page.locator(".tgdt-line b")).to_have_text(HOSTILE)
+            page.get_by_role("button", name="Search by a picture").press("Enter")
+        chooser.value.set_files(tmp_path / "mine.png")
+        expect(line).to_contain_text("captions: the global score")
+        asked(page, "a star")
+
+
+def test_a_closed_page_ends_its_own_process_and_no_other(browser, served):
+    address, server = served
+    kernels = psutil.Process(server.pid).children
+    before = {kernel.pid for kernel in kernels()}
+    stays, goes = browser.new_page(), browser.new_page()
+    visit(stays, address)
+    (first,) = {kernel.pid for kernel in kernels()} - before
+    visit(goes, address)
+    (second,) = {kernel.pid for kernel in kernels()} - before - {first}
+    goes.close(run_before_unload=True)
+    for _ in range(PATIENCE // 100):
+        if not psutil.pid_exists(second):
+            break
+        time.sleep(0.1)
+    assert not psutil.pid_exists(second) and psutil.pid_exists(first)
+    asked(stays, "two hearts")
+    stays.close(run_before_unload=True)

@@ -2,7 +2,7 @@
 
     Explorer("a yellow star above a pink square")
 
-is the last line of a notebook's cell: a page to play with where ipywidgets is installed, a picture
+is the last line of a notebook's cell: a page to play with where anywidget is installed, a picture
 of the search where it is not.
 """
 
@@ -37,21 +37,21 @@ SCORE = attrgetter("score")
 
 @dataclass(frozen=True)
 class Tile:
-    """One hit as it is shown. Places are counted from 0.
+    """One hit as it is shown. Positions are counted from 0.
 
-    was: its place in the order before; None if it was not on the shortlist then.
+    was: its position in the order before; None if it was not on the shortlist then.
     """
 
     row: int  # of the gallery
     item: Any
     score: float
-    place: int
+    position: int
     was: int | None
 
     @property
     def up(self) -> int:
-        """By how many places it has moved up; negative is down, 0 also for one that is new."""
-        return 0 if self.was is None else self.was - self.place
+        """By how many positions it has moved up; negative is down, 0 also for one that is new."""
+        return 0 if self.was is None else self.was - self.position
 
 
 class Explorer:
@@ -134,7 +134,7 @@ class Explorer:
         elif is_new:
             was = list(range(len(shown)))
         else:
-            before = {row: place for place, row in enumerate(self._order)}
+            before = {row: position for position, row in enumerate(self._order)}
             was = [before.get(row) for row in shown]
         scores = found.scores[0].tolist()
         parts = zip(shown, found.items[0], scores, range(len(shown)), was)
@@ -199,9 +199,9 @@ class Explorer:
             data["text/html"] = self.hits._repr_html_()
         try:
             from tgdt_mini.app.widget import Panel
-        except ModuleNotFoundError:  # no ipywidgets
+        except ModuleNotFoundError:  # no anywidget
             return data, metadata
-        view = {"version_major": 2, "version_minor": 0, "model_id": Panel(self).widget.model_id}
+        view = {"version_major": 2, "version_minor": 0, "model_id": Panel(self).model_id}
         return data | {"application/vnd.jupyter.widget-view+json": view}, metadata
 
     def _figure(self):

@@ -1,7 +1,7 @@
 """The explorer as a page of its own: a notebook of one cell, served by Voila.
 
-Each visit has a process of its own, a kernel, which ends with the visit. Voila lets a page send
-what its widgets send, and no code.
+Each visit has a process of its own, a kernel, which ends when its page is closed. Voila lets a page
+send what its widgets send, and no code.
 """
 
 import ipaddress
@@ -28,7 +28,11 @@ ON_SCENES, ON_PHOTOGRAPHS = "a yellow star above a pink square", "a woman smiles
 LARGEST = 2**27  # bytes of a picture that a visitor sends
 IDLE = 1800  # seconds after which a visit that was left is over
 PING = 30_000  # milliseconds between two signs of life; Jupyter warns of a longer patience
-WIDGETS = ["@jupyter-widgets/jupyterlab-manager", "@voila-dashboards/widgets-manager8"]
+WIDGETS = [
+    "@jupyter-widgets/jupyterlab-manager",
+    "@voila-dashboards/widgets-manager8",
+    "anywidget",
+]
 # the page loads nothing from elsewhere, and can send nothing there
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 
@@ -67,7 +71,7 @@ def page(**options: str) -> None:
 
     from tgdt_mini.app.widget import Panel
 
-    display(Panel(opened(**options)).widget)
+    display(Panel(opened(**options), LARGEST))
 
 
 def serve(options: dict, host: str = "127.0.0.1", port: int = 8866, browser: bool = True) -> None:
@@ -104,11 +108,21 @@ def serve(options: dict, host: str = "127.0.0.1", port: int = 8866, browser: boo
             "allow_remote_access": not here,
         }
         server.voila_configuration.extension_allowlist = WIDGETS  # others need all of JupyterLab
+        server.voila_configuration.prelaunch_hook = give_token
         server.config.MappingKernelManager.cull_idle_timeout = IDLE
         if os.name != "nt":  # kernels are spoken to through files, which are this user's alone
             server.config.KernelManager.transport = "ipc"
         print(f"the explorer is at {address} until Ctrl-C", flush=True)
         server.start()
+
+
+def give_token(handler, notebook, cwd) -> None:
+    """Give a page the token that its last message needs: the one that ends its kernel.
+
+    Reading it sets the cookie that Voila's page sends back. Voila itself never reads it, and would
+    refuse the message.
+    """
+    _ = handler.xsrf_token
 
 
 def free_port(host: str, port: int) -> int:

@@ -1,80 +1,64 @@
-"""The explorer as an ipywidget: fields, sliders and hits, each wired to one call of `Explorer`."""
+"""The explorer as a widget: what the page shows, and one call of `Explorer` for all that is done.
+
+`panel.js` draws the traits below and tells what a person does; `panel.css` is how it looks.
+"""
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from ipywidgets import (
-    HTML,
-    Box,
-    Button,
-    FileUpload,
-    FloatSlider,
-    Layout,
-    SelectionSlider,
-    Text,
-    VBox,
-)
+from anywidget import AnyWidget
+from traitlets import Bool, Float, Int, List, Unicode
 
 from tgdt_mini.app import page
 from tgdt_mini.app.explorer import MOST_WEIGHED, Explorer
 from tgdt_mini.photos.image_io import open_image
 from tgdt_mini.search.hits import in_one_line
 
+HERE = Path(__file__).parent
+LARGEST = 9 * 2**20  # bytes of a picture: a notebook's connection breaks at a message of 10 MiB
+NONE = -1  # the position of no hit
 
-class Panel:
-    """The widgets of one explorer. Each change of a field or a slider is one search."""
 
-    def __init__(self, explorer: Explorer):
+class Panel(AnyWidget):
+    """The page of one explorer. Each caption, picture or move of a slider is one search.
+
+    largest: bytes that the connection to the browser takes in one message.
+    """
+
+    _esm = HERE / "panel.js"
+    _css = HERE / "panel.css"
+    k = Int().tag(sync=True)  # hits at most
+    caption = Unicode().tag(sync=True)  # that the field begins with
+    largest = Int().tag(sync=True)
+    lengths = List(Int()).tag(sync=True)  # what the slider of shortlists offers
+    weights = List(Float()).tag(sync=True)  # the least and the most that the other one offers
+    shortlist = Int().tag(sync=True)  # these two the page sets
+    local_weight = Float().tag(sync=True)
+    line = Unicode().tag(sync=True)  # HTML: how it was searched, or why not
+    tiles = List(Unicode()).tag(sync=True)  # HTML of each hit
+    names = List(Unicode()).tag(sync=True)  # rank and score of each hit
+    look = Unicode().tag(sync=True)  # HTML: where the words look
+    chosen = Int(NONE).tag(sync=True)  # the position of the hit whose words are shown
+    stale = Bool(False).tag(sync=True)  # the hits are those of an earlier search
+
+    def __init__(self, explorer: Explorer, largest: int = LARGEST):
+        weight = explorer.local_weight
+        super().__init__(
+            k=explorer.k,
+            caption=explorer.query if isinstance(explorer.query, str) else "",
+            largest=largest,
+            lengths=explorer.shortlists,
+            weights=[min(0, weight), max(MOST_WEIGHED, weight)],
+            shortlist=explorer.shortlist,
+            local_weight=weight,
+        )
         self.explorer = explorer
         self.rows: list[int] = []  # of the gallery, as they are shown
         self.query: Any = None
-        self.chosen: int | None = None  # the place of the hit whose words are shown
-        self.caption = Text(
-            value=explorer.query if isinstance(explorer.query, str) else "",
-            placeholder="what do you want to see?",
-            description="Caption",
-            continuous_update=False,
-            layout=Layout(width="auto"),
-            style={"description_width": "5em"},
-        )
-        self.search = Button(description="Search", icon="search", button_style="primary")
-        self.upload = FileUpload(accept="image/*", description="Search by a picture", icon="")
-        wide = {"layout": Layout(width="auto"), "style": {"description_width": "9em"}}
-        self.shortlist = SelectionSlider(
-            options=[(f"{length:,}", length) for length in explorer.shortlists],
-            value=explorer.shortlist,
-            description="Shortlist",
-            **wide,
-        )
-        weight = explorer.local_weight
-        self.weight = FloatSlider(
-            value=weight,
-            min=min(0, weight),
-            max=max(MOST_WEIGHED, weight),
-            step=0.25,
-            description="Local weight",
-            **wide,
-        )
-        self.line, self.look = HTML(), HTML()
-        tip = "Where do the words look?"
-        self.tiles = [(HTML(), Button(tooltip=tip)) for _ in range(explorer.k)]
-        for place, (_, button) in enumerate(self.tiles):
-            button.on_click(lambda _, place=place: self.on_hit(place))
-        self.boxes = [VBox(parts) for parts in self.tiles]
-        ask = Box([self.caption, self.search, self.upload])
-        settings = Box([self.shortlist, self.weight])
-        self.hits = Box([*self.boxes, self.look])
-        self.widget = VBox([HTML(page.STYLE), ask, settings, self.line, self.hits])
-        classes = {"ask": ask, "set": settings, "look": self.look, "hits": self.hits}
-        for name, part in classes.items():
-            part.add_class(f"tgdt-{name}")
-        self.widget.add_class("tgdt")
-        self.caption.observe(lambda change: self.on_caption(change["new"]), "value")
-        self.search.on_click(lambda _: self.on_search())
-        self.upload.observe(lambda change: self.on_upload(change["new"]), "value")
-        self.shortlist.observe(lambda change: self.ask(shortlist=change["new"]), "value")
-        self.weight.observe(lambda change: self.ask(local_weight=change["new"]), "value")
+        self.on_msg(self.on_said)
+        self.observe(self.on_setting, ["shortlist", "local_weight"])
         self.show()
 
     def ask(self, **change) -> None:
@@ -90,72 +74,79 @@ class Panel:
 
     def refuse(self, why: str) -> None:
         """Say why nothing was searched; the hits of before stay, but pale."""
-        self.line.value = page.wrong_html(why)
-        self.hits.add_class("tgdt-stale")
+        self.line, self.stale = page.wrong_html(why), True
 
     def show(self, told: Sequence[str] = ()) -> None:
         """Show the hits. What is as before is not sent again, and so does not move again."""
         explorer = self.explorer
-        self.line.value = page.line_html(explorer, told)
-        self.hits.remove_class("tgdt-stale")
+        self.line, self.stale = page.line_html(explorer, told), False
         rows = [tile.row for tile in explorer.tiles]
-        same = rows == self.rows and explorer.query is self.query
+        if rows != self.rows or explorer.query is not self.query:
+            self.close_look()
+            self.tiles = [
+                page.tile_html(tile, explorer.picture(tile), explorer.k) for tile in explorer.tiles
+            ]
         self.rows, self.query = rows, explorer.query
-        if not same:
-            self.close()
-        for place, (picture, button) in enumerate(self.tiles):
-            there = place < len(explorer.tiles)
-            self.boxes[place].layout.display = None if there else "none"
-            if not there:
-                continue
-            tile = explorer.tiles[place]
-            button.description = f"{place + 1}: {tile.score:.3f}"
-            if not same:
-                picture.value = page.tile_html(tile, explorer.picture(tile), explorer.k)
+        self.names = [f"{tile.position + 1}: {tile.score:.3f}" for tile in explorer.tiles]
 
-    def on_search(self) -> None:
-        """Search by the caption again, after a picture; the field tells its changes by itself."""
-        if self.caption.value != self.explorer.query:
-            self.on_caption(self.caption.value)
+    def on_said(self, _, said: dict, buffers: Sequence = ()) -> None:
+        """Do what a person did: {"caption": ...}, {"hit": position}, or {"files": count, "name",
+        "size"} with the bytes of the file, if it is one that fits.
+        """
+        with self.hold_sync():  # the page gets all that changes at once
+            match said:
+                case {"caption": str(caption)}:
+                    self.on_caption(caption)
+                case {"hit": int(position)} if 0 <= position < len(self.explorer.tiles):
+                    self.on_hit(position)
+                case {"files": int(count), "name": str(name), "size": int(size)}:
+                    self.on_files(count, in_one_line(name)[:80], size, *map(bytes, buffers))
+
+    def on_setting(self, change) -> None:
+        """Search with the setting that a slider has sent."""
+        with self.hold_sync():
+            self.ask(**{change["name"]: change["new"]})
 
     def on_caption(self, caption: str) -> None:
-        if caption.strip():
-            self.ask(query=caption)
-        else:
+        """Search by a caption. The same one again is for who comes back from a picture."""
+        if not caption.strip():
             self.refuse("Write a caption first, such as: a yellow star above a pink square")
+        elif caption != self.explorer.query or self.stale:
+            self.ask(query=caption)
 
-    def on_upload(self, files) -> None:
-        """Search by the picture that came. The field is emptied: the same file may come again."""
-        if not files:
+    def on_files(self, count: int, name: str, size: int, content: bytes = b"") -> None:
+        """Search by the picture that was chosen or dropped."""
+        if count != 1:
+            what = "one picture at a time" if count else "the file of a picture"
+            self.refuse(f"What came is {count} files; give {what}")
             return
-        file, self.upload.value = files[-1], ()
+        if size > self.largest:
+            most = f"{self.largest / 2**20:.0f} MB at most"
+            self.refuse(f"{name} has {size / 2**20:.0f} MB; give a picture of {most}")
+            return
         try:
-            picture = open_image(bytes(file["content"]), in_one_line(file["name"])[:80])
+            picture = open_image(content, name)
         except ValueError as error:
             self.refuse(str(error))
             return
         self.ask(query=picture)
 
-    def on_hit(self, place: int) -> None:
+    def on_hit(self, position: int) -> None:
         """Show where the words look in a hit, or hide it again."""
-        if place == self.chosen:
-            self.close()
+        if position == self.chosen:
+            self.close_look()
             return
-        self.close()
-        tile, below = self.explorer.tiles[place], page.look_place(place, self.explorer.k)
+        tile = self.explorer.tiles[position]
         try:
             with warnings.catch_warnings(action="ignore"):  # told when the search was made
                 picture, words, similarities, boxes = self.explorer.look(tile)
         except (ValueError, TypeError, OSError) as error:
-            self.look.value = below + page.wrong_html(str(error))
+            self.look = page.wrong_html(str(error))
         else:
-            look = page.look_html(picture, words, similarities, boxes, page.name_of(tile.item))
-            self.look.value = below + look
-        self.chosen = place
-        self.boxes[place].add_class("tgdt-chosen")
+            name = page.name_of(tile.item)
+            self.look = page.look_html(picture, words, similarities, boxes, name)
+        self.chosen = position
 
-    def close(self) -> None:
-        """Hide where the words look."""
-        if self.chosen is not None:
-            self.boxes[self.chosen].remove_class("tgdt-chosen")
-        self.chosen, self.look.value = None, ""
+    def close_look(self) -> None:
+        """Hide where the words look. (`close` is the widget's own.)"""
+        self.chosen, self.look = NONE, ""

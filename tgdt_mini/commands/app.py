@@ -21,7 +21,7 @@ def add_options(parser) -> None:
 
 def run(args) -> None:
     """Serve the page until Ctrl-C. What is wrong with model or gallery is said before."""
-    common.need("voila", "ipywidgets")
+    common.need("voila", "anywidget")
 
     from tgdt_mini.app.server import free_port, is_loopback, opened, serve
     from tgdt_mini.runs.model_names import source_of

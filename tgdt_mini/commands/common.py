@@ -28,7 +28,7 @@ EXTRAS = {  # what a base installation lacks: the extra that brings it
     "transformers": "encoders",
     "qdrant_client": "qdrant",
     "faiss": "faiss",
-    "ipywidgets": "app",
+    "anywidget": "app",
     "voila": "app",
 }
 

@@ -198,7 +198,8 @@ def test_a_closed_page_ends_its_own_process_and_no_other(browser, served):
     address, server = served
     kernels = psutil.Process(server.pid).children
     before = {kernel.pid for kernel in kernels()}
-    stays, goes = browser.new_page(), browser.new_page()
+    context = browser.new_context()  # a tab is closed, not the browser
+    stays, goes = context.new_page(), context.new_page()
     visit(stays, address)
     (first,) = {kernel.pid for kernel in kernels()} - before
     visit(goes, address)
@@ -210,4 +211,4 @@ def test_a_closed_page_ends_its_own_process_and_no_other(browser, served):
         time.sleep(0.1)
     assert not psutil.pid_exists(second) and psutil.pid_exists(first)
     asked(stays, "two hearts")
-    stays.close(run_before_unload=True)
+    context.close()

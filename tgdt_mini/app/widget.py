@@ -90,8 +90,10 @@ class Panel(AnyWidget):
         self.names = [f"{tile.position + 1}: {tile.score:.3f}" for tile in explorer.tiles]
 
     def on_said(self, _, said: dict, buffers: Sequence = ()) -> None:
-        """Do what a person did: {"caption": ...}, {"hit": position}, or {"files": count, "name",
-        "size"} with the bytes of the file, if it is one that fits.
+        """Do what a person did, as the page says it.
+
+        said: {"caption": text}, {"hit": position}, or {"files": count, "name", "size"} of the
+        first. buffers: the bytes of a file, if it is one and fits.
         """
         with self.hold_sync():  # the page gets all that changes at once
             match said:

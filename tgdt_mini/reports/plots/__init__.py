@@ -6,12 +6,13 @@ needs.
 """
 
 from tgdt_mini.reports.figure import COLOURS, WIDEST, figure, plain
-from tgdt_mini.reports.plots.answers import IN_A_ROW, hits, marks
+from tgdt_mini.reports.plots.answers import GREY, IN_A_ROW, hits, marks
 from tgdt_mini.reports.plots.curves import comparison, loss_curve, search_times, shortlist_curve
 from tgdt_mini.reports.plots.words import WORDS, shaded, word_regions, word_table
 
 __all__ = [
     "COLOURS",
+    "GREY",
     "IN_A_ROW",
     "WIDEST",
     "WORDS",

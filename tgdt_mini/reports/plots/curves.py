@@ -42,6 +42,9 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
             rsums = [row[f"rsum_{name}"] for row in history]
             right.plot(epochs, rsums, label=name, color=COLOURS[name], marker=".")
         left.set(ylabel="training loss", title="What training minimises", yscale="log")
+        left.yaxis.set_major_formatter("{x:g}")
+        low, high = left.get_ylim()
+        left.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
         right.set(ylabel="validation rsum (of 600)", title="What it is for")
         for ax in (left, right):
             ax.set_xlabel("epoch")

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import refusal
+from helpers import random_embedding, refusal
 
-from tgdt_mini.files.check import real_number, shown, texts, whole_number
+from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.check import real_number, shown, texts, typed, whole_number
 
 NOT_WHOLE = (2.5, 2.0, float("nan"), float("inf"), 1e300, "3", None, True, [3], np.float64(3))
 NOT_FINITE = (float("nan"), float("inf"), -float("inf"), "3", None, True, [1.0], 1j, 10**400)
@@ -82,3 +83,20 @@ def test_any_value_can_be_shown_in_one_short_line():
 
     for value in ("a" * 1000, "a\nb", np.zeros((50, 50)), 10**6000, Broken()):
         assert len(shown(value)) <= 80 and "\n" not in shown(value)
+
+
+def test_an_argument_of_another_type_is_named():
+    @typed
+    def score(images: Embedding, scores: torch.Tensor | None = None, *, weight: float = 1.0):
+        return weight
+
+    images = random_embedding(0, 2, 3)
+    assert score(images) == 1 and score(images, None, weight="any") == "any"
+    for given, words in (
+        (([3],), r"^images is \[3\]; it must be an Embedding$"),
+        ((images, 2.5), "^scores is 2.5; it must be a Tensor or None$"),
+    ):
+        with refusal(words, TypeError):
+            score(*given)
+    with refusal("^scores is 'a'; it must be a Tensor or None$", TypeError):
+        score(images, scores="a")

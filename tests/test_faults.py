@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.faults import artefacts, commands, foreign, inputs, kills
+from tests.faults import artefacts, commands, doors, foreign, inputs, kills, options
 from tests.faults.outcomes import REFUSED, RIGHT, Table, outcome
 
 SEED = 7
@@ -41,6 +41,15 @@ def test_a_disturbed_command_loses_nothing_and_ends_as_an_undisturbed_one(table,
 
 def test_hostile_input_is_answered_or_refused_in_one_line(table, tmp_path):
     inputs.run(table, tmp_path, 8, SEED)
+
+
+def test_hostile_values_of_public_names_are_answered_or_refused_in_one_line(table, tmp_path):
+    assert not doors.unasked(), "write a door for these, in tests/faults/doors.py"
+    doors.run(table, tmp_path / "doors", 1, SEED, most=50)
+
+
+def test_no_option_takes_what_is_no_number(table):
+    options.parsed(table, 6, SEED)
 
 
 def test_outcomes_tell_what_went_wrong():

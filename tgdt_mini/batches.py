@@ -11,6 +11,7 @@ import torch
 
 from tgdt_mini.checkpoint import random_state
 from tgdt_mini.data import TokenSet
+from tgdt_mini.files.check import typed
 
 MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of about one length
 
@@ -18,6 +19,7 @@ MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of ab
 class Batches:
     """The batches of every epoch of a training set: `len` of them an epoch, of `batch` pairs."""
 
+    @typed
     def __init__(self, tokens: TokenSet, batch: int, seed: int):
         if batch > tokens.image_count:
             raise ValueError(

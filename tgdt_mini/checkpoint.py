@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tgdt_mini.config import TGDTConfig
+from tgdt_mini.config import TGDTConfig, pick_device
+from tgdt_mini.files.check import typed
 from tgdt_mini.files.manifest import read_json, read_whole, write_sealed
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
@@ -23,6 +24,7 @@ from tgdt_mini.text_tokens import TextTokenizer
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "gallery", "encoders"}
 
 
+@typed
 def save_model(
     model: TGDT,
     folder: Path | str,
@@ -47,7 +49,7 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> TGDT:
 
     Its tokenizer, if one was saved, is model.tokenizer; the notes are model.notes.
     """
-    return read_whole(folder, "config.json", _load_model).to(device).eval()
+    return read_whole(folder, "config.json", _load_model).to(pick_device(device)).eval()
 
 
 def _load_model(folder):
@@ -109,11 +111,9 @@ def save_state(folder: Path, model, tokenizer, optimizer, scaler, progress: dict
     from safetensors.torch import save  # `save_file` lets no other user read it
 
     states = states or [random_state(next(model.parameters()).device)]
-    tensors = {
-        f"{name}{rank_suffix(rank)}": value
-        for rank, state in enumerate(states)
-        for name, value in state.items()
-    }
+    tensors: dict[str, torch.Tensor] = {}
+    for rank, state in enumerate(states):
+        tensors |= {f"{name}{rank_suffix(rank)}": value for name, value in state.items()}
     for index, moments in optimizer.state_dict()["state"].items():  # running means of gradients
         tensors |= {f"optimizer.{index}.{name}": t.contiguous() for name, t in moments.items()}
     with whole_folder(folder, marker="state.json") as staging:

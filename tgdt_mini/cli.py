@@ -9,6 +9,7 @@ error that nobody foresaw.
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -97,7 +98,7 @@ class CommandParser(Parser):
     """The parser of one command, which refuses options that it does not know by its own name."""
 
     def parse_known_args(self, args=None, namespace=None):
-        args = sys.argv[1:] if args is None else list(args)
+        args = _joined(sys.argv[1:] if args is None else list(args))
         for word, following in zip(args, [*args[1:], "."]):
             name, equals, value = word.partition("=")
             # an empty path would be the current folder
@@ -107,6 +108,17 @@ class CommandParser(Parser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return options, unknown
+
+
+def _joined(args):
+    """Arguments in which --seed -inf is --seed=-inf: argparse takes -inf for an option."""
+    joined = []
+    for word in args:
+        if joined and re.fullmatch(r"--?[a-z-]+", joined[-1]) and BELOW_0.fullmatch(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,6 +135,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+# what argparse takes for an option, and not for a number below 0
+BELOW_0 = re.compile(r"-(?!\d+$|\d*\.\d+$)(inf|infinity|nan|[0-9.][0-9._e+-]*)", re.IGNORECASE)
 COMMANDS = {
     "demo": (demo, "Draw the data, train, evaluate, draw figures: the whole method in one go."),
     "train": (train, "Train a model on the drawn scenes, or on photographs."),

@@ -174,7 +174,7 @@ class TGDTConfig:
         return size
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: torch.device | str = "auto") -> torch.device:
     """The device of a name; auto is cuda where there is one, else cpu. ValueError if none is.
 
     mps is taken only when asked for, with a warning: no result of this project was checked on it.
@@ -183,12 +183,12 @@ def pick_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(
-            f"device is {name!r}, which this machine cannot use ({why}); try cpu"
+            f"device is {shown(name)}, which this machine cannot use ({why}); try cpu"
         ) from error
-    if torch.device(name).type == "mps":
+    if isinstance(name, str) and torch.device(name).type == "mps":
         warnings.warn(
             "device mps: results were not verified there; compare with --device cpu before you "
             "trust them"

@@ -11,11 +11,14 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from tgdt_mini import image_tokens
-from tgdt_mini.files.check import one_of
+from tgdt_mini.files.check import one_of, shown, typed
 from tgdt_mini.text_tokens import TextTokens
+
+KINDS = ("regions", "things", "patches")  # what a picture is cut into
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class ImageTokens:
     pooled: torch.Tensor
 
     def __post_init__(self):
+        for name, tensor in vars(self).items():
+            if not isinstance(tensor, torch.Tensor):
+                raise TypeError(f"{name} is {shown(tensor)}; it must be a Tensor")
+        if self.features.dim() != 3:
+            raise ValueError(f"features has shape {tuple(self.features.shape)}; give (B, R, F)")
         images, regions, width = self.features.shape
         shapes = {"boxes": (images, regions, 4), "mask": (images, regions)}
         shapes["pooled"] = (images, width)
@@ -95,11 +103,19 @@ class ImageTokens:
     @classmethod
     def of(cls, images: list, kind: str = "regions") -> "ImageTokens":
         """The tokens of PIL images, cut into "regions", "things" or "patches" (all of one size)."""
-        one_of("kind", kind, ("regions", "things", "patches"))
+        one_of("kind", kind, KINDS)
+        check_pictures(images := list(images))
         features, boxes = zip(*(getattr(image_tokens, kind)(image) for image in images))
         pooled = [image_tokens.whole(image, patches=kind == "patches") for image in images]
         # copies: arrays of PIL are read-only, which torch does not like
         return cls.pad([np.array(f) for f in features], list(boxes), [np.array(p) for p in pooled])
+
+
+def check_pictures(pictures: list) -> None:
+    """TypeError for what is no PIL picture."""
+    for picture in pictures:
+        if not isinstance(picture, Image):
+            raise TypeError(f"a picture is {shown(picture)}; open it with PIL.Image.open")
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,7 @@ class TokenSet:
     def image_count(self) -> int:
         return len(self.pooled)
 
+    @typed
     def images(self, rows: torch.Tensor, longest: int | None = None) -> ImageTokens:
         """The images of `rows` (B,) int64, padded to `longest` regions (default: the most).
 

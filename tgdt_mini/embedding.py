@@ -77,6 +77,9 @@ class Embedding:
     @staticmethod
     def cat(parts: list["Embedding"]) -> "Embedding":
         """All items of `parts` in order, padded to the longest: (sum of B, max of L, D)."""
+        for part in (parts := list(parts)):
+            if not isinstance(part, Embedding):
+                raise TypeError(f"parts holds a {type(part).__name__}; give Embeddings")
         longest = max(part.mask.shape[1] for part in parts)
         room = [longest - part.mask.shape[1] for part in parts]  # tokens that each part lacks
         local_tokens = [pad(part.local_tokens, (0, 0, 0, r)) for part, r in zip(parts, room)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from tgdt_mini.data import TokenSet
+from tgdt_mini.data import TokenSet, check_pictures
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.evaluation import both_ways
 from tgdt_mini.files.check import texts, whole_number
@@ -65,6 +65,7 @@ def _groups(pictures):
     """Lists of pictures, each with few enough pixels, or with one picture."""
     group, pixels = [], 0
     for picture in pictures:
+        check_pictures([picture])
         size = picture.width * picture.height
         if group and (len(group) == PICTURES or pixels + size > PIXELS):
             yield group

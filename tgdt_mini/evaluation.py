@@ -18,13 +18,14 @@ from math import floor, isinf
 
 import torch
 
-from tgdt_mini.files.check import whole_number
+from tgdt_mini.files.check import typed, whole_number
 
 KS = (1, 5, 10)
 COMPARISONS = 2**24  # score comparisons held at once by `ranks`, 1 byte each and 4 for the scores
 INFINITY = float("inf")
 
 
+@typed
 def ranks(scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
     """(Q,) float: how many wrong candidates score at least as high as the best positive; 0 is best.
 
@@ -106,6 +107,7 @@ class BothWays:
         return f"image->text {i2t} | text->image {t2i} | rsum {self.rsum:.1f}"
 
 
+@typed
 def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
     """(I, C) bool: image i is described by caption c, whose image row is caption_image[c]."""
     if len(caption_image) == 0 or caption_image.is_floating_point():
@@ -113,6 +115,7 @@ def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
             f"caption_image is {caption_image.dtype} of {len(caption_image)}; it must be integers "
             "(C,), C at least 1"
         )
+    images = whole_number("images", images, 1)
     low, high = int(caption_image.min()), int(caption_image.max())
     if low < 0 or high >= images:
         raise ValueError(
@@ -122,6 +125,7 @@ def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
     return torch.arange(images, device=caption_image.device)[:, None] == caption_image  # (I, C)
 
 
+@typed
 def both_ways(
     scores: torch.Tensor, caption_image: torch.Tensor, t2i_scores: torch.Tensor | None = None
 ) -> BothWays:
@@ -154,12 +158,15 @@ def shortlist_recall(
     return recall_at_k(ranks(global_scores, positives), shortlists)
 
 
+@typed
 def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int = 5) -> BothWays:
     """The COCO 1K protocol: images in order are split into folds, each ranked alone, then the mean.
 
     scores (I, C) must be full: a shortlist made from all images is not that of a fold alone. rsum
     is the mean of the folds' rsums, so at most 600 (the released code prints it times 6).
     """
+    if scores.shape[1:] != caption_image.shape:
+        raise ValueError(f"scores is {tuple(scores.shape)}; it must be (I, C), with C image rows")
     results = []
     for rows, in_fold in folds_of(caption_image, len(scores), folds):
         fold = scores[rows][:, in_fold.to(scores.device)]  # its images with its captions only
@@ -167,6 +174,7 @@ def mean_of_folds(scores: torch.Tensor, caption_image: torch.Tensor, folds: int 
     return mean_of(results)
 
 
+@typed
 def folds_of(
     caption_image: torch.Tensor, images: int, folds: int = 5
 ) -> list[tuple[slice, torch.Tensor]]:
@@ -192,7 +200,8 @@ def mean_of(results: list[BothWays]) -> BothWays:
     )
 
 
-def _check_ranks(ranks):
+@typed
+def _check_ranks(ranks: torch.Tensor):
     if ranks.dim() != 1 or len(ranks) == 0 or ranks.isnan().any():
         raise ValueError(
             f"ranks of shape {tuple(ranks.shape)}: it must be (Q,), Q at least 1, without NaN"

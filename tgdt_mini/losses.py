@@ -7,7 +7,6 @@ VSE++). intra asks that two captions are about as similar as their two images ar
 released TGDT code. Three things differ: the mean over the batch instead of the sum, so that the
 learning rate does not depend on the batch; captions of one image are never each other's negatives;
 and all negatives can count, since the hardest alone can collapse a model that starts from scratch.
-
 B is the batch size, D the width of tokens. Losses are in float32 even under autocast.
 """
 
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.check import check_scale, real_number
+from tgdt_mini.files.check import check_scale, real_number, typed
 from tgdt_mini.similarity import (
     INFINITY,
     MOST_WEIGHT,
@@ -54,6 +53,7 @@ def hinge_loss(
     return _reduce(rows + columns, reduction)
 
 
+@typed
 def consistency_loss(
     image_globals: torch.Tensor,
     caption_globals: torch.Tensor,
@@ -73,10 +73,8 @@ def consistency_loss(
     with autocast_off(image_globals):
         images, captions = at_least_float32(image_globals), at_least_float32(caption_globals)
         gap = (captions @ captions.T - images @ images.T).abs()  # (B, B)
-        return _reduce(
-            (gap.amax(0) - real_number("margin", margin, -MOST_WEIGHT, MOST_WEIGHT)).clamp(min=0),
-            reduction,
-        )
+        margin = real_number("margin", margin, -MOST_WEIGHT, MOST_WEIGHT)
+        return _reduce((gap.amax(0) - margin).clamp(min=0), reduction)
 
 
 def info_nce_loss(
@@ -93,8 +91,7 @@ def info_nce_loss(
     logits = at_least_float32(scores) / temperature
     is_match = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
     counted = logits.masked_fill(~(_negatives(logits, positives) | is_match), -INFINITY)
-    both_ways = counted.logsumexp(1) + counted.logsumexp(0)  # (B,)
-    return (both_ways - 2 * logits.diagonal()).mean() / 2
+    return (counted.logsumexp(1) + counted.logsumexp(0) - 2 * logits.diagonal()).mean() / 2
 
 
 def hard_caption_loss(images, captions, hard, temperature: float, use_global: bool = False):
@@ -125,6 +122,7 @@ class CMCLoss:
     inter_mixed: torch.Tensor
 
 
+@typed
 def cmc_loss(
     images: Embedding,
     captions: Embedding,
@@ -143,11 +141,11 @@ def cmc_loss(
 ) -> CMCLoss:
     """The CMC loss of B pairs, image i with caption i: inter_global + inter_local + intra.
 
-    image_ids: (B,) integers; pairs with the same id are never each other's negatives.
-    margin, negatives: as in `hinge_loss`. consistency_margin: as in `consistency_loss`.
-    contrastive "info_nce" puts `info_nce_loss` in place of the hinge, and takes temperature instead
-    of margin. use_global, use_local, use_intra: a part that is switched off is not computed.
-    use_mixed: one more term (not in the paper), on S_G + S_L; only local tokens learn from it.
+    image_ids: (B,) integers; pairs with the same id are never each other's negatives. margin,
+    negatives: as in `hinge_loss`. consistency_margin: as in `consistency_loss`. contrastive
+    "info_nce" puts `info_nce_loss` in place of the hinge, with temperature instead of margin.
+    use_global, use_local, use_intra: a part that is off is not computed. use_mixed: one more term
+    (not in the paper), on S_G + S_L; only local tokens learn from it.
     """
     _check_choice("contrastive", contrastive, ("hinge", "info_nce"))
     _check_choice("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))
@@ -184,7 +182,8 @@ def _hinge_rows(scores, matches, allowed, margin, negatives):
     return hinges.sum(1) / allowed.sum(1).clamp(min=1)
 
 
-def _negatives(scores, positives):
+@typed
+def _negatives(scores, positives: torch.Tensor | None):
     """(B, B) bool: all but the diagonal and further matches."""
     negatives = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     if positives is None:
@@ -200,7 +199,8 @@ def _reduce(losses, reduction):
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _check_square(scores):
+@typed
+def _check_square(scores: torch.Tensor):
     if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or len(scores) == 0:
         raise ValueError(f"scores has shape {tuple(scores.shape)}; it must be (B, B), B at least 1")
 

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.embedding import Embedding
+from tgdt_mini.files.check import typed
 from tgdt_mini.image_tokens import geometry
 from tgdt_mini.layers import Layers, perceptron, sinusoids, waves
 from tgdt_mini.text_tokens import TextTokenizer, TextTokens
@@ -170,6 +171,7 @@ class TGDT(nn.Module):
     Source: Liu et al., IEEE TIP 2023, and its released code; what differs is in docs/method.md.
     """
 
+    @typed
     def __init__(self, config: TGDTConfig):
         super().__init__()
         self.config = c = config
@@ -183,11 +185,13 @@ class TGDT(nn.Module):
         self.image_branch = TokenBranch(c, *image, local_layers=c.image_local_layers)
         self.text_branch = TokenBranch(c, *text)
 
+    @typed
     def encode_images(self, batch: ImageTokens, stop_gradient: bool = False) -> Embedding:
         """Embedding of B images: a local token for each region. ValueError as in the reader."""
         tokens, mask = self.image_reader(batch)
         return self.image_branch(tokens, mask, mask, stop_gradient)
 
+    @typed
     def encode_captions(self, batch: TextTokens, stop_gradient: bool = False) -> Embedding:
         """Embedding of C captions: a local token for each word of the reader's `local_mask`."""
         tokens = self.text_reader(batch)

@@ -5,7 +5,6 @@
 
 `two_stage_plain` is that, one query at a time; `two_stage` gives the same scores faster.
 `search_in_blocks` runs both stages for it and for `search/gallery.py`.
-
 Q queries (q at a time), G gallery items, K shortlist, P pairs, T their tokens, D width.
 """
 
@@ -14,7 +13,7 @@ import time
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.check import whole_number
+from tgdt_mini.files.check import typed, whole_number
 from tgdt_mini.similarity import (
     at_least_float32,
     autocast_off,
@@ -49,13 +48,14 @@ def two_stage_plain(
     return scores
 
 
+@typed
 def two_stage(
     queries: Embedding,
     gallery: Embedding,
     shortlist: int,
     local_weight: float,
     query_is: str,
-    index=None,
+    index: object = None,
 ) -> torch.Tensor:
     """(Q, G) scores: global + local_weight x local in each query's shortlist, -inf outside it.
 

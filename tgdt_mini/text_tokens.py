@@ -87,16 +87,12 @@ class TextTokenizer:
 
         captions = texts("caption", captions)
         vocabulary = whole_number("vocabulary", vocabulary, len(SPECIALS) + 1, 2**20)
-        rules = {  # as BERT's: lower case, cut at spaces and signs
-            "normalizer": normalizers.BertNormalizer(lowercase=True),
-            "pre_tokenizer": pre_tokenizers.BertPreTokenizer(),
-            "decoder": decoders.WordPiece(),
-        }
 
         def engine_of(model):
-            engine = Tokenizer(model)
-            for name, rule in rules.items():
-                setattr(engine, name, rule)
+            engine = Tokenizer(model)  # as BERT's: lower case, cut at spaces and signs
+            engine.normalizer = normalizers.BertNormalizer(lowercase=True)
+            engine.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+            engine.decoder = decoders.WordPiece()
             return engine
 
         engine = engine_of(models.WordPiece(unk_token=UNKNOWN))
@@ -108,10 +104,8 @@ class TextTokenizer:
         # a new engine of the same pieces, in which "##a" is no special token
         engine = engine_of(models.WordPiece(engine.get_vocab(), unk_token=UNKNOWN))
         engine.add_special_tokens(SPECIALS)
-        engine.post_processor = TemplateProcessing(
-            single=f"{START} $A {END}",
-            special_tokens=[(token, engine.token_to_id(token)) for token in (START, END)],
-        )
+        marks = [(token, engine.token_to_id(token)) for token in (START, END)]
+        engine.post_processor = TemplateProcessing(single=f"{START} $A {END}", special_tokens=marks)
         return cls(engine, most_tokens)
 
     @classmethod
@@ -188,9 +182,14 @@ class TextTokenizer:
 
     @classmethod
     def from_json(cls, text: str, most_tokens: int = 40) -> "TextTokenizer":
+        """The tokenizer of what `to_json` gave. ValueError for another text."""
         from tokenizers import Tokenizer
 
-        return cls(Tokenizer.from_str(text), most_tokens)
+        try:
+            engine = Tokenizer.from_str(text)
+        except Exception as error:  # the library has no kind of its own
+            raise ValueError(f"text is {shown(text)}, not what to_json gives: {error}") from None
+        return cls(engine, most_tokens)
 
 
 def _cut(encoding, most):

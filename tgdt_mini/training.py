@@ -3,7 +3,6 @@
 Warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The inter-modal
 terms begin with all negatives and move to the hardest one: hardest from the start can collapse
 (every score equal, the loss at twice the margin), which the loop watches for.
-
 The caller passes in what is around the loop: `augment`, `stop`, and `engine`, which takes a step.
 """
 
@@ -19,6 +18,7 @@ from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import validate
+from tgdt_mini.files.check import typed, whole_number
 from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.losses import CMCLoss, cmc_loss, hard_caption_loss
 from tgdt_mini.model import TGDT
@@ -38,6 +38,7 @@ class Trainer:
     present step, and `stopped` says so. engine: as `batches.Engine`.
     """
 
+    @typed
     def __init__(
         self,
         model: TGDT,
@@ -92,8 +93,8 @@ class Trainer:
         """
         if self.step == 0:
             self.engine.seed(self.config.seed)
-        end = self.total_steps if max_steps is None else self.step + max_steps
-        end, began = min(end, self.total_steps), time.perf_counter() - self.seconds
+        steps = self.total_steps if max_steps is None else whole_number("max_steps", max_steps, 0)
+        end, began = min(self.step + steps, self.total_steps), time.perf_counter() - self.seconds
         with progress_bar(None, self.progress, "training", self.total_steps, self.step) as bar:
             while self.step < end and not self._asked_to_stop():
                 if self.config.has_waited_enough(self.history):
@@ -133,7 +134,6 @@ class Trainer:
             pairs = images[hard_rows], texts[hard_rows], hard
             by_hard = hard_caption_loss(*pairs, **self.config.hard_terms)
             total = total + self.config.hard_weight * by_hard
-        # backward, then one step of the optimizer
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         after_backward()

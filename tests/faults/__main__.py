@@ -14,7 +14,7 @@ PAGE, BEGIN = ROOT / "docs" / "reliability.md", "## The last run\n"
 
 
 def main() -> int:
-    from tests.faults import artefacts, commands, foreign, inputs, kills
+    from tests.faults import artefacts, commands, doors, foreign, inputs, kills, options
     from tests.faults.outcomes import Table
 
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
@@ -31,6 +31,9 @@ def main() -> int:
         kills.two_at_once(table, root, max(1, tries // 20))
         commands.kill_all(table, root / "commands", max(1, tries // 20), args.seed)
         inputs.run(table, root / "inputs", tries, args.seed)
+        doors.run(table, root / "doors", max(1, tries // 20), args.seed)
+        options.parsed(table, tries, args.seed)
+        options.run(table, root / "options", max(1, tries // 20), args.seed)
     print(table, *table.failures, sep="\n")
     if args.page:
         write_page(table, args.seed)

@@ -15,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,8 +121,8 @@ def world(root: Path, only=None) -> dict[str, Command]:
     return {name: command for name, command in commands.items() if not only or name in only}
 
 
-def run(line, out: Path | None = None, how=None) -> int | None:
-    """The exit code of a command in a process of its own; None if it was killed.
+def run(line, out: Path | None = None, how=None, prepare=lambda: None) -> int | None:
+    """The exit code of a command in a process of its own, after prepare(); None if it was killed.
 
     how: {"changes": N}, SIGKILL at the N-th change of a file; {"seconds": S, "signal": ...} a
     signal after a time. What it prints goes to a file beside `out`, which takes ASCII only.
@@ -139,12 +140,15 @@ def run(line, out: Path | None = None, how=None) -> int | None:
             os.dup2(said, 2)
             sys.stdout, sys.stderr = (open(n, "w", encoding="ascii", closefd=False) for n in (1, 2))
             _make_small()
+            prepare()
             if "changes" in how:
                 sys.addaudithook(kills._count)
                 kills._left.append(how["changes"])
             code = cli.main([*words, "--quiet", "--device", "cpu"])
         except SystemExit as stop:
             code = stop.code
+        except BaseException:
+            traceback.print_exc()
         finally:
             _counts[1] = MOST - kills._left.pop() if kills._left else 0
             sys.stdout.flush()

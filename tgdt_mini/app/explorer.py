@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from tgdt_mini import scenes
-from tgdt_mini.files.check import real_number, whole_number
+from tgdt_mini.files.check import real_number, typed, whole_number
 from tgdt_mini.reports import figure, plots
 from tgdt_mini.runs.pictures import Picture, as_picture
 from tgdt_mini.runs.retriever import Retriever, built
@@ -63,6 +63,7 @@ class Explorer:
     many hits are shown. ValueError for a retriever without a gallery of pictures.
     """
 
+    @typed
     def __init__(
         self,
         query: Picture,

@@ -3,12 +3,14 @@
 `run` gives everything as JSON values, `tables.table` prints it. The package needs none of this.
 """
 
+import os
 from pathlib import Path
 
 # what numpy's and others' libraries read when they are loaded; `one_thread` sets torch's own
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
 THREADS = dict.fromkeys(THREADS, "1")
 SIZES = (1_000, 10_000, 100_000)  # pictures
+BYTES = 100_000  # of memory that a picture takes, in all forms that are compared
 PARTS = {  # what can be measured by itself, and the tables that it fills
     "search": ("Search", "Ten lines", "Stages"),
     "by-image": ("Search by image",),
@@ -32,13 +34,18 @@ def run(
     They take minutes, one thread and, for 100,000 pictures, 10 GB of memory. quick: the smallest
     size, few repeats, a part of the comparisons: does it run? million_in: a folder for a gallery of
     a million, measured only if given. only: the PARTS to measure; the others stay as they are in
-    `before`, an earlier report. Raises ValueError for a size below 1,000, an unknown part, or a
-    report that cannot be compared with this one.
+    `before`, an earlier report. Raises ValueError for a size below 1,000 or too large for this
+    machine's memory, an unknown part, or a report that cannot be compared with this one.
     """
     from tgdt_mini.bench.measure import machine, one_thread, speed
 
     if min(sizes) < 1000:
         raise ValueError(f"sizes holds {min(sizes)}; each must be at least 1,000 pictures")
+    if max(sizes) * BYTES > (room := _memory()):
+        raise ValueError(
+            f"sizes holds {max(sizes)}, which needs {max(sizes) * BYTES / 1e9:,.0f} GB of memory, "
+            f"and there are {room / 1e9:,.0f}; give smaller ones"
+        )
     for part in only:
         if part not in PARTS:
             raise ValueError(f"only holds {part!r}; it must be {', '.join(PARTS)}")
@@ -58,6 +65,14 @@ def run(
             rows += [row.to_dict() for row in measured.pop("rows", [])]
             report |= measured
     return report | {"rows": rows}
+
+
+def _memory():
+    """The bytes of memory of this machine; infinite where that is not known."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return float("inf")
 
 
 def _measure(part, sizes, quick, repeats, million_in, speed):

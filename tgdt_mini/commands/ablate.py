@@ -13,9 +13,13 @@ def add_options(parser) -> None:
     )
     parser.add_argument("--recipes", action=common.OldName, new=variants)
     parser.add_argument(
-        "--seeds", nargs="+", type=int, metavar="SEED", help="default 0 1 2; replaces --seed"
+        "--seeds",
+        nargs="+",
+        type=common.whole,
+        metavar="SEED",
+        help="default 0 1 2; replaces --seed",
     )
-    parser.add_argument("--epochs", type=int, help="default 8, with --quick 2")
+    parser.add_argument("--epochs", type=common.whole, help="default 8, with --quick 2")
     common.add_number(parser, "--batch", "pairs in a step (default 64, photographs 512)")
     common.add_features(parser, "on photographs", split=False)
     quick = "a quarter of the data, one seed, few epochs: does it run?"

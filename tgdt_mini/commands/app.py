@@ -14,7 +14,7 @@ def add_options(parser) -> None:
         help="where to listen (default %(default)s: this machine alone)",
     )
     parser.add_argument(
-        "--port", type=int, default=8866, help="default %(default)s; 0 takes a free one"
+        "--port", type=common.whole, default=8866, help="default %(default)s; 0 takes a free one"
     )
     common.add_switch(parser, "--no-browser", "only tell the address")
 

@@ -9,7 +9,11 @@ from tgdt_mini.files.progress import remark
 
 def add_options(parser) -> None:
     parser.add_argument(
-        "--sizes", nargs="+", type=int, metavar="N", help="of galleries (default 1000 10000 100000)"
+        "--sizes",
+        nargs="+",
+        type=common.whole,
+        metavar="N",
+        help="of galleries (default 1000 10000 100000)",
     )
     common.add_switch(parser, "--quick", "the smallest size, few repeats: does it run?")
     parser.add_argument(
@@ -35,7 +39,8 @@ def run(args) -> None:
     path, million = args.out / "bench.json", args.million or "million" in args.only
     before = bench.read(path) if args.only else None
     sizes, folder = args.sizes or bench.SIZES, args.out if million else None
-    report = bench.run(sizes, args.quick, folder, True, args.only, before)
+    with common.told_as(sizes="--sizes", only="--only"):
+        report = bench.run(sizes, args.quick, folder, True, args.only, before)
     write_report(path, report)
     write_whole(args.out / "bench.md", table(report) + "\n")
     plots.search_times(report, args.out / "search_times.png")

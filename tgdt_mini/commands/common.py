@@ -8,13 +8,15 @@ import argparse
 import errno
 import importlib.util
 import os
+import re
 import shlex
 import subprocess
 import sys
 import warnings
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from tgdt_mini.files.check import real_number, whole_number
 from tgdt_mini.files.locks import only_writer
 
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
@@ -46,7 +48,7 @@ def add_common_options(parser, out: Path) -> None:
         choices=("auto", "cpu", "cuda", "mps"),
         help="auto: cuda, else cpu; no result was verified on mps",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default 0)")
+    parser.add_argument("--seed", type=whole, default=0, help="of weights and batches (default 0)")
     add_path(parser, "--out", "where to write (default %(default)s)", default=out)
     add_switch(parser, "--quiet", "no bars and no remarks: results, warnings and errors only")
 
@@ -56,7 +58,31 @@ def add_path(parser, name: str, text: str, metavar: str = "FOLDER", default=None
 
 
 def add_number(parser, name: str, text: str, default: int | None = None) -> None:
-    parser.add_argument(name, type=int, metavar="N", default=default, help=text)
+    parser.add_argument(name, type=whole, metavar="N", default=default, help=text)
+
+
+def whole(text: str) -> int:
+    """The `type` of an option that takes a whole number: digits of ASCII, with a sign or none.
+
+    int() would also take spaces, underscores, and the digits of all scripts.
+    """
+    return _number(text, r"[+-]?[0-9]{1,19}", int, whole_number, "a whole number, such as 5")
+
+
+def real(text: str) -> float:
+    """The `type` of an option that takes a number: as JSON writes it, also with a sign +."""
+    form = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    return _number(text, form, float, real_number, "a number, such as 0.5")
+
+
+def _number(text, form, kind, check, example):
+    """kind(text), if it has a form and is finite; what argparse says of an error is one line."""
+    if len(text) < 1000 and re.fullmatch(form, text):
+        try:
+            return check("it", kind(text))
+        except ValueError:
+            pass
+    raise argparse.ArgumentTypeError(f"{text[:60]!r} is not {example}")
 
 
 def add_switch(parser, name: str, text: str) -> None:
@@ -71,6 +97,18 @@ def add_json(parser, text: str) -> None:
 def warn(text: str) -> None:
     """Print a warning on stderr; unlike `warnings.warn` every time, and never as an error."""
     print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told_as(**options: str):
+    """Inside, an error of an argument names its option: told_as(layers="--text-depth")."""
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        if name not in options:
+            raise
+        raise ValueError(f"{options[name]} {rest}") from None
 
 
 def error_line(error: Exception) -> str:

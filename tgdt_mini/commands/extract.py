@@ -159,8 +159,11 @@ def run(args) -> None:
     elif detector:
         image_encoder = open_regions(source, data, vision, **regions)
     else:
-        image_encoder = VisionBackbone(vision or LITE, vision_layers, **cells, device=device)
-    text_encoder = TextBackbone(*text, device=device)
+        with common.told_as(trained_layers="--vision-layers", **as_options(cells)):
+            image_encoder = VisionBackbone(vision or LITE, vision_layers, **cells, device=device)
+    names = dict(trained_layers="--text-layers", layers="--text-depth", states="--text-states")
+    with common.told_as(**names):
+        text_encoder = TextBackbone(*text, device=device)
     feature_folder.extract(data, image_encoder, text_encoder, out, precision, source)
     sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())
     remark(f"features of {sizes} pictures are in {out}/")
@@ -169,8 +172,9 @@ def run(args) -> None:
 
 def check_kind(detector: bool, cells: dict, regions: dict) -> None:
     """ValueError for options of cells beside a detector's regions, or of regions without them."""
+    options = as_options(cells if detector else regions)
     for name, value in (cells if detector else regions).items():
-        option = f"--{name.replace('_', '-')}"
+        option = options[name]
         if value and detector:
             raise ValueError(
                 f"{option} is {value}, but a detector's regions are taken as they are; leave it out"
@@ -180,6 +184,11 @@ def check_kind(detector: bool, cells: dict, regions: dict) -> None:
                 f"{option} speaks of a detector's regions; give their folder, too: "
                 "--detections FOLDER"
             )
+
+
+def as_options(names) -> dict[str, str]:
+    """{argument: its option} of names that are the same but for their dashes."""
+    return {name: f"--{name.replace('_', '-')}" for name in names}
 
 
 def open_regions(source, data, detector, boxes, sizes, width, allow_strays):

@@ -24,11 +24,11 @@ def add_options(parser) -> None:
     common.add_collection(parser)
     common.add_encoder_paths(parser)
     common.add_features(parser)
-    parser.add_argument("-k", type=int, default=5, help="how many hits (default 5)")
+    parser.add_argument("-k", type=common.whole, default=5, help="how many hits (default 5)")
     common.add_json(parser, "print the hits as JSON, and nothing else; nothing is drawn")
     parser.add_argument(
         "--shortlist",
-        type=int,
+        type=common.whole,
         help="candidates that stage two re-orders (default: the model's choice)",
     )
 

@@ -3,6 +3,7 @@
 import argparse
 
 from tgdt_mini.commands import common
+from tgdt_mini.commands.common import real, whole
 from tgdt_mini.files.progress import remark
 
 # option: (field of TrainingConfig, what the option takes, help)
@@ -10,10 +11,10 @@ from tgdt_mini.files.progress import remark
 SETTINGS = {
     "epochs": (
         "epochs",
-        int,
+        whole,
         f"default 30, demo 6, photographs 24, --quick {common.QUICK['epochs']}",
     ),
-    "batch": ("batch", int, "pairs in a step, of all processes (default 64, photographs 512)"),
+    "batch": ("batch", whole, "pairs in a step, of all processes (default 64, photographs 512)"),
     "optimizer": (
         "optimizer",
         ("adamw", "muon"),
@@ -21,7 +22,7 @@ SETTINGS = {
     ),
     "learning-rate": (
         "learning_rate",
-        float,
+        real,
         "after the warm-up (default 0.001, photographs 0.0003)",
     ),
     "start": ("start", ("random", "correlation"), "first weights; correlation: for photographs"),
@@ -37,20 +38,22 @@ SETTINGS = {
     "no-local": ("use_local", False, "without the contrastive term on local scores"),
     "hard-captions": (
         "hard_captions",
-        float,
+        real,
         "the share of a batch that has a negative made of its caption's own words (default 1; "
         "photographs 0, and need extract --foils)",
     ),
     "no-hard-captions": ("hard_captions", 0.0, "without negatives made of a caption's own words"),
-    "patience": ("patience", int, "stop after so many epochs without a better validation rsum"),
+    "patience": ("patience", whole, "stop after so many epochs without a better validation rsum"),
     "precision": (
         "precision",
         ("auto", "fp32", "bf16", "fp16"),
         "auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another",
     ),
-    "chunk": ("chunk", int, "pairs embedded at a time: less memory, one more forward pass"),
+    "chunk": ("chunk", whole, "pairs embedded at a time: less memory, one more forward pass"),
     "compile": ("compile", True, "by torch.compile: a slow first step, for a GPU"),
 }
+OPTIONS = [(name, field) for name, (field, takes, _) in SETTINGS.items() if callable(takes)]
+OPTIONS += [("top-rate", "top_rate")]
 OLD_NAMES = {"schedule": "recipe", "contrastive": "inter"}
 
 
@@ -64,7 +67,7 @@ class Setting(argparse.Action):
 
 def add_setting(parser, name: str, field: str, takes, text: str) -> None:
     """Add an option whose value goes to args.settings[field]."""
-    if isinstance(takes, type):
+    if callable(takes):
         form = {"type": takes}
     elif isinstance(takes, tuple):
         form = {"choices": takes}
@@ -101,7 +104,7 @@ def add_options(parser) -> None:
         common.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
     common.add_encoder_paths(parser)
     top_rate = "learning rate of these layers, as a share of --learning-rate (default 0.05)"
-    add_setting(parser, "top-rate", "top_rate", float, top_rate)
+    add_setting(parser, "top-rate", "top_rate", real, top_rate)
 
 
 def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
@@ -117,7 +120,8 @@ def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
         defaults = defaults | {"use_mixed": False}
         if without == {"use_global"}:
             defaults |= {"use_local": True}
-    return TrainingConfig(**(defaults | few | settings | {"seed": seed}))
+    with common.told_as(seed="--seed", **{field: f"--{name}" for name, field in OPTIONS}):
+        return TrainingConfig(**(defaults | few | settings | {"seed": seed}))
 
 
 def run(args) -> None:

@@ -1,14 +1,53 @@
-"""What a caller gives, checked at the door: numbers, and lists of text.
+"""What a caller gives, checked at the door: types, numbers, and lists of text.
 
 Every error is one line with the argument's name, its value and what it must be.
 """
 
+import inspect
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
+from types import UnionType
+from typing import TypeVar, get_args
 
 LARGEST = 2**63 - 1  # that a tensor holds
+Door = TypeVar("Door", bound=Callable)
+
+
+def typed(function: Door) -> Door:
+    """The function, with TypeError for an argument that is not of its annotation.
+
+    Looked at are only annotations that are classes of torch, PIL or this project, or one of them
+    `| None`: the rest is checked where it is used.
+    """
+    kinds = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        annotation = parameter.annotation
+        classes = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+        if all(isinstance(kind, type) and _is_checked(kind) for kind in classes):
+            kinds[name] = classes
+    names = list(inspect.signature(function).parameters)
+
+    @wraps(function)
+    def checked(*args, **kwargs):
+        for name, value in (*zip(names, args), *kwargs.items()):
+            if name in kinds and not isinstance(value, kinds[name]):
+                wanted = " or ".join(_word(kind) for kind in kinds[name])
+                raise TypeError(f"{name} is {shown(value)}; it must be {wanted}")
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def _word(kind):
+    name = kind.__name__
+    return "None" if kind is type(None) else f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+
+
+def _is_checked(kind):
+    return kind is type(None) or kind.__module__.startswith(("torch", "PIL", "tgdt_mini"))
 
 
 def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:

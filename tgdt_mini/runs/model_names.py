@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tgdt_mini.files.check import one_line
+from tgdt_mini.files.check import one_line, shown
 from tgdt_mini.files.paths import lasting, shipped
 from tgdt_mini.files.whole import standing
 from tgdt_mini.scenes.words import known_words
@@ -56,6 +56,8 @@ def unseen_words(model, text: str) -> list[str]:
     A model of scenes has seen the words of their captions. Another one has seen what its tokenizer
     has pieces for.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text is {shown(text)}; it must be a string")
     if not knows_photographs(model):
         words, known = re.findall(r"\w+", text.lower()), known_words()
         return [word for word in dict.fromkeys(words) if word not in known]

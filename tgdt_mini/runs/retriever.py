@@ -24,6 +24,7 @@ from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoders.load import copy_encoders, load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
+from tgdt_mini.files.check import shown
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.whole import standing
 from tgdt_mini.model import TGDT
@@ -71,6 +72,8 @@ class Retriever:
         if self._tokenizer is None:
             raise ValueError("the model has no tokenizer; take one that load_model has loaded")
         if gallery is not None:
+            if not hasattr(gallery, "check_model"):  # that of Qdrant is searched as well
+                raise TypeError(f"gallery is {shown(gallery)}; it must be a Gallery")
             gallery.check_model(model.fingerprint)
         load_encoders(model, **encoders)
         self.model, self.gallery, self.source = model.eval(), gallery, source

@@ -38,8 +38,8 @@ CAPTIONS = 5  # of each scene
 
 
 def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
-    """The scenes of a split, or its first ones, undrawn. ValueError for an unknown split."""
-    _check(split)
+    """The scenes of a split, or its first ones, undrawn. ValueError for what is not there."""
+    first = _check(split, first)
     seed, count = SPLITS[split]
     return [world.scene(seed + i) for i in range(count if first is None else first)]
 
@@ -99,12 +99,7 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
     than it should.
     """
     datasets = import_datasets()
-    known = published(split)
-    try:
-        first = None if first is None else whole_number("first", first, 1, SPLITS[split][1])
-    except ValueError:
-        text = f"first is {shown(first)}; {split} has 1 to {SPLITS[split][1]} scenes"
-        raise ValueError(text) from None
+    known, first = published(split), _check(split, first)
     folder = cache_folder() / f"scenes-{split}-{known['pixels'][:8]}{known['text'][:8]}"
     cached = is_intact(folder, "it is drawn again")
     if first is not None and not cached:
@@ -146,7 +141,7 @@ def draw(split: str, progress: bool = False, first: int | None = None) -> dict[s
 
 def draw_scene(seed: int) -> dict:
     """A row of the data set without its image_id, drawn from the scene's seed."""
-    scene = world.scene(seed)
+    scene = world.scene(whole_number("seed", seed, 0))
     meanings = grammar.captions(scene, CAPTIONS)
     written = [grammar.write(meaning) for meaning in meanings]
     return {
@@ -162,8 +157,14 @@ def draw_scene(seed: int) -> dict:
     }
 
 
-def _check(split):
+def _check(split, first=None):
+    """How many scenes: `first` as an int, or None for all. ValueError for what is not there."""
     one_of("split", split, SPLITS)
+    try:
+        return None if first is None else whole_number("first", first, 1, SPLITS[split][1])
+    except ValueError:
+        text = f"first is {shown(first)}; {split} has 1 to {SPLITS[split][1]} scenes"
+        raise ValueError(text) from None
 
 
 def oracle(

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from tgdt_mini import image_tokens, scenes
-from tgdt_mini.data import TokenSet
+from tgdt_mini.data import KINDS, TokenSet
+from tgdt_mini.files.check import one_of
 from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
@@ -41,6 +42,7 @@ def scene_tokens(
     The key holds the scenes' checksum and that of the code that cuts images, so a stale cache is
     never read.
     """
+    one_of("kind", kind, KINDS)
     dataset = scenes.load(split, progress, first)
     code = hashlib.sha256(Path(image_tokens.__file__).read_bytes()).hexdigest()[:8]
     key = f"scenes-{split}-{scenes.published(split)['pixels'][:8]}-{code}"
@@ -57,6 +59,7 @@ def build_token_set(
     key: what names data and preprocessing; under it, image tokens are kept in the cache. Those kept
     may be of more images: the dataset's come first.
     """
+    one_of("kind", kind, KINDS)
     folder = _folder(key, kind)
     arrays = _kept(folder, len(dataset)) if key else None
     if arrays is None:

@@ -6,6 +6,8 @@ optional (`pip install faiss-cpu`). What a shortlist misses is told by `reports/
 
 import torch
 
+from tgdt_mini.files.check import shown
+
 
 def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
     """A faiss index by dot product over global tokens (G, D), for `Gallery.search`.
@@ -44,6 +46,8 @@ def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
 
 def check_index(index, size: int, width: int) -> None:
     """ValueError unless a faiss index has these sizes and scores by dot product."""
+    if not hasattr(index, "ntotal"):
+        raise TypeError(f"index is {shown(index)}; make one with faiss_index")
     if (index.ntotal, index.d) != (size, width) or index.metric_type != 0:
         raise ValueError(
             f"index holds {index.ntotal} items of width {index.d}, metric {index.metric_type}; "

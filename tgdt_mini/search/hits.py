@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tgdt_mini.files.check import shown
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -23,6 +25,11 @@ class Hits:
     seconds: dict[str, float]  # {"shortlist": ..., "rerank": ...}, for all queries together
     # from an item to its PIL picture, or to a str, for notebooks; `Retriever.search` sets it
     picture_of: Callable | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self):
+        for name in ("indices", "scores"):
+            if not isinstance(value := getattr(self, name), torch.Tensor):
+                raise TypeError(f"{name} is {shown(value)}; it must be a Tensor")
 
     def to_json(self) -> str:
         """All hits as JSON: for each query a list of {"rank", "item", "score"}."""

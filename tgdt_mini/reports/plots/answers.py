@@ -43,6 +43,7 @@ def hits(
     stand in place of bools and are written on the tiles. scores: N lists of K, for the titles. A
     search with more than IN_A_ROW answers goes on in the next rows.
     """
+    _check_rows(queries, pictures, right=right, scores=scores)
     lines = [
         (row, start)
         for row in range(len(queries))
@@ -67,6 +68,22 @@ def hits(
                     continue
                 title = f"{i + 1}" if scores is None else f"{i + 1}: {scores[row][i]:.2f}"
                 _tile(ax, pictures[row][i], judged[row][i], title)
+
+
+def _check_rows(queries, pictures, **others):
+    """ValueError unless each query has its list of pictures, and each picture its other values."""
+    try:
+        counts = [len(row) for row in pictures]
+        fits = len(queries) == len(counts) and not isinstance(queries, str)
+        for value in others.values():
+            fits &= value is None or [len(row) for row in value] == counts
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"queries, pictures, {' and '.join(others)} do not fit; give N queries, and for each "
+            "of them a list, all of one length"
+        )
 
 
 def _judged(right, count):

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from tgdt_mini.files.check import shown, typed
 from tgdt_mini.reports.figure import WIDEST, figure, plain
 
 # frames of words: dark enough for letters on white, told apart by colour-blind readers too
 WORDS = ("#0072b2", "#d55e00", "#007a5a", "#aa3377", "#8a5a00", "#332288", "#555555")
 
 
+@typed
 def word_regions(
     picture: Image.Image,
     words: list[str],
@@ -24,7 +26,7 @@ def word_regions(
     The best region is framed in the word's colour, in its map and in the picture.
     similarities (W, R) of a caption's words with the picture's regions; boxes (R, 4) as fractions.
     """
-    similarities, boxes = np.asarray(similarities), np.asarray(boxes)
+    similarities, boxes, words = _table(similarities, boxes, words)
     pixels = np.asarray(picture.convert("RGB"))
     high, wide = pixels.shape[:2]
     # within the picture: a frame on its edge would make its map smaller than the others
@@ -50,6 +52,7 @@ def word_regions(
             ax.set_title(title, fontsize=9, parse_math=False, color=colour, fontweight="bold")
 
 
+@typed
 def word_table(
     picture: Image.Image,
     words: list[str],
@@ -63,7 +66,7 @@ def word_table(
     the more alike, from 0 to 1. similarities (W, R); boxes (R, 4) as fractions, a whole picture's
     (the ground) too.
     """
-    similarities, boxes = np.asarray(similarities), np.asarray(boxes)
+    similarities, boxes, words = _table(similarities, boxes, words)
     pixels = np.asarray(picture.convert("RGB"))
     corners = boxes * (*pixels.shape[1::-1], *pixels.shape[1::-1])
     names = [f"r{number}" for number in range(1, len(boxes) + 1)]
@@ -94,6 +97,20 @@ def word_table(
             right.text(column, row, f"{value:.2f}", fontsize=9, **number)
         for label, colour in zip(right.get_xticklabels(), colours):
             label.set(color=colour, fontweight="bold")
+
+
+def _table(similarities, boxes, words):
+    """(similarities (W, R), boxes (R, 4), W words), or ValueError where they do not fit."""
+    similarities, boxes = np.asarray(similarities), np.asarray(boxes)
+    if isinstance(words, str):
+        raise ValueError(f"words is {shown(words)}; give a list of words")
+    words = list(words)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or similarities.shape != (len(words), len(boxes)):
+        raise ValueError(
+            f"similarities {similarities.shape}, boxes {boxes.shape} and {len(words)} words do not "
+            "fit; give (W, R), (R, 4) and W words"
+        )
+    return similarities, boxes, words
 
 
 def shaded(pixels: np.ndarray, row: np.ndarray, boxes: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         tokenizer: Any = None,
         progress: bool = True,
-        engine: Engine | None = None,
+        engine: Any = None,
         augment: Any = None,
         stop: Any = None,
     ):

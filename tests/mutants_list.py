@@ -179,6 +179,27 @@ MUTANTS = [
             "pad(part.mask, (r, 0))",
         ),
         ("local mask off by one", "03", "model.py", "local_mask[:, 1:],", "local_mask[:, :-1],"),
+        (
+            "global tokens scaled along the batch",
+            "03",
+            "model.py",
+            "normalize(global_token.float(), dim=-1)",
+            "normalize(global_token.float(), dim=0)",
+        ),
+        (
+            "the last slot asks instead of slot 0",
+            "03",
+            "layers.py",
+            "attend(keys[:, :1], keys)",
+            "attend(keys[:, -1:], keys)",
+        ),
+        (
+            "the whole picture of the next image",
+            "03",
+            "data.py",
+            "features * real, boxes * real, mask, self.pooled[rows])",
+            "features * real, boxes * real, mask, self.pooled[rows - 1])",
+        ),
         # 04: the scores
         (
             "padding scores 0",
@@ -242,6 +263,13 @@ MUTANTS = [
             "similarity.py",
             "torch.cat(scores).T[back]",
             "torch.cat(scores).T",
+        ),
+        (
+            "a block cut to its shortest image",
+            "04",
+            "similarity.py",
+            "_cut(images[b], ends[b][-1])",
+            "_cut(images[b], ends[b][0])",
         ),
         # 05: the loss
         (
@@ -350,6 +378,20 @@ MUTANTS = [
             "inter_global = inter(by_global)",
             "inter_global = inter(by_local)",
         ),
+        (
+            "images learn nothing from the intra term",
+            "05",
+            "losses.py",
+            "captions @ captions.T - images @ images.T)",
+            "captions @ captions.T - images.detach() @ images.detach().T)",
+        ),
+        (
+            "the temperature has the wrong sign",
+            "05",
+            "losses.py",
+            "logits = at_least_float32(scores) / temperature",
+            "logits = at_least_float32(scores) / -temperature",
+        ),
         # 06: training
         (
             "no clipping",
@@ -452,6 +494,20 @@ MUTANTS = [
             '"info_nce" if epoch - first < warm else "hardest"',
             '"info_nce"',
         ),
+        (
+            "old gradients stay",
+            "06",
+            "training.py",
+            "self.optimizer.zero_grad(set_to_none=True)",
+            "pass",
+        ),
+        (
+            "what is below the global layers learns nothing from them",
+            "06",
+            "training.py",
+            """stop_gradient=stage == "global")""",
+            """stop_gradient=stage != "global")""",
+        ),
         # 07: the search
         (
             "stage two ignores its weight",
@@ -523,6 +579,13 @@ MUTANTS = [
             "max(rsums, key=rsums.get)",
             "min(rsums, key=rsums.get)",
         ),
+        (
+            "the weight is on the global score",
+            "07",
+            "retrieval.py",
+            "mixed = scores + weight * rerank(block, ids)",
+            "mixed = weight * scores + rerank(block, ids)",
+        ),
         # 08: judging
         (
             "a miss is a hit",
@@ -537,6 +600,79 @@ MUTANTS = [
             "evaluation.py",
             "return sum(values) / len(values)",
             "return sum(values)",
+        ),
+        (
+            "foils of the next picture",
+            "08",
+            "reports/report.py",
+            "images = images[tokens.caption_image[rows].to(device)]",
+            "images = images[tokens.caption_image[rows].to(device) - 1]",
+        ),
+        # 09: a look inside
+        (
+            "a word looks at its worst region",
+            "09",
+            "reports/grounding.py",
+            "picks = (words @ regions.T).argmax(dim=1)",
+            "picks = (words @ regions.T).argmin(dim=1)",
+        ),
+        ("a touch is enough", "09", "reports/grounding.py", "share >= 0.5", "share > 0"),
+        (
+            "a share of the object",
+            "09",
+            "reports/grounding.py",
+            "(regions[:, 2:] - regions[:, :2]).prod(dim=1)[:, None]",
+            "(objects[:, 2:] - objects[:, :2]).prod(dim=1)",
+        ),
+        (
+            "links of all captions",
+            "09",
+            "reports/grounding.py",
+            """if link["caption"] == number and""",
+            "if",
+        ),
+        (
+            "a caption true of another picture is called false",
+            "09",
+            "reports/plots/answers.py",
+            """"true" if true[place] else "false" for""",
+            """"false" for""",
+        ),
+        # 10: ablations
+        (
+            "the spread divides by n",
+            "10",
+            "runs/ablations.py",
+            "± {stdev(values):.1f}",
+            "± {stdev([*values, mean(values)]):.1f}",
+        ),
+        (
+            "no intra keeps the term",
+            "10",
+            "runs/ablations.py",
+            """{"use_intra": False}),""",
+            """{"use_intra": True}),""",
+        ),
+        (
+            "what is there is trained again",
+            "10",
+            "runs/ablations.py",
+            "if path.is_file():",
+            "if False:",
+        ),
+        (
+            "seeds in any order",
+            "10",
+            "runs/ablations.py",
+            "sorted(filter(str.isdecimal, paths), key=int)",
+            "sorted(filter(str.isdecimal, paths), key=lambda seed: -int(seed) % 3)",
+        ),
+        (
+            "grounding is that of chance",
+            "10",
+            "runs/ablations.py",
+            """report["grounding"]["right"]""",
+            """report["grounding"]["chance"]""",
         ),
         # 11: photographs
         (
@@ -631,6 +767,13 @@ MUTANTS = [
             "encoders/cutting.py",
             "layers_of(model)[-trained_layers].register",
             "layers_of(model)[max(1 - trained_layers, -3)].register",
+        ),
+        (
+            "the share that is hidden is the share that stays",
+            "12",
+            "photos/augmentation.py",
+            "round((1 - hide_regions) * images.mask.shape[1])",
+            "round(hide_regions * images.mask.shape[1])",
         ),
         # 13: photographs, measured
         (

@@ -110,7 +110,7 @@ MUTANTS = [
             "layer(tokens, src_key_padding_mask=~mask)  # torch asks",
             "layer(tokens)  # torch asks",
         ),
-        ("no mask in the last layer", "03", "layers.py", "keys, ~mask, need", "keys, None, need"),
+        ("no mask in the last layer", "03", "layers.py", "attn_mask=padding", "attn_mask=None"),
         (
             "sine and cosine exchanged",
             "03",

@@ -2,6 +2,8 @@
 tell places apart.
 """
 
+import sys
+
 import pytest
 import torch
 
@@ -18,6 +20,16 @@ def test_the_global_token_alone_is_slot_0_of_all_slots(count, norm_first):
     tokens, sizes = torch.randn(5, 7, 32, dtype=torch.float64), torch.tensor([7, 3, 1, 4, 2])
     mask = torch.arange(7) < sizes[:, None]
     torch.testing.assert_close(layers.first_slot(tokens, mask), layers(tokens, mask)[:, 0])
+
+
+def test_encoding_needs_nothing_of_what_torch_compiles_with(monkeypatch):
+    """A search would import sympy by it, which takes longer than the search."""
+    monkeypatch.setitem(sys.modules, "torch.fx.experimental.symbolic_shapes", None)
+    layers = Layers(2, 32, 4, 64, TGDTConfig()).eval()
+    with torch.no_grad():
+        tokens, mask = torch.randn(5, 7, 32), torch.ones(5, 7, dtype=torch.bool)
+        assert layers(tokens, mask).shape == (5, 7, 32)
+        assert layers.first_slot(tokens, mask).shape == (5, 32)
 
 
 def test_hidden_features_are_hidden_in_all_tokens_of_an_item_and_only_in_training():

@@ -62,8 +62,12 @@ class Layers(nn.Module):
             tokens = layer(tokens, src_key_padding_mask=~mask)
         last, slot = self.layers[-1], tokens[:, :1]  # (B, 1, width)
 
+        # for each head; as key_padding_mask it would make torch import sympy, which takes 0.4 s
+        padding = (~mask).repeat_interleave(last.self_attn.num_heads, dim=0)[:, None]  # (B*H, 1, L)
+
         def attend(query, keys):
-            return last.dropout1(last.self_attn(query, keys, keys, ~mask, need_weights=False)[0])
+            attention = last.self_attn(query, keys, keys, attn_mask=padding, need_weights=False)
+            return last.dropout1(attention[0])
 
         def feed(hidden):
             return last.dropout2(last.linear2(last.dropout(last.activation(last.linear1(hidden)))))

@@ -272,7 +272,9 @@ def test_regions_that_do_not_fit_are_named_before_anything_is_written(world, tmp
     assert not (tmp_path / "f").exists()
 
 
-@pytest.mark.parametrize("option", ["--vision-layers 2", "--grid 4", "--side 288", "--mirrored"])
+@pytest.mark.parametrize(
+    "option", ["--vision-layers 2", "--grid 4", "--side 288", "--mirrored", "--bfloat16"]
+)
 def test_options_of_cells_are_refused_for_regions(world, tmp_path, capsys, option):
     message = refused(capsys, regions(world, f"{option} --out {tmp_path}/f"))
     assert f"error: {option.split()[0]} is " in message and "detector's regions" in message

@@ -14,6 +14,7 @@ from helpers import (
 )
 
 from tgdt_mini.encoders import LITE
+from tgdt_mini.encoders.load import rebuild
 from tgdt_mini.encoders.vision import VisionBackbone, grid_boxes, larger_cells, turned
 
 
@@ -211,6 +212,20 @@ def test_a_mirrored_encoder_sees_the_same_in_a_picture_and_in_its_mirror_image(s
     assert plain.metadata["key"] != mirrored.metadata["key"]
     with pytest.raises(ValueError, match="mirrored is True and trained_layers 1"):
         VisionBackbone(saved["vision"], 1, mirrored=True)
+
+
+@pytest.mark.parametrize("lite", [False, True])
+def test_an_encoder_in_bfloat16_sees_nearly_the_same(saved, lite):
+    if lite:
+        pytest.importorskip("efficientnet_lite_pytorch")
+    source = LITE if lite else saved["vision"]
+    exact, rounded = (VisionBackbone(source, bfloat16=on) for on in (False, True))
+    one, other = exact(photographs()), rounded(photographs())
+    for seen, known in ((other.features, one.features), (other.pooled, one.pooled)):
+        assert seen.dtype == torch.float32 and not torch.equal(seen, known)
+        assert torch.nn.functional.cosine_similarity(seen, known, dim=-1).min() > 0.97
+    assert exact.metadata["key"] != rounded.metadata["key"] and "bfloat16" not in exact.metadata
+    assert rebuild(VisionBackbone, rounded.metadata).bfloat16
 
 
 def test_cells_are_turned_row_by_row():

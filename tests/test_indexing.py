@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from helpers import call, refusal, tiny_model, tokenizer
 from PIL import Image, features
 
 from tgdt_mini import Gallery, load_model, save_model, scenes
+from tgdt_mini.commands.index import use_bfloat16
 from tgdt_mini.encoding import encode_pictures
 from tgdt_mini.files.locks import only_writer
 from tgdt_mini.photos.image_io import open_image
@@ -135,6 +137,18 @@ def test_a_folder_of_broken_pictures_is_an_error_and_nothing_is_written(saved, t
         assert code == 2 and not out and err.startswith("error: image ")
         assert "a.png cannot be read" in err and "none of the 2 pictures" in err
         assert not (tmp_path / "g").exists()
+
+
+def test_a_vision_encoder_multiplies_in_bfloat16_if_asked_and_where_there_is_one(
+    saved, pictures, tmp_path, capsys
+):
+    code, _, err = index(capsys, saved, pictures, tmp_path / "g", "--bfloat16")
+    assert (
+        code == 2 and "--bfloat16 is for a vision encoder" in err and not (tmp_path / "g").exists()
+    )
+    model = SimpleNamespace(image_reader=SimpleNamespace(encoder=SimpleNamespace(bfloat16=False)))
+    use_bfloat16(model)
+    assert model.image_reader.encoder.bfloat16
 
 
 def test_append_adds_what_is_new_and_keeps_the_rest(saved, pictures, tmp_path, capsys):

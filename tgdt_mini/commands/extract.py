@@ -93,6 +93,7 @@ def add_encoders(parser) -> None:
     side = f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)"
     common.add_number(parser, "--side", side, 0)
     common.add_switch(parser, "--mirrored", "the mean of each picture and its mirror image")
+    common.add_bfloat16(parser)
     stages = f"each cell also with what {LITE}'s last N stages saw there (default 0)"
     common.add_number(parser, "--stages", stages, 0)
     common.add_number(parser, "--grid", "average its cells to N x N (default 0: no)", 0)
@@ -124,7 +125,9 @@ def run(args) -> None:
     if args.divide:
         source["divide"] = {"shares": read_shares(args.divide), "seed": args.seed}
     source = {name: value for name, value in source.items() if value not in (None, {}, [])}
-    cells = {name: getattr(args, name) for name in ("grid", "side", "mirrored", "stages")}
+    cells = {
+        name: getattr(args, name) for name in ("grid", "side", "mirrored", "stages", "bfloat16")
+    }
     regions = {n: getattr(args, n) for n in ("boxes", "sizes", "width", "allow_strays")}
     vision, vision_layers, entities = args.vision, args.vision_layers, args.entities
     text = (args.text, args.text_layers, args.text_depth, args.text_states)

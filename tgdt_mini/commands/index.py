@@ -25,6 +25,7 @@ def add_options(parser) -> None:
     )
     common.add_collection(parser)
     common.add_encoder_paths(parser)
+    common.add_bfloat16(parser)
 
 
 def run(args) -> int:
@@ -46,6 +47,8 @@ def run(args) -> int:
     source, refused = source_of(args.model or "scenes"), {}
     if args.images:
         common.load_encoders(model, args.model, args)
+        if args.bfloat16:
+            use_bfloat16(model)
         gallery, refused = of_files(model, source, args)
     else:
         if features:
@@ -74,10 +77,18 @@ def check(args) -> None:
         raise ValueError(
             f"--split is {args.split}, but the pictures of --images have no splits; leave it out"
         )
-    for name in ("recursive", "skip_broken", "append"):
+    for name in ("recursive", "skip_broken", "append", "bfloat16"):
         if getattr(args, name) and not args.images:
             option = f"--{name.replace('_', '-')}"
             raise ValueError(f"{option} speaks of a folder of pictures; add --images FOLDER")
+
+
+def use_bfloat16(model) -> None:
+    """Let a model's vision encoder multiply in bfloat16. ValueError if it has none."""
+    encoder = getattr(model.image_reader, "encoder", None)
+    if not hasattr(encoder, "bfloat16"):
+        raise ValueError("--bfloat16 is for a vision encoder, and the model has none; leave it out")
+    encoder.bfloat16 = True
 
 
 def of_files(model, source: str, args):

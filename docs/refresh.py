@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tgdt_mini import Gallery, bench, load_model, scenes
+from tgdt_mini import Gallery, bench, cli, load_model, scenes
 from tgdt_mini.bench import tables as bench_tables
 from tgdt_mini.bench.rows import number
 from tgdt_mini.encoding import encode_texts
@@ -32,7 +32,7 @@ SHIPPED_FOR_PHOTOGRAPHS = RESULTS / "photographs" / "default" / "default-0.json"
 
 
 def tables() -> dict[tuple[str, str], str]:
-    """{(page, mark): Markdown} of every table that the stored reports give."""
+    """{(page, mark): Markdown} of every table that the stored reports and the commands give."""
     report = bench.read(RESULTS / "bench.json")
     default = ablations.table(ablations.read(RESULTS))
     photographs = RESULTS / "photographs"
@@ -52,7 +52,46 @@ def tables() -> dict[tuple[str, str], str]:
         ("data/weights/photographs/README.md", "figures"): figures_of_one_model(
             SHIPPED_FOR_PHOTOGRAPHS
         ),
+        ("docs/commands.md", "options"): options(),
     }
+
+
+def options() -> str:
+    """Every option of every command, as `--help` explains it; first those that all of them have."""
+    top = next(action for action in cli.parser()._actions if action.choices)
+    commands = {
+        name: {option: text for option, text in map(explained, parser._actions) if text}
+        for name, parser in top.choices.items()
+    }
+    train, *others = commands["train"], *commands.values()
+    shared = {option: text for option, text in train.items() if all(option in o for o in others)}
+    shared = {option: text.replace("runs/train", "runs/COMMAND") for option, text in shared.items()}
+    parts = [f"## All commands\n\n{option_table(shared)}"]
+    for choice in top._choices_actions:
+        own = {o: text for o, text in commands[choice.dest].items() if o not in shared}
+        listed = option_table(own)
+        if choice.dest != "train" and own.items() <= train.items():
+            names = ", ".join(f"`{option.split()[0]}`" for option in own)
+            listed = f"It takes these options of `train`: {names}.\n"
+        parts.append(f"## `{choice.dest}`\n\n{choice.help}\n\n{listed}")
+    return "\n".join(parts).rstrip("\n")
+
+
+def option_table(rows: dict[str, str]) -> str:
+    lines = [f"| `{option}` | {text} |\n" for option, text in rows.items()]
+    return "| option | what it does |\n|---|---|\n" + "".join(lines)
+
+
+def explained(action) -> tuple[str, str]:
+    """(an option as one types it, its help in Markdown); no help for one that is hidden."""
+    name, text = (action.option_strings or [action.dest])[-1], action.help
+    if action.nargs != 0 and action.option_strings:
+        value = "\\|".join(map(str, action.choices)) if action.choices else action.metavar
+        name += f" {value or action.dest.upper()}" + " ..." * (action.nargs == "+")
+    if not text or text == argparse.SUPPRESS:
+        return name, ""
+    text = (text % {"default": action.default}).replace("|", "\\|").replace("*", "\\*")
+    return name, text
 
 
 def speed(report: dict) -> str:

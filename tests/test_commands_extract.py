@@ -453,7 +453,7 @@ def test_restval_is_for_training_unless_refused(world, tmp_path, capsys):
 def test_splits_are_extracted_one_by_one_into_one_folder(world, tmp_path, capsys):
     features = tmp_path / "f"
     out = done(capsys, seen(world, f"--out {features} --splits train"))
-    assert "next: extract validation into the same folder, too, which train needs" in out
+    assert "next: extract validation into the same folder, too, which train needs; data" in out
     out = done(capsys, seen(world, f"--out {features} --splits val test --most-captions 2"))
     assert "next: python -m tgdt_mini train --features" in out
     for split, most in (("train", 5), ("validation", 2), ("test", 2)):

@@ -213,9 +213,11 @@ def test_what_is_not_understood_is_said(make, message, tmp_path):
 
 def test_tables_of_no_known_split_are_listed(tmp_path):
     folder = parquet_folder(tmp_path / "parquet", {"photos": 2, "more": 1})
-    with pytest.raises(ValueError, match="none is train.*; the data has the splits more, photos"):
+    with pytest.raises(
+        ValueError, match="no split is called train.*; the data has the splits more, photos"
+    ):
         open_source(folder)
-    with pytest.raises(ValueError, match=r"splits asks for \['gone'\]"):
+    with pytest.raises(ValueError, match=r"splits asks for gone"):
         open_source(folder, splits=["gone"])
 
 
@@ -332,7 +334,7 @@ def test_coco_s_folders_and_restval_are_understood(nested, tmp_path):
     for splits in (None, ["train", "test"], {"train": "train", "test": "test"}):
         without = open_source(path, tmp_path / "coco", restval=False, splits=splits)
         assert without["train"]["image_id"][:] == ["train.png"]
-    with pytest.raises(ValueError, match=r"splits asks for \['restval'\].*--no-restval"):
+    with pytest.raises(ValueError, match=r"splits asks for restval.*--no-restval"):
         open_source(path, tmp_path / "coco", restval=False, splits=["train", "restval"])
     assert karpathy_numbers(path) == {"train.png": "9", "spare.png": "8", "test.png": "7"}
 
@@ -427,7 +429,9 @@ def test_coco_s_captions_can_be_divided_and_called_by_any_split(tmp_path):
     path = coco_file(tmp_path / "annotations.json", named("some", 10))
     for name in named("some", 10):
         image_file(tmp_path / name)
-    with pytest.raises(ValueError, match="none is train, validation or test.*annotations"):
+    with pytest.raises(
+        ValueError, match="no split is called train, validation or test.*--splits annotations=test"
+    ):
         open_source(path, images=tmp_path)
     records = open_source(path, images=tmp_path, divide={"shares": [80, 10, 10], "seed": 0})
     assert [len(data) for data in records.values()] == [8, 1, 1]

@@ -21,7 +21,7 @@ from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.whole import write_whole
 from tgdt_mini.runs.retriever import Retriever
 from tgdt_mini.runs.samples import sample_captions
-from tgdt_mini.search.gallery import NAME, Gallery
+from tgdt_mini.search.gallery import Gallery
 
 TITLE = "TGDT mini explorer"
 ON_SCENES, ON_PHOTOGRAPHS = "a yellow star above a pink square", "a woman smiles"
@@ -44,11 +44,6 @@ def opened(model: str | None = None, gallery: str | None = None, **options: str)
     that the command index wrote; by default the model's own or, of "photographs", the samples.
     options: of `Retriever.from_pretrained`. ValueError that names what is missing.
     """
-    if gallery is not None and not (Path(gallery) / NAME).is_file():
-        raise ValueError(
-            f"{gallery} holds no {NAME}; make a gallery of your pictures first: "
-            f"python -m tgdt_mini index --images FOLDER --out {gallery}"
-        )
     if model is None:
         model = Gallery.load(gallery).source if gallery else None
     captions, samples = [], shipped() / "photographs"

@@ -9,7 +9,10 @@ from tgdt_mini.files.progress import remark
 def add_options(parser) -> None:
     parser.set_defaults(out=Path("runs/ablations"), stopped=common.AGAIN)
     variants = parser.add_argument(
-        "--variants", nargs="+", metavar="NAME", help='such as default "no intra" (default: all)'
+        "--variants",
+        nargs="+",
+        metavar="NAME",
+        help='rows of the table, such as default "no intra" (default: all)',
     )
     parser.add_argument("--recipes", action=common.OldName, new=variants)
     parser.add_argument(
@@ -17,12 +20,18 @@ def add_options(parser) -> None:
         nargs="+",
         type=common.whole,
         metavar="SEED",
-        help="default 0 1 2; replaces --seed",
+        help="train each variant once with each of these (default 0 1 2; --quick takes --seed)",
     )
-    parser.add_argument("--epochs", type=common.whole, help="default 8, with --quick 2")
-    common.add_number(parser, "--batch", "pairs in a step (default 64, photographs 512)")
-    common.add_features(parser, "on photographs", split=False)
-    quick = "a quarter of the data, one seed, few epochs: does it run?"
+    parser.add_argument(
+        "--epochs", type=common.whole, help="of each training (default 8, with --quick 2)"
+    )
+    common.add_number(
+        parser,
+        "--batch",
+        "pairs of a picture and a caption in a step (default 64, photographs 512)",
+    )
+    common.add_features(parser, "train on photographs", split=False)
+    quick = "a quarter of the data, one seed and few epochs: only to see whether it runs"
     common.add_switch(parser, "--quick", quick)
 
 

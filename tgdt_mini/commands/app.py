@@ -6,17 +6,26 @@ from tgdt_mini.files.progress import remark
 
 def add_options(parser) -> None:
     common.add_model(parser)
-    common.add_path(parser, "--gallery", "made by index (default: scenes, or the model's own)")
+    common.add_path(
+        parser,
+        "--gallery",
+        "a gallery that index made (default: the model's own; without --model, the scenes)",
+    )
     common.add_encoder_paths(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="where to listen (default %(default)s: this machine alone)",
+        help="address to serve on (default %(default)s: for this machine alone)",
     )
     parser.add_argument(
-        "--port", type=common.whole, default=8866, help="default %(default)s; 0 takes a free one"
+        "--port",
+        type=common.whole,
+        default=8866,
+        help="port of the page (default %(default)s; 0: any free one)",
     )
-    common.add_switch(parser, "--no-browser", "only tell the address")
+    common.add_switch(
+        parser, "--no-browser", "print the address of the page, and do not open a browser"
+    )
 
 
 def run(args) -> None:

@@ -13,17 +13,19 @@ def add_options(parser) -> None:
         nargs="+",
         type=common.whole,
         metavar="N",
-        help="of galleries (default 1000 10000 100000)",
+        help="numbers of images in the galleries (default 1000 10000 100000)",
     )
-    common.add_switch(parser, "--quick", "the smallest size, few repeats: does it run?")
+    common.add_switch(
+        parser, "--quick", "the smallest gallery and few repeats: only to see whether it runs"
+    )
     parser.add_argument(
         "--only",
         nargs="+",
         metavar="PART",
         default=[],
-        help=f"measure these again ({', '.join(bench.PARTS)}); the rest stays as in --out",
+        help=f"measure only these ({', '.join(bench.PARTS)}); the rest stays as it is in --out",
     )
-    million = "a gallery of a million too: 20 GB of disk, minutes"
+    million = "also a gallery of a million images: 20 GB of disk, several minutes"
     common.add_switch(parser, "--million", million)
 
 

@@ -46,11 +46,25 @@ def add_common_options(parser, out: Path) -> None:
         "--device",
         default="auto",
         choices=("auto", "cpu", "cuda", "mps"),
-        help="auto: cuda, else cpu; no result was verified on mps",
+        help="where to compute; auto: cuda if there is one, else cpu; nothing was verified on mps",
     )
-    parser.add_argument("--seed", type=whole, default=0, help="of weights and batches (default 0)")
-    add_path(parser, "--out", "where to write (default %(default)s)", default=out)
-    add_switch(parser, "--quiet", "no bars and no remarks: results, warnings and errors only")
+    parser.add_argument(
+        "--seed",
+        type=whole,
+        default=0,
+        help="of all random choices, such as first weights and batches (default 0)",
+    )
+    add_path(
+        parser,
+        "--out",
+        "folder for what the command writes, if anything (default %(default)s)",
+        default=out,
+    )
+    add_switch(
+        parser,
+        "--quiet",
+        "print results, warnings and errors only: no progress bars and no remarks",
+    )
 
 
 def add_path(parser, name: str, text: str, metavar: str = "FOLDER", default=None) -> None:
@@ -138,7 +152,7 @@ def need(*names: str) -> None:
 
 
 def add_model(parser) -> None:
-    text = "a trained model; photographs: the shipped one for photographs (default: for scenes)"
+    text = "a trained model, or photographs for the shipped one of photographs (default: of scenes)"
     add_path(parser, "--model", text, "FOLDER")
 
 
@@ -150,23 +164,29 @@ def add_bfloat16(parser) -> None:
 def add_encoder_paths(parser) -> None:
     """Add the options that say where a model's encoders have gone."""
     for kind in ("vision", "text"):
-        where = f"where the {kind} encoder lies now, if it was moved"
+        where = f"where the {kind} encoder of the model is now, if it was moved"
         add_path(parser, f"--{kind}-path", where)
 
 
 def add_features(parser, use: str = "photographs", split: bool = True) -> None:
     """Add --features and --check-all, and with `split` the choice of a split."""
-    add_path(parser, "--features", f"{use}, as extract wrote them")
-    add_switch(parser, "--check-all", "compare all checksums of --features first")
+    add_path(parser, "--features", f"{use}: the folder that extract wrote")
+    add_switch(parser, "--check-all", "first compare all files of --features with their checksums")
     if split:
         parser.add_argument(
-            "--split", default="test", choices=("test", "validation"), help="default test"
+            "--split",
+            default="test",
+            choices=("test", "validation"),
+            help="of the scenes or of --features (default test)",
         )
 
 
 def add_collection(parser) -> None:
     parser.add_argument(
-        "--collection", default="pictures", metavar="NAME", help="of Qdrant (default pictures)"
+        "--collection",
+        default="pictures",
+        metavar="NAME",
+        help="name of the collection in Qdrant (default pictures)",
     )
 
 

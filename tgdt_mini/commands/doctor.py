@@ -16,7 +16,9 @@ COLOURS = {OK: "\033[32m", FIX: "\033[31m", MAY: "\033[33m"}
 
 
 def add_options(parser) -> None:
-    common.add_json(parser, "print the table as JSON: a list of {state, name, found, cure}")
+    common.add_json(
+        parser, "print the table as JSON and nothing else: a list of {state, name, found, cure}"
+    )
 
 
 def run(args) -> int:

@@ -7,9 +7,11 @@ from tgdt_mini.files.progress import remark
 def add_options(parser) -> None:
     common.add_model(parser)
     common.add_features(parser)
-    folds = "also the mean of N parts, each searched alone: 5 for COCO 1K, beside 5K"
+    folds = (
+        "also give the mean of N folds, each searched alone: 5 for COCO's 1K protocol, beside 5K"
+    )
     common.add_number(parser, "--folds", folds, 0)
-    common.add_json(parser, "print the report as JSON, as results.json has it, and nothing else")
+    common.add_json(parser, "print the report as JSON, as in results.json, and nothing else")
 
 
 def run(args) -> None:

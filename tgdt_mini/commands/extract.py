@@ -20,7 +20,10 @@ def add_options(parser) -> None:
     add_regions(parser)
     add_encoders(parser)
     parser.add_argument(
-        "--precision", default="float16", choices=("float16", "int8"), help="of what is kept"
+        "--precision",
+        default="float16",
+        choices=("float16", "int8"),
+        help="of the stored numbers (default float16)",
     )
 
 
@@ -34,34 +37,45 @@ def add_data(parser) -> None:
         "or .json with an array), a folder of parquet files, an image folder, SCAN's *_precomp, "
         "flickr8k, flickr30k or coco from the hub, or any hub name",
     )
-    common.add_path(parser, "--images", "where the pictures of a .json or a table lie")
+    common.add_path(parser, "--images", "the folder of the pictures that a .json or a table names")
     parser.add_argument(
         "--columns",
         nargs="+",
         default=[],
         metavar="OURS=THEIRS",
-        help="such as image=photo image_id=name split=part captions=text, "
+        help="names of the columns, such as image=photo image_id=name split=part captions=text, "
         "or captions=caption_0,caption_1",
     )
     parser.add_argument(
-        "--splits", nargs="+", metavar="SPLIT", help="only these, or THEIRS=OURS: extra=test"
+        "--splits",
+        nargs="+",
+        metavar="SPLIT",
+        help="take only these, or rename them, THEIRS=OURS: extra=test",
     )
     parser.add_argument(
         "--divide",
         metavar="80/10/10",
-        help="make train, validation and test of one split, by picture, drawn with --seed",
+        help="make train, validation and test of data with one split, in these shares; by picture, "
+        "at random, from --seed; two shares leave test out",
     )
-    common.add_switch(parser, "--no-restval", "COCO's spare validation pictures are not for train")
-    common.add_number(parser, "--most-captions", "only the first N of each picture, as COCO's 5")
+    common.add_switch(
+        parser, "--no-restval", "leave out COCO's restval pictures, which otherwise count as train"
+    )
+    common.add_number(
+        parser,
+        "--most-captions",
+        "keep only the first N captions of each picture, such as COCO's 5",
+    )
     common.add_path(
         parser,
         "--entities",
-        "Flickr30k Entities: Annotations/ and Sentences/, for the pointing game",
+        "Flickr30k Entities, a folder with Annotations/ and Sentences/: for the pointing game",
     )
     common.add_switch(
         parser,
         "--foils",
-        "also captions with two words swapped: hard negatives for train, hard pairs for evaluate",
+        "also extract captions with two words swapped: hard negatives for train, hard pairs for "
+        "evaluate",
     )
 
 
@@ -70,19 +84,21 @@ def add_regions(parser) -> None:
     common.add_path(
         parser,
         "--detections",
-        "instead of --vision, which then names the detector: "
-        "regions of bottom-up attention, ID.npz or ID.npy",
+        "regions of bottom-up attention, files ID.npz or ID.npy, instead of a vision encoder; "
+        "--vision then names the detector",
     )
-    common.add_path(parser, "--boxes", "of the regions, if not beside them: ID.npy")
+    common.add_path(
+        parser, "--boxes", "boxes of the regions, files ID.npy, if they are in another folder"
+    )
     common.add_path(
         parser,
         "--sizes",
-        "of pictures that are not here, for boxes in pixels: JSON, "
+        "sizes of pictures that are not here, for boxes in pixels: JSON, "
         '{"image id": [width, height]}, or annotations of COCO',
         "FILE",
     )
-    common.add_number(parser, "--width", "numbers a region (default 2048)")
-    common.add_switch(parser, "--allow-strays", "leave regions aside that belong to no picture")
+    common.add_number(parser, "--width", "how many numbers a region has (default 2048)")
+    common.add_switch(parser, "--allow-strays", "ignore regions that belong to no picture")
 
 
 def add_encoders(parser) -> None:
@@ -92,20 +108,30 @@ def add_encoders(parser) -> None:
     )
     side = f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)"
     common.add_number(parser, "--side", side, 0)
-    common.add_switch(parser, "--mirrored", "the mean of each picture and its mirror image")
-    common.add_bfloat16(parser)
-    stages = f"each cell also with what {LITE}'s last N stages saw there (default 0)"
-    common.add_number(parser, "--stages", stages, 0)
-    common.add_number(parser, "--grid", "average its cells to N x N (default 0: no)", 0)
-    parser.add_argument(
-        "--text", default=MINILM, metavar="ENCODER", help=f"{MINILM}, or a folder or hub name"
+    common.add_switch(
+        parser,
+        "--mirrored",
+        "take the mean of the features of each picture and of its mirror image",
     )
-    depth = "only its first N layers, as the paper takes 6 of BERT's 12 (default 0: all)"
+    common.add_bfloat16(parser)
+    stages = f"add to each cell what the last N stages of {LITE} saw there (default 0)"
+    common.add_number(parser, "--stages", stages, 0)
+    common.add_number(
+        parser, "--grid", "average the cells to N x N larger ones (default 0: leave them)", 0
+    )
+    parser.add_argument(
+        "--text", default=MINILM, metavar="ENCODER", help=f"a folder or hub name (default {MINILM})"
+    )
+    depth = (
+        "take only the first N layers of --text; the paper takes 6 of BERT's 12 (default 0: all)"
+    )
     common.add_number(parser, "--text-depth", depth, 0)
-    states = "of each word what its last N layers made of it, side by side (default 1)"
+    states = "keep for each word the states of the last N layers, side by side (default 1)"
     common.add_number(parser, "--text-states", states, 1)
     for kind in ("vision", "text"):
-        trained = f"the last N of the {kind} encoder are trained (default 0)"
+        trained = (
+            f"leave the last N layers of the {kind} encoder to be trained by train (default 0)"
+        )
         common.add_number(parser, f"--{kind}-layers", trained, 0)
 
 
@@ -226,7 +252,10 @@ def next_step(out: Path) -> str:
     splits = encoders_of(out)["splits"]
     missing = [split for split in ("train", "validation") if split not in splits]
     if missing:
-        step = f"extract {' and '.join(missing)} into the same folder, too, which train needs"
+        step = (
+            f"extract {' and '.join(missing)} into the same folder, too, which train needs; data "
+            "with one split are divided by --divide 80/10/10, in another --out"
+        )
         if "test" in splits:
             step += f"; or {common.shell_line('evaluate', '--features', out, '--model', 'MODEL')}"
         return step

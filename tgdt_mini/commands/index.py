@@ -11,17 +11,19 @@ from tgdt_mini.files.progress import remark
 def add_options(parser) -> None:
     parser.set_defaults(out=Path("runs/gallery"), stopped=common.AGAIN)
     common.add_model(parser)
-    common.add_path(parser, "--images", "your pictures (default: the test scenes)")
-    common.add_switch(parser, "--recursive", "take the pictures of folders in --images, too")
-    broken = "a picture that cannot be read is no failure: exit code 0 instead of 3"
+    common.add_path(parser, "--images", "the folder of your pictures (default: the test scenes)")
+    common.add_switch(
+        parser, "--recursive", "also take the pictures in the folders inside --images"
+    )
+    broken = "end with exit code 0 instead of 3 if pictures could not be read"
     common.add_switch(parser, "--skip-broken", broken)
-    append = "add what is new of --images to the gallery in --out, and keep the rest"
+    append = "keep the gallery in --out, and add the pictures of --images that are new"
     common.add_switch(parser, "--append", append)
     common.add_features(parser)
     parser.add_argument(
         "--qdrant",
         metavar="WHERE",
-        help="put the gallery into Qdrant too: a server's address, or a folder",
+        help="also put the gallery into Qdrant: a server's address, or a folder",
     )
     common.add_collection(parser)
     common.add_encoder_paths(parser)

@@ -11,25 +11,35 @@ MOST_DRAWN = 50  # hits on one page; a table of more is printed all the same
 
 def add_options(parser) -> None:
     common.add_model(parser)
-    query = parser.add_mutually_exclusive_group(required=True)
+    query = parser.add_mutually_exclusive_group()
     query.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
-    common.add_path(query, "--image", "search the test captions by this picture instead", "FILE")
+    common.add_path(
+        query,
+        "--image",
+        "search captions by this picture: those of the test scenes, or of --features",
+        "FILE",
+    )
     pictures = parser.add_mutually_exclusive_group()
-    common.add_path(pictures, "--gallery", "made by index (default: the test scenes)")
+    common.add_path(
+        pictures, "--gallery", "search in this gallery, which index made (default: the test scenes)"
+    )
     pictures.add_argument(
         "--qdrant",
         metavar="WHERE",
-        help="search in Qdrant instead: a server's address, or a folder",
+        help="search in Qdrant: a server's address, or a folder",
     )
     common.add_collection(parser)
     common.add_encoder_paths(parser)
     common.add_features(parser)
-    parser.add_argument("-k", type=common.whole, default=5, help="how many hits (default 5)")
-    common.add_json(parser, "print the hits as JSON, and nothing else; nothing is drawn")
+    parser.add_argument(
+        "-k", type=common.whole, default=5, help="how many hits to print (default 5)"
+    )
+    common.add_json(parser, "print the hits as JSON and nothing else, and draw nothing")
     parser.add_argument(
         "--shortlist",
         type=common.whole,
-        help="candidates that stage two re-orders (default: the model's choice)",
+        help="how many candidates stage one keeps by the global score, for stage two to sort by "
+        "both scores (default: as many as validation chose for the model)",
     )
 
 
@@ -37,8 +47,13 @@ def run(args) -> None:
     """Print the best hits, and draw the first of them in --out/hits.png."""
     if args.k < 1:
         raise ValueError(f"-k is {args.k}; ask for at least 1 hit")
+    if args.caption is None and not args.image:
+        raise ValueError('give a caption, such as "two red stars", or a picture: --image FILE')
     if args.image and (args.gallery or args.qdrant):
-        raise ValueError("--gallery and --qdrant hold pictures; with --image captions are searched")
+        raise ValueError(
+            "--gallery and --qdrant hold pictures; with --image captions are searched: leave them "
+            "out, or give --features FOLDER"
+        )
     features = common.checked_features(args.features, args.check_all)
 
     from tgdt_mini import scenes

@@ -12,45 +12,84 @@ SETTINGS = {
     "epochs": (
         "epochs",
         whole,
-        f"default 30, demo 6, photographs 24, --quick {common.QUICK['epochs']}",
+        "passes over the training pictures (default 30, demo 6, photographs 24, "
+        f"--quick {common.QUICK['epochs']})",
     ),
-    "batch": ("batch", whole, "pairs in a step, of all processes (default 64, photographs 512)"),
+    "batch": (
+        "batch",
+        whole,
+        "pairs of a picture and a caption in a step, of all processes together (default 64, "
+        "photographs 512)",
+    ),
     "optimizer": (
         "optimizer",
         ("adamw", "muon"),
-        "muon moves the matrices of both branches (default muon, photographs adamw)",
+        "muon moves the weight matrices of both branches, and AdamW the rest; adamw moves all "
+        "(default muon, photographs adamw)",
     ),
     "learning-rate": (
         "learning_rate",
         real,
-        "after the warm-up (default 0.001, photographs 0.0003)",
+        "the highest one, reached after the warm-up (default 0.001, photographs 0.0003)",
     ),
-    "start": ("start", ("random", "correlation"), "first weights; correlation: for photographs"),
-    "schedule": ("schedule", ("joint", "staged"), "staged: local terms first, then global layers"),
+    "start": (
+        "start",
+        ("random", "correlation"),
+        "first weights: random, or, for photographs only, computed from the training data by "
+        "canonical correlation (default random, photographs correlation)",
+    ),
+    "schedule": (
+        "schedule",
+        ("joint", "staged"),
+        "joint: all terms of the loss in each epoch (default); staged: first the local terms, then "
+        "the global layers alone",
+    ),
     "contrastive": (
         "contrastive",
         ("curriculum", "hardest", "mean", "info_nce"),
-        "negatives of a pair; curriculum: all of them first, then the hardest (default curriculum, "
-        "photographs hardest)",
+        "which negatives of a pair count; curriculum: at first all, by InfoNCE, then the hardest "
+        "one (default curriculum, photographs hardest)",
     ),
-    "no-intra": ("use_intra", False, "without the intra-modal consistency term"),
-    "no-global": ("use_global", False, "without the contrastive term on global scores"),
-    "no-local": ("use_local", False, "without the contrastive term on local scores"),
+    "no-intra": (
+        "use_intra",
+        False,
+        "leave out the consistency term of the loss, which compares pictures with pictures and "
+        "captions with captions",
+    ),
+    "no-global": (
+        "use_global",
+        False,
+        "leave out the contrastive term of the loss that reads global scores",
+    ),
+    "no-local": (
+        "use_local",
+        False,
+        "leave out the contrastive term of the loss that reads local scores",
+    ),
     "hard-captions": (
         "hard_captions",
         real,
-        "the share of a batch that has a negative made of its caption's own words (default 1; "
-        "photographs 0, and need extract --foils)",
+        "the share of a batch that gets a hard caption: a false one, made of its caption's own "
+        "words (default 1; photographs 0, and more needs extract --foils)",
     ),
-    "no-hard-captions": ("hard_captions", 0.0, "without negatives made of a caption's own words"),
-    "patience": ("patience", whole, "stop after so many epochs without a better validation rsum"),
+    "no-hard-captions": ("hard_captions", 0.0, "the same as --hard-captions 0"),
+    "patience": (
+        "patience",
+        whole,
+        "stop early when validation rsum has not risen for so many epochs (default 0: never)",
+    ),
     "precision": (
         "precision",
         ("auto", "fp32", "bf16", "fp16"),
-        "auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another",
+        "auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another GPU",
     ),
-    "chunk": ("chunk", whole, "pairs embedded at a time: less memory, one more forward pass"),
-    "compile": ("compile", True, "by torch.compile: a slow first step, for a GPU"),
+    "chunk": (
+        "chunk",
+        whole,
+        "embed a batch in chunks of so many pairs: less memory, one more forward pass (default 0: "
+        "all at once)",
+    ),
+    "compile": ("compile", True, "use torch.compile: the first step is slow; for a GPU only"),
 }
 OPTIONS = [(name, field) for name, (field, takes, _) in SETTINGS.items() if callable(takes)]
 OPTIONS += [("top-rate", "top_rate")]
@@ -83,7 +122,7 @@ def add_setting(parser, name: str, field: str, takes, text: str) -> None:
 def add_training_options(parser) -> None:
     """Add what `train` and `demo` share. args.settings is {field of TrainingConfig: value}."""
     parser.set_defaults(settings={}, stopped=common.RESUME)
-    quick = "a quarter of the data, few epochs: does it run at all?"
+    quick = "a quarter of the data and few epochs: only to see whether it runs"
     common.add_switch(parser, "--quick", quick)
     for name, (field, takes, text) in SETTINGS.items():
         add_setting(parser, name, field, takes, text)
@@ -91,19 +130,22 @@ def add_training_options(parser) -> None:
         "--image-tokens",
         default="regions",
         choices=("regions", "things", "patches"),
-        help="things found in the pixels (default), or a grid",
+        help="what a drawn picture is cut into; regions: the things found in its pixels, and the "
+        "ground (default); things: without the ground; patches: a grid",
     )
-    common.add_switch(parser, "--resume", "go on with --out, in any number of processes")
+    common.add_switch(
+        parser, "--resume", "continue the training in --out, also with another number of processes"
+    )
 
 
 def add_options(parser) -> None:
     add_training_options(parser)
     common.add_features(parser, "train on photographs", split=False)
     for name in ("vision", "text"):
-        only = f"of the {name} encoder's layers that extract left to be trained, only the last N"
+        only = f"train only the last N of the {name} encoder's layers that extract has left for it"
         common.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
     common.add_encoder_paths(parser)
-    top_rate = "learning rate of these layers, as a share of --learning-rate (default 0.05)"
+    top_rate = "learning rate of an encoder's layers, as a share of --learning-rate (default 0.05)"
     add_setting(parser, "top-rate", "top_rate", real, top_rate)
 
 

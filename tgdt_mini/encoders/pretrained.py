@@ -51,7 +51,10 @@ def load(source: str, part: str | None = None) -> tuple[nn.Module, Aligned | Non
             folder, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # files and hubs fail in many ways, and none says the cure
-        raise ValueError(f"no encoder could be loaded from {source}: {one_line(error)}") from error
+        here = "" if Path(folder).is_dir() else ", which is no folder here,"
+        raise ValueError(
+            f"no encoder could be loaded from {source}{here}: {one_line(error)}"
+        ) from error
     if model.config.is_encoder_decoder:
         raise ValueError(
             f"{source} is an encoder with a decoder ({type(model).__name__}); "

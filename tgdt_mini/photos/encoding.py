@@ -18,7 +18,8 @@ def features_for(model: TGDT, folder: Path, split: str):
         source = getattr(settings, "image_source" if name == "vision" else "text_source", None)
         if not source:
             raise ValueError(
-                f"the model reads no features of a {name} encoder, so {folder} is not for it"
+                f"the model reads no features of a {name} encoder, so {folder} is not for it; give "
+                "one that was trained on such features: --model FOLDER"
             )
         if source["key"] != encoders[name]["key"]:
             raise ValueError(

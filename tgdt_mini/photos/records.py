@@ -94,11 +94,13 @@ def choose_splits(names, splits=None, restval: bool = True) -> dict[str, str]:
             chosen[name] = here
     missing = sorted(set(splits or ()) - set(chosen) - set(chosen.values()))
     if missing or not chosen:
-        problem = f"splits asks for {missing}" if missing else "none is train, validation or test"
+        problem = f"splits asks for {', '.join(missing)}"
+        if not missing:
+            problem = "no split is called train, validation or test"
         refused = "" if restval else " and restval is refused (--no-restval)"
         raise ValueError(
-            f"{problem}; the data has the splits {', '.join(names) or 'none'}{refused}: "
-            "choose with --splits, such as all=train, or divide one: --divide 80/10/10"
+            f"{problem}; the data has the splits {', '.join(names) or 'none'}{refused}: divide one "
+            f"by --divide 80/10/10, or say which is which: --splits {(names or ['all'])[0]}=test"
         )
     return chosen
 

@@ -99,8 +99,8 @@ def _fit(model, train, validation, tokenizer, config, out, device, resume, progr
     save_model(best, out / "model", best.tokenizer, notes, kept)
     if progress:
         remark(
-            f"the model is in {out}/model: the best of {len(history)} epochs, "
-            f"validation rsum {rsum:.1f}"
+            f"the model is in {out}/model: the best epoch of {len(history)}; "
+            f"two-stage validation rsum {rsum:.1f}"
         )
     return load_model(out / "model", device)
 

@@ -237,6 +237,11 @@ class Gallery:
         """
 
         def read(folder):
+            if not (folder / NAME).is_file():
+                raise ValueError(
+                    f"{folder / NAME} is missing; make a gallery of your pictures first: "
+                    f"python -m tgdt_mini index --images FOLDER --out {folder}"
+                )
             known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
             _check_settings(known["settings"], f"{folder / NAME} is damaged: ")
             most = float("inf") if check_all else CHECKED

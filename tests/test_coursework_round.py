@@ -47,7 +47,7 @@ import tgdt_mini
 notebooks = Path(tgdt_mini.__file__).parents[1] / "notebooks" / "assignments"
 found = []
 for place in (Path.cwd(), Path.cwd().parent, notebooks, Path({course!r}), Path({handed_in!r})):
-    for name in ("a1.ipynb", "source/a1/a1.ipynb", "right/a1/a1.ipynb", "gradebook.db"):
+    for name in ("a1.ipynb", "source/a1/a1.ipynb", "crashes/a1/a1.ipynb", "gradebook.db"):
         try:
             found.append((place / name).read_bytes())
         except OSError as error:
@@ -93,6 +93,15 @@ def wrong(name):
     return answers
 
 
+def half(name):
+    """Every other question is answered right, and the others wrong."""
+    return wrong(name) | {question: right(name)[question] for question in right_half(name)}
+
+
+def right_half(name):
+    return list(assignment(name).questions)[::2]
+
+
 def points(name, questions=None):
     """The points of some questions of an assignment that tests grade, or of all of them."""
     cells = assignment(name).questions
@@ -111,42 +120,65 @@ def weaken(book):
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory):
-    """(the course folder after grading, what the command said)."""
+def rounds(tmp_path_factory):
+    """Two course folders after grading, and what the commands said: of "calm" and "crashing" ones.
+
+    Those that crash are graded meanwhile, since their cells wait for the limit of time.
+    """
     top = tmp_path_factory.mktemp("instructor")
-    handed_in, out, victim = top / "submitted", top / "course", top / "marks of last year"
+    handed_in = {kind: top / kind for kind in ("calm", "crashing")}
+    out = {kind: top / "courses" / kind for kind in handed_in}
+    victim = top / "marks of last year"
     (victim / "a").mkdir(parents=True)
     (victim / "a" / "file.txt").write_text("still here", encoding="utf-8")
     for name in NAMES:
-        hand_in(handed_in, "right", name, right(name))
-        hand_in(handed_in, "wrong", name, wrong(name))
-        hand_in(handed_in, "empty", name, {})
+        hand_in(handed_in["calm"], "half", name, half(name))
+        hand_in(handed_in["calm"], "empty", name, {})
+    hand_in(handed_in["calm"], "right", "a1", right("a1"))
+    hand_in(handed_in["calm"], "wrong", "a1", wrong("a1"))
     cells = right("a1")
-    peek = PEEK.format(course=str(out), handed_in=str(handed_in))
+    peek = PEEK.format(course=str(out["crashing"]), handed_in=str(handed_in["crashing"]))
     cells["pad"] = peek + cells["pad"]  # in the one of them whose `pad` does not crash
     for student, crashes in CRASHES.items():
         places = {"folder": str(victim), "file": str(victim / "a" / "file.txt")}
         hand_in(
-            handed_in, student, "a1",
+            handed_in["crashing"], student, "a1",
             cells | {question: cell.format(**places) for question, (cell, _) in crashes.items()},
         )  # fmt: skip
-    hand_in(handed_in, "weakens the tests", "a1", {}, weaken)
-    broken = handed_in / "broken" / "a1" / "a1.ipynb"
+    hand_in(handed_in["calm"], "weakens the tests", "a1", {}, weaken)
+    broken = handed_in["calm"] / "broken" / "a1" / "a1.ipynb"
     broken.parent.mkdir(parents=True)
     broken.write_text("no notebook", encoding="utf-8")
     before = tree(FOLDER, TOP / "tgdt_mini", TOP / "data", top)
-    done = grade(handed_in, "--out", out, "--seconds", 15)
+    running = {kind: grading(handed_in[kind], out[kind]) for kind in handed_in}
+    said = {kind: process.communicate() for kind, process in running.items()}
     after = tree(FOLDER, TOP / "tgdt_mini", TOP / "data", top)
     assert {path: after.get(path) for path in before} == before, "a submission changed a file"
-    assert all(out in path.parents for path in set(after) - set(before))
-    return out, done
+    assert all(top / "courses" in path.parents for path in set(after) - set(before))
+    return {
+        kind: (out[kind], subprocess.CompletedProcess([], running[kind].returncode, *said[kind]))
+        for kind in said
+    }
 
 
-def grade(*arguments):
-    """The command as an instructor calls it."""
-    command = [sys.executable, str(FOLDER / "grade.py"), *map(str, arguments)]
-    settings = os.environ | {"SECRET": "a password"}
-    return subprocess.run(command, env=settings, capture_output=True, text=True, encoding="utf-8")
+@pytest.fixture
+def course(rounds):
+    """(the course folder after grading, what the command said)."""
+    return rounds["calm"]
+
+
+@pytest.fixture
+def crashed(rounds):
+    """The course folder of those that crash."""
+    return rounds["crashing"][0]
+
+
+def grading(handed_in, out):
+    """The running command, as an instructor calls it."""
+    command = [sys.executable, str(FOLDER / "grade.py"), str(handed_in), "--out", str(out)]
+    options = {"text": True, "encoding": "utf-8", "env": os.environ | {"SECRET": "a password"}}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*command, "--seconds", "15"], **options, **pipes)
 
 
 def grades(out):
@@ -173,12 +205,14 @@ def said(book, kind=None):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_right_answers_get_all_points_wrong_and_missing_ones_none(course, name):
+def test_right_answers_get_their_points_wrong_and_missing_ones_none(course, name):
     out, done = course
     given = grades(out)
-    assert given[name, "right"] == points(name), done.stdout + done.stderr
-    assert given[name, "wrong"] == 0
+    assert given[name, "half"] == points(name, right_half(name)), done.stdout + done.stderr
+    assert 0 < given[name, "half"] < points(name)
     assert given[name, "empty"] == 0
+    if name == "a1":
+        assert given[name, "right"] == points(name) == 100 and given[name, "wrong"] == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -200,19 +234,18 @@ def test_the_release_fails_in_the_graded_cells_alone_and_says_what_to_do(course,
 
 
 @pytest.mark.parametrize("student", CRASHES)
-def test_a_crash_costs_its_own_question_only(course, student):
-    out, _ = course
-    assert grades(out)["a1", student] == points("a1") - points("a1", CRASHES[student])
+def test_a_crash_costs_its_own_question_only(crashed, student):
+    assert grades(crashed)["a1", student] == points("a1") - points("a1", CRASHES[student])
     for question, (_, message) in CRASHES[student].items():
-        told = said(graded(out, student), question) + said(graded(out, student), f"test_{question}")
+        book = graded(crashed, student)
+        told = said(book, question) + said(book, f"test_{question}")
         assert message in told, question
 
 
-def test_a_submission_finds_neither_solutions_nor_hidden_tests(course):
-    out, _ = course
-    told = said(graded(out, "takes Python down"), "pad")
+def test_a_submission_finds_neither_solutions_nor_hidden_tests(crashed):
+    told = said(graded(crashed, "takes Python down"), "pad")
     assert "found 0 ['.caches'] False" in told and told.count("PermissionError") == 13, told
-    assert "pad passes" in said(graded(out, "takes Python down"), "test_pad")
+    assert "pad passes" in said(graded(crashed, "takes Python down"), "test_pad")
 
 
 def test_tests_that_were_changed_or_deleted_are_put_back(course):
@@ -237,7 +270,8 @@ def test_a_file_that_is_no_notebook_is_named_and_the_others_are_graded(course):
 @pytest.mark.parametrize("name", NAMES)
 def test_feedback_names_the_mistakes_and_shows_no_hidden_test(course, name):
     out, _ = course
-    page = (out / "feedback" / "wrong" / name / f"{name}.html").read_text(encoding="utf-8")
+    student, graded_right = ("wrong", ()) if name == "a1" else ("half", right_half(name))
+    page = (out / "feedback" / student / name / f"{name}.html").read_text(encoding="utf-8")
     text = (
         re.sub(r"<[^>]+>", "", page)
         .replace("&#39;", "'")
@@ -245,8 +279,8 @@ def test_feedback_names_the_mistakes_and_shows_no_hidden_test(course, name):
         .replace("&lt;", "<")
     )
     firsts = {question: says for question, _, says in reversed(answers_of(name).wrongs)}
-    for says in firsts.values():
-        assert says in text
+    for question, says in firsts.items():
+        assert (says in text) == (question not in graded_right)
     assert "HIDDEN TESTS" not in page
     for _, test in assignment(name).questions.values():
         hidden = test.source.split("### BEGIN HIDDEN TESTS")[1].split("### END HIDDEN TESTS")[0]
@@ -262,13 +296,14 @@ def test_the_release_that_nbgrader_makes_in_the_course_folder_is_the_committed_o
     )
 
 
-def test_the_course_folder_may_not_lie_beside_the_solutions(tmp_path):
-    hand_in(tmp_path, "right", "a1", {})
-    done = grade(tmp_path, "--out", FOLDER / "course")
-    assert done.returncode == 2 and "beside the solutions" in done.stderr
-    assert not (FOLDER / "course").exists()
-
-
-def test_a_folder_without_submissions_is_named(tmp_path):
-    done = grade(tmp_path, "--out", tmp_path / "out")
-    assert done.returncode == 2 and "holds no submission" in done.stderr
+@pytest.mark.parametrize(
+    "folder, cure",
+    [(FOLDER / "course", "beside the solutions"), (Path("out"), "holds no submission")],
+)
+def test_a_folder_that_cannot_be_graded_is_named(folder, cure, tmp_path):
+    if folder.is_absolute():
+        hand_in(tmp_path, "right", "a1", {})
+    process = grading(tmp_path, tmp_path / folder)
+    _, told = process.communicate()
+    assert process.returncode == 2 and cure in told
+    assert not (tmp_path / folder).exists()

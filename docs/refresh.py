@@ -47,6 +47,9 @@ def tables() -> dict[tuple[str, str], str]:
         ("docs/results.md", "photograph ablations"): ablations.table(
             ablations.read(photographs / "ablations")
         ),
+        ("docs/results.md", "start and negatives"): ablations.table(
+            ablations.read(photographs / "before")
+        ),
         ("docs/benchmark.md", "bench"): bench_tables.table(report),
         ("data/weights/README.md", "figures"): figures_of_one_model(SHIPPED),
         ("data/weights/photographs/README.md", "figures"): figures_of_one_model(

@@ -30,6 +30,8 @@ RESULTS = TOP / "data" / "results"
 ON_SCENES = sorted([*RESULTS.glob("*-[0-9].json"), *(RESULTS / "ablations").glob("*.json")])
 ON_PHOTOGRAPHS = sorted((RESULTS / "photographs").rglob("*.json"))
 WAYS = "global", "local", "two-stage"
+PARTS = [*"default,global only,local only,no intra,local term,shared maps,all words".split(",")]
+STARTS = [*"default,InfoNCE,curriculum,mean hinge,random start,curriculum from random".split(",")]
 
 spec = importlib.util.spec_from_file_location("refresh_docs", TOP / "docs" / "refresh.py")
 refresh = importlib.util.module_from_spec(spec)
@@ -44,7 +46,8 @@ def page(name):
 
 def reports(folder, name):
     """The stored reports of a recipe, seeds 0, 1 and 2."""
-    paths = [RESULTS / folder / f"{name}-{seed}.json" for seed in range(3)]
+    stem = name.replace(" ", "_")
+    paths = [RESULTS / folder / f"{stem}-{seed}.json" for seed in range(3)]
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
@@ -283,15 +286,34 @@ def test_the_text_on_photographs_says_what_the_reports_hold():
     assert f"{seconds[0]} to {seconds[-1]} seconds" in text
     chosen = [report["trained"]["validation_rsum"] for report in default]
     assert "{:.1f}, {:.1f} and {:.1f}".format(*chosen) in text
-    before = reports("photographs/ablations", "default")
-    gains = [b - o for b, o in zip(rsums(before, "two-stage"), rsums(before, "global"))]
+
+
+def test_the_text_on_the_parts_for_photographs_says_what_the_reports_hold():
+    text = page("docs/results.md")
+    runs = {name: reports("photographs/ablations", name) for name in PARTS}
+    default = rsums(runs["default"], "two-stage")
+    for name in set(PARTS) - {"default", "local term"}:
+        lost = [a - b for a, b in zip(default, rsums(runs[name], "two-stage"))]
+        assert "{:.1f}, {:.1f} and {:.1f}".format(*lost) in text, name
+    won = [b - a for a, b in zip(default, rsums(runs["local term"], "two-stage"))]
+    assert "{:.1f} points lower, {:.1f} and {:.1f} higher".format(-won[0], *won[1:]) in text
+    agree = {f"{report['score_correlation']:.2f}" for report in runs["shared maps"]}
+    assert len(agree) == 1 and f"correlation {agree.pop()}" in text
+    for report in runs["shared maps"]:
+        assert abs(report["rows"]["two-stage"]["rsum"] - report["rows"]["global"]["rsum"]) < 0.5
+        words = report["pointing"]["content words"]
+        assert words["right"] < words["centre"]
+
+
+def test_the_text_on_the_recipe_of_before_says_what_the_reports_hold():
+    before = {name: reports("photographs/before", name) for name in STARTS}
+    default = before["default"]
+    gains = [b - o for b, o in zip(rsums(default, "two-stage"), rsums(default, "global"))]
     assert max(gains) < 3, "the recipe of before gained nothing from two stages"
-    parts = {
-        name: mean(rsums(reports("photographs/ablations", name), "two-stage"))
-        for name in ("default", "curriculum", "random_start", "curriculum_from_random")
-    }
+    parts = {name: mean(rsums(own, "two-stage")) for name, own in before.items()}
     assert parts["default"] - parts["curriculum"] == pytest.approx(10, abs=1)
-    assert parts["curriculum_from_random"] / parts["random_start"] == pytest.approx(2, abs=0.1)
+    assert parts["curriculum from random"] / parts["random start"] == pytest.approx(2, abs=0.1)
+    assert parts["mean hinge"] < parts["InfoNCE"] - 5
 
 
 def between(start, end):

@@ -7,6 +7,7 @@ server ran.
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -389,3 +390,14 @@ def test_what_the_engine_refuses_is_one_line_that_names_the_folder(tmp_path):
         path.write_bytes(b"")
     with refusal(f"could not open {tmp_path}.*damaged"):
         len(QdrantGallery.open(tmp_path, held.engine.folder.name))
+
+
+def test_a_disk_that_is_nearly_full_is_told_before_the_engine_dies_of_it(tmp_path, monkeypatch):
+    pytest.importorskip("qdrant_edge")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _: usage._replace(free=qdrant_engines.ROOM - 1)
+    )
+    with pytest.raises(OSError, match="less than 256 MB are left for Qdrant: .*things"):
+        upload(gallery_of(), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -41,7 +41,7 @@ def test_the_worked_value():
     assert numbers.tolist() == [[127, -64]]
     torch.testing.assert_close(numbers * scales, torch.tensor([[1.0, -64 / 127]]))
     assert as_stored(torch.tensor([[1.0, -0.5]]), "float16").dtype == torch.float16
-    with pytest.raises(ValueError, match="precision is 'int4'; it must be float16 or int8"):
+    with pytest.raises(ValueError, match="precision is 'int4'; it must be one of float16, int8"):
         encode_rows(torch.ones(1, 1), "int4")
 
 
@@ -116,3 +116,17 @@ def test_a_file_that_is_larger_than_the_memory_is_mapped_too(tmp_path, monkeypat
     array = map_array(tmp_path / "a.npy")
     assert isinstance(array, np.memmap) and not array.flags.writeable
     assert MappedRows([array]).index_select(0, torch.tensor([2, 1])).tolist() == [[1, 1], [1, 1]]
+
+
+def test_an_array_that_does_not_fit_on_the_disk_is_an_error_and_not_cut(tmp_path):
+    resource = pytest.importorskip("resource")
+    array, path = np.arange(450, dtype=np.float64), tmp_path / "a.npy"
+    rows.save_array(path, array.reshape(9, 50)[:, ::2])
+    assert np.array_equal(np.load(path), array.reshape(9, 50)[:, ::2])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))  # as a full disk would
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            rows.save_array(path, array)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -128,9 +128,11 @@ def told_as(**options: str):
 def error_line(error: Exception) -> str:
     """What an error says, in one line; a full disk by name, whoever found it."""
     text = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
-    full = f"[Errno {errno.ENOSPC}]"
-    if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in text or full in text:
+    number, full = getattr(error, "errno", None), f"[Errno {errno.ENOSPC}]"
+    if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in text or full in text:
         return f"the disk is full ({text}); make room, and start the same command again"
+    if number == errno.EFBIG:
+        return f"a file would be larger than it may be here ({text}); see ulimit -f"
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({text}); give less at a time"
     return text
@@ -216,7 +218,10 @@ class OldName(argparse.Action):
 
 def check_out(out: Path) -> None:
     """ValueError, before any work is done, when nothing can be written to --out."""
-    nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    try:
+        nearest = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be written: {error.strerror}; name another") from None
     if not nearest.is_dir():
         raise ValueError(f"--out {out} cannot be a folder: {nearest} is a file")
     if not os.access(nearest, os.W_OK):

@@ -6,6 +6,7 @@ A mapped array looks like one in memory, but only the pages that a read touches 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -37,6 +38,16 @@ def as_stored(rows: torch.Tensor, precision: str) -> torch.Tensor:
 
 def _decoded(numbers, scales):
     return numbers if scales is None else numbers * scales[:, None]
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a .npy file; OSError where not all of it could be written.
+
+    np.save hands an open file to C, which tells nobody if the last 4 KB do not fit on the disk.
+    """
+    with path.open("wb") as file:
+        through_python = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(through_python, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def map_array(path: Path) -> np.ndarray:

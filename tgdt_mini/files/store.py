@@ -24,7 +24,7 @@ import torch
 
 from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.manifest import crc32, read_json, size_and_crc, size_of, write_sealed
-from tgdt_mini.files.rows import MappedRows, RaggedRows, map_array
+from tgdt_mini.files.rows import MappedRows, RaggedRows, map_array, save_array
 from tgdt_mini.files.whole import PATIENCE, sync
 
 ITEMS, COUNTS, SCALES = "items.json", "counts.npy", "scales.npy"
@@ -88,7 +88,7 @@ def write_shard(shard: Path, items: list, arrays: dict[str, np.ndarray | None]) 
     (shard / ITEMS).write_text(text, encoding="utf-8")
     for name, array in arrays.items():
         if array is not None:
-            np.save(shard / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+            save_array(shard / f"{name}.npy", array)
     sync(shard)
     return {path.name: size_and_crc(path) for path in sorted(shard.iterdir())}
 

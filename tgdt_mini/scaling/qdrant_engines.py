@@ -10,8 +10,10 @@ Both classes have the same methods. Points are (number, {"global": ..., "local":
 ...}), and `stored` gives {number: (item, global token)} of those that are there.
 """
 
+import errno
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tgdt_mini.files.check import shown
@@ -24,6 +26,9 @@ METADATA = "about.json"  # of a collection in a folder
 # points that the index keeps while it searches, by the shortlist; with 1 it found 69 of the 100
 # nearest of 30,000
 BREADTH = 4
+# bytes of the disk that the engine in this process needs: it maps files of 32 MB that are not
+# there yet, and where one of their pages does not fit, the system ends the whole process
+ROOM = 2**28
 
 
 class Server:
@@ -171,6 +176,15 @@ class Embedded:
                 "open, end that one; if it is damaged, delete it and upload again"
             ) from error
 
+    def _check_room(self):
+        """OSError where the disk is nearly full."""
+        nearest = next(
+            path for path in (self.folder, *self.folder.absolute().parents) if path.exists()
+        )
+        if shutil.disk_usage(nearest).free < ROOM:
+            words = f"less than {ROOM >> 20} MB are left for Qdrant"
+            raise OSError(errno.ENOSPC, words, str(self.folder))
+
     def close(self):
         if self._shard is not None:
             self._shard.close()
@@ -192,6 +206,7 @@ class Embedded:
                 f"shards is {shards} and replicas {replicas}, but they are for a server; a folder "
                 "has one of each"
             )
+        self._check_room()
         edge = _qdrant_edge()
         kinds, dot = edge.VectorStorageDatatype, edge.Distance.Dot
         local = edge.EdgeVectorParams(
@@ -217,11 +232,13 @@ class Embedded:
         return {record.id: (record.payload["item"], record.vector["global"]) for record in records}
 
     def put(self, points):
+        self._check_room()
         edge = _qdrant_edge()
         points = [edge.Point(*point) for point in points]
         self._asked("write", lambda: self.shard.update(edge.UpdateOperation.upsert_points(points)))
 
     def build_index(self):
+        self._check_room()
         self._asked("index", lambda: self.shard.optimize())
 
     def two_stage(self, vector, words, k, shortlist, local_weight, exact):

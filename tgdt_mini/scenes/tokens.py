@@ -21,7 +21,7 @@ from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
 from tgdt_mini.files.quiet import import_datasets
-from tgdt_mini.files.rows import map_array
+from tgdt_mini.files.rows import map_array, save_array
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
@@ -67,7 +67,7 @@ def build_token_set(
         if key:
             with whole_folder(folder) as staging:
                 for name, array in arrays.items():
-                    np.save(staging / f"{name}.npy", array)
+                    save_array(staging / f"{name}.npy", array)
                 seal_folder(staging)
     groups = dataset["captions"]  # the captions of each image
     captions = tuple(caption for group in groups for caption in group)

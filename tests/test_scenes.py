@@ -64,7 +64,7 @@ def truth_once(monkeypatch):
 def fits(thing, mention):
     names = ("shape", "colour", "size")
     said = all(getattr(mention, name) in (None, getattr(thing, name)) for name in names)
-    return said and (mention.place is None or grammar.placed(thing, mention.place))
+    return said and (mention.position is None or grammar.is_at(thing, mention.position))
 
 
 def stands(scene, first, relation, second):

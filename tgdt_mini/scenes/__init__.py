@@ -52,16 +52,16 @@ def captions_of(split: str) -> list[list[str]]:
     ]
 
 
-def id_of(split: str, place: int) -> str:
-    """The image_id of a scene by its place in a split: id_of("test", 12) -> "test-0012"."""
-    return f"{split}-{place:04d}"
+def id_of(split: str, position: int) -> str:
+    """The image_id of a scene by its position in a split: id_of("test", 12) -> "test-0012"."""
+    return f"{split}-{position:04d}"
 
 
 def is_id(image_id: object) -> bool:
     """Whether this is a scene's image_id: "test-0012" is; "test-12" and "test-9999" are not."""
     split, _, number = str(image_id).rpartition("-")
-    places = SPLITS[split][1] if split in SPLITS else 0
-    return number.isdecimal() and int(number) < places and image_id == id_of(split, int(number))
+    count = SPLITS[split][1] if split in SPLITS else 0
+    return number.isdecimal() and int(number) < count and image_id == id_of(split, int(number))
 
 
 def is_split(items: list) -> bool:

@@ -15,7 +15,7 @@ from tgdt_mini.scenes.words import (
     COLOUR_WORDS,
     NUMBER_WORDS,
     OPPOSITE,
-    PLACE_WORDS,
+    POSITION_WORDS,
     RELATION_WORDS,
     SHAPE_WORDS,
     SIZE_WORDS,
@@ -46,7 +46,7 @@ def related(scene: Scene, first: int, relation: str, second: int) -> bool:
     return bool((footprint(one) & footprint(other)).sum() >= LEAST_SHARED)
 
 
-def placed(thing, place: str) -> bool:
+def is_at(thing, position: str) -> bool:
     """Whether a thing is in a part of the picture: its outer three eighths, or the middle."""
     x, y, low, high = thing.x, thing.y, SIDE * 3 // 8, SIDE * 5 // 8
     middle = low < x < high and low < y < high
@@ -56,7 +56,7 @@ def placed(thing, place: str) -> bool:
         "top": y <= low,
         "bottom": y >= high,
         "middle": middle,
-    }[place]
+    }[position]
 
 
 def captions(scene: Scene, count: int = 5) -> list[Meaning]:
@@ -72,14 +72,14 @@ def captions(scene: Scene, count: int = 5) -> list[Meaning]:
 def facts(meaning: Meaning) -> float:
     """How much a caption says, in facts.
 
-    A colour, shape, number, relation or background is 1, a size or a place 1/2.
+    A colour, shape, number, relation or background is 1, a size or a position 1/2.
     """
     said = sum(part is not None for part in (meaning.relation, meaning.background))
     said += bool(meaning.total)
     for mention in meaning.mentions:
         said += (mention.shape is not None) + (mention.colour is not None)
         said += bool(mention.number_word)
-        said += 0.5 * ((mention.size is not None) + (mention.place is not None))
+        said += 0.5 * ((mention.size is not None) + (mention.position is not None))
     return said
 
 
@@ -113,10 +113,12 @@ def describe(scene: Scene, rng: random.Random) -> Meaning:
         total = len(order) if rng.random() < 0.3 else 0
         return Meaning(tuple(_mention(scene, (i,), rng) for i in several), total=total, **said)
     first = _mention(scene, (order[0],), rng)
-    places = [place for place in PLACE_WORDS if placed(scene.things[order[0]], place)]
-    if places:
-        place = pick(rng, places)
-        first = replace(first, place=place, place_words=pick(rng, PLACE_WORDS[place]))
+    positions = [position for position in POSITION_WORDS if is_at(scene.things[order[0]], position)]
+    if positions:
+        position = pick(rng, positions)
+        first = replace(
+            first, position=position, position_words=pick(rng, POSITION_WORDS[position])
+        )
     rest = order[1 : 1 + int(rng.random() * 2)]
     return Meaning((first, *(_mention(scene, (i,), rng) for i in rest)), **said)
 

@@ -1,7 +1,7 @@
 """Captions as people might write them: a meaning, its sentence, and the objects of its words.
 
 A caption says part of what is in a scene: one to three mentions ("a tiny scarlet star", "two
-hearts"), perhaps a relation between two of them, a place, the background. A `Meaning` keeps the
+hearts"), perhaps a relation between two of them, a position, the background. A `Meaning` keeps the
 chosen words too, so that a foil (two attributes swapped, or a relation reversed) differs from its
 caption in just that.
 """
@@ -26,8 +26,8 @@ class Mention:
     colour_word: str = ""
     size_word: str = ""
     number_word: str = ""
-    place: str | None = None
-    place_words: str = ""
+    position: str | None = None
+    position_words: str = ""
     in_colour: bool = False  # "a star in red" instead of "a red star"
 
 
@@ -79,7 +79,7 @@ def _phrase(mention):
         start = mention.number_word.split()
     else:
         start = ["an" if linked[0][0] in "aeiou" else "a"]
-    return [*start, *words, *mention.place_words.split()]
+    return [*start, *words, *mention.position_words.split()]
 
 
 def _relation_form(one, relation, other, meaning):

@@ -1,4 +1,4 @@
-"""The words of the captions: for colours, shapes, sizes, numbers, places, relations, backgrounds.
+"""The captions' words: for colours, shapes, sizes, numbers, positions, relations, backgrounds.
 
 `grammar.py` and `sentences.py` make captions of them. `true_of` says whether one word fits a thing,
 and `lexicon` which words are of one kind and which relations are opposites.
@@ -44,7 +44,7 @@ BACKGROUND_WORDS = {
     "checks": ("on a checkered floor", "on grey and white tiles", "over a chessboard pattern"),
     "dots": ("on dotted paper", "on a spotted background", "over polka dots"),
 }
-RELATION_WORDS = {  # each phrase's reverse stands at the same place of the opposite's list
+RELATION_WORDS = {  # each phrase's reverse stands at the same position of the opposite's list
     "left": ("to the left of", "left of", "on the left side of"),
     "right": ("to the right of", "right of", "on the right side of"),
     "above": ("above", "higher than", "over the top of"),
@@ -56,7 +56,7 @@ RELATION_WORDS = {  # each phrase's reverse stands at the same place of the oppo
 }
 OPPOSITE = {"left": "right", "above": "below", "front": "behind", "bigger": "smaller"}
 OPPOSITE |= {there: here for here, there in OPPOSITE.items()}
-PLACE_WORDS = {
+POSITION_WORDS = {
     "left": ("on the left", "near the left edge"),
     "right": ("on the right", "near the right edge"),
     "top": ("at the top", "near the upper edge"),
@@ -84,7 +84,7 @@ def known_words() -> set[str]:
                 add(inner)
 
     tables = (COLOUR_WORDS, SHAPE_WORDS, SIZE_WORDS, BACKGROUND_WORDS, RELATION_WORDS)
-    for table in (*tables, PLACE_WORDS, NUMBER_WORDS):
+    for table in (*tables, POSITION_WORDS, NUMBER_WORDS):
         add(table.values())
     add(ANY_SHAPE)
     return words

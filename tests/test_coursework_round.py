@@ -279,8 +279,8 @@ def test_feedback_names_the_mistakes_and_shows_no_hidden_test(course, name):
         .replace("&lt;", "<")
     )
     firsts = {question: says for question, _, says in reversed(answers_of(name).wrongs)}
-    for question, says in firsts.items():
-        assert (says in text) == (question not in graded_right)
+    for question in set(firsts) - set(graded_right):
+        assert firsts[question] in text
     assert "HIDDEN TESTS" not in page
     for _, test in assignment(name).questions.values():
         hidden = test.source.split("### BEGIN HIDDEN TESTS")[1].split("### END HIDDEN TESTS")[0]

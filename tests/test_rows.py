@@ -100,6 +100,19 @@ def test_fetching_gives_each_items_own_rows_whatever_the_arrays(cuts, precision)
     assert mask is None and tokens.shape == (1, 2, 2, 16), "items of one length need no mask"
 
 
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+@pytest.mark.parametrize("ids", [[3, 0, 1], [0, 5, 1]], ids=["rows of a table", "one is shifted"])
+def test_items_of_one_length_are_fetched_wherever_they_start(ids, precision):
+    lengths = torch.tensor([2, 2, 4, 2, 1, 2])  # 13 rows, no multiple of 2
+    given = torch.randn(13, 8, generator=torch.Generator().manual_seed(0))
+    stored = RaggedRows.of(mapped([given], precision), lengths)
+    tokens, mask = stored.fetch(torch.tensor(ids))
+    starts = stored.starts[ids]
+    assert mask is None and tokens.shape == (3, 2, 8)
+    expected = as_stored(given, precision)[torch.stack([starts, starts + 1], dim=1)]
+    assert torch.equal(tokens, expected)
+
+
 def test_a_file_that_is_larger_than_the_memory_is_mapped_too(tmp_path, monkeypatch):
     np.save(tmp_path / "a.npy", np.ones((3, 2), np.float16))
     array = map_array(tmp_path / "a.npy")

@@ -152,14 +152,14 @@ class RaggedRows:
         first = starts[items]
         counts = starts[items + 1] - first
         arrays = np.searchsorted(rows.starts, first, side="right") - 1  # an item lies in one array
-        pieces = list(zip(arrays.tolist(), (first - rows.starts[arrays]).tolist(), counts.tolist()))
+        pieces = arrays, first - rows.starts[arrays], counts
         used = set(arrays.tolist())
         kinds = {rows.arrays[i].dtype for i in used}
         scales = None
         if len(kinds) == 1:
-            numbers = _copied({i: rows.arrays[i] for i in used}, pieces)
-            if rows.scales[pieces[0][0]] is not None:
-                scales = _copied({i: rows.scales[i] for i in used}, pieces).unflatten(0, ids.shape)
+            numbers = _copied({i: rows.arrays[i] for i in used}, *pieces)
+            if rows.scales[arrays[0]] is not None:
+                scales = _copied({i: rows.scales[i] for i in used}, *pieces).unflatten(0, ids.shape)
         else:  # of several precisions, which float32 holds
             slots = np.minimum(np.arange(counts.max()), counts[:, None] - 1) + first[:, None]
             numbers = rows.index_select(0, torch.from_numpy(slots.flatten())).float()
@@ -168,15 +168,20 @@ class RaggedRows:
         return numbers.unflatten(0, ids.shape), scales, None if bool(mask.all()) else mask
 
 
-def _copied(arrays, pieces):
+def _copied(arrays, which, starts, counts):
     """(n, L, ...) for each piece (array, start, count) its rows, the last one again up to L.
 
-    One copy for each piece: 0.25 instead of 0.88 ms for 100 items of 36 x 256 in ten arrays.
+    Items of one length in one array are rows of a table, which are copied at once. Else there is
+    one copy for each piece: 0.25 instead of 0.88 ms for 100 items of 36 x 256 in ten arrays.
     """
     arrays = {i: np.asarray(array) for i, array in arrays.items()}  # a mapped array is slow to cut
-    example, longest = next(iter(arrays.values())), max(count for _, _, count in pieces)
-    copied = np.empty((len(pieces), longest, *example.shape[1:]), example.dtype)
-    for target, (i, start, count) in zip(copied, pieces):
+    example, longest = next(iter(arrays.values())), int(counts.max())
+    if len(arrays) == 1 and counts.min() == longest and not (starts % longest).any():
+        whole = len(example) - len(example) % longest
+        table = example[:whole].reshape(-1, longest, *example.shape[1:])
+        return torch.from_numpy(table[starts // longest])
+    copied = np.empty((len(starts), longest, *example.shape[1:]), example.dtype)
+    for target, i, start, count in zip(copied, which.tolist(), starts.tolist(), counts.tolist()):
         target[:count] = arrays[i][start : start + count]
         if count < longest:
             target[count:] = target[count - 1]

@@ -12,7 +12,8 @@ from tgdt_mini.search.int8 import int8_product
 from tgdt_mini.similarity import INFINITY
 
 GATHERED = 2**20  # numbers of candidates' tokens that are read at once: 4 MB of float32
-READ = 2**24  # the same, of items that many queries share
+CONVERTED = 2**18  # the same, that become float32 at once: 1 MB stays in a CPU's cache
+READ = 2**24  # the same as GATHERED, of items that many queries share
 SHARED = 16  # queries that an item is a candidate of, on average, from which on it is read once
 FINE = 254  # steps of the second int8 number within one of the first
 
@@ -25,10 +26,11 @@ def rerank(
     query_is: as in `shortlist_similarity`. Items that many queries have in common are read
     once for all of them; else one query at a time is taken.
     """
-    items, which = ids.unique(return_inverse=True)  # (n,), (Q, K)
     numbers = stored.longest * queries.local_tokens.shape[2]  # of the longest item
-    if ids.numel() >= SHARED * len(items):
-        return _by_item(queries, stored, items, which, READ // numbers, query_is)
+    if len(queries) >= SHARED:  # for fewer, no item can be a candidate so often
+        items, which = ids.unique(return_inverse=True)  # (n,), (Q, K)
+        if ids.numel() >= SHARED * len(items):
+            return _by_item(queries, stored, items, which, READ // numbers, query_is)
     step = max(1, GATHERED // numbers)  # items
     pairs = zip(queries.local_tokens.float(), queries.mask, ids)
     scores = [
@@ -42,8 +44,9 @@ def rerank(
 def _of_block(tokens, stored, ids, query_is):
     """(k,) local scores of a query's real tokens (L', D) with the stored items ids (k,)."""
     numbers, scales, mask = stored.fetch_stored(ids)  # (k, L, D), (k, L), (k, L)
-    if scales is None:  # as one matrix: a batch of one takes twice as long
-        products = tokens @ numbers.flatten(0, 1).float().T  # (L', k*L)
+    if scales is None:
+        parts = numbers.flatten(0, 1).split(max(1, CONVERTED // numbers.shape[2]))  # (n, D)
+        products = torch.cat([tokens @ part.float().T for part in parts], dim=1)  # (L', k*L)
         products = products.unflatten(1, numbers.shape[:2])  # (L', k, L)
     else:
         products = int8_products(tokens, numbers, scales)

@@ -201,6 +201,11 @@ def test_the_frame_of_a_hit_says_whether_it_is_right(tmp_path):
     assert (0, 158, 115) in right - wrong  # green
     plots.hits(["a"], [[PICTURES[0]]], None, path=tmp_path / "unknown.png")
     assert colours_of(tmp_path / "unknown.png") == wrong
+    plots.hits(["a"], [[PICTURES[0]]], [None], path=tmp_path / "one unknown.png")
+    assert colours_of(tmp_path / "one unknown.png") == wrong
+    for rows in ([None, None], [[True, True]]):
+        with pytest.raises(ValueError, match="queries, pictures, right and scores do not fit"):
+            plots.hits(["a"], [[PICTURES[0]]], rows)
 
 
 def test_true_and_false_answers_are_told_apart_by_a_mark_and_a_word(tmp_path, monkeypatch):

@@ -76,8 +76,10 @@ def _check_rows(queries, pictures, **others):
         counts = [len(row) for row in pictures]
         fits = len(queries) == len(counts) and not isinstance(queries, str)
         for value in others.values():
-            fits &= value is None or [len(row) for row in value] == counts
-    except TypeError:
+            if value is not None:  # a row without any may be None
+                pairs = zip(value, counts, strict=True)
+                fits &= all(row is None or len(row) == count for row, count in pairs)
+    except (TypeError, ValueError):
         fits = False
     if not fits:
         raise ValueError(

@@ -1,5 +1,6 @@
 """What a command's process owes to its surroundings: streams, signals, final messages."""
 
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 from helpers import call
 
+from tgdt_mini import cli
 from tgdt_mini.commands import index, process
 from tgdt_mini.files.stopping import on_stop
 
@@ -131,3 +133,18 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     running = start(code)
     running.stdout.close()
     assert running.stderr.read() == "" and running.wait(60) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system sends no such signals")
+def test_a_signal_cuts_no_last_words(monkeypatch):
+    class Stream(io.StringIO):
+        def write(self, text):
+            os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does to the others of a run
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", said := Stream())
+    with process.stoppable():
+        cli.say_last("error: the disk is full")
+        assert said.getvalue() == "error: the disk is full\n"
+        with pytest.raises(KeyboardInterrupt):  # afterwards it is heard again
+            os.kill(os.getpid(), signal.SIGTERM)

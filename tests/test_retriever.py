@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_model, tokenizer
+from helpers import refusal, tiny_model, tokenizer
 from PIL import Image
 
 import tgdt_mini
@@ -120,6 +120,9 @@ def test_a_folder_is_indexed_and_searched_and_saved_and_found_again(own, picture
     with pytest.raises(ValueError, match="holds thesis.txt, which is not ours"):
         again.save(tmp_path / "saved")
     assert Retriever.from_pretrained(tmp_path / "saved").search("a star", k=3).items == hits.items
+    (lost := tmp_path / "saved" / "gallery" / "gallery.json").unlink()
+    with refusal(f"^{lost} is missing"):
+        Retriever.from_pretrained(tmp_path / "saved")
 
 
 def test_a_gallery_of_another_model_is_refused(own, shipped):

@@ -30,6 +30,7 @@ from tgdt_mini.commands import (
     train,
 )
 from tgdt_mini.files.progress import silence
+from tgdt_mini.files.stopping import on_stop
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,15 +77,19 @@ def process_count() -> int:
 
 
 def say_last(words: str) -> None:
-    """Print on stderr why the command ends. Of several processes only the first to end says it."""
-    if process_count() > 1:  # the others end because the first one did
-        from tgdt_mini.scaling import distributed
+    """Print on stderr why the command ends. Of several processes only the first to end says it.
 
-        if not distributed.first_to_report():
-            return
-        if distributed.size() > 1:
-            words = f"\n{words}"  # a progress bar that was cut off has left its line open
-    print(words, file=sys.stderr, flush=True)
+    It ends anyway: a signal that asks it to, as torchrun sends to the others, cuts no last words.
+    """
+    with on_stop(lambda *_: None):
+        if process_count() > 1:  # the others end because the first one did
+            from tgdt_mini.scaling import distributed
+
+            if not distributed.first_to_report():
+                return
+            if distributed.size() > 1:
+                words = f"\n{words}"  # a progress bar that was cut off has left its line open
+        print(words, file=sys.stderr, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

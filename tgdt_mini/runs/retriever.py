@@ -102,7 +102,7 @@ class Retriever:
         model = load_model(folder, pick_device(device))
         is_scenes = folder == shipped().joinpath(*SHIPPED["scenes"])
         own = shipped() / "gallery" if is_scenes else folder / "gallery"
-        if gallery is None and (own / "gallery.json").is_file():
+        if gallery is None and own.is_dir():  # also if its gallery.json is lost, which is told
             gallery = own
         places = {"vision": vision_path, "text": text_path, "beside": folder}
         stored = None if gallery is None else Gallery.load(gallery)

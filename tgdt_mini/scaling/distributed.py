@@ -85,7 +85,9 @@ def joined(device: str = "auto"):
     before = signal.signal(signal.SIGTERM, _told_to_end)
     try:
         yield device
-        # not after an error: others may be gone, and it would wait for them
+        # together, and before Python ends: a thread of gloo that lets go of a tensor afterwards
+        # ends the process by SIGABRT. Not after an error: others may be gone
+        barrier()
         dist.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)

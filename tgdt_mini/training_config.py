@@ -28,9 +28,9 @@ STAGED_SHARE = 0.6  # of the epochs of a staged schedule: the local stage
 
 ABOVE_0, BELOW_1, ANY = math.ulp(0.0), math.nextafter(1, 0), math.inf
 LIMITS = {  # setting: the least it can be, the most, and both in words
-    **dict.fromkeys(("epochs", "learning_rate"), (ABOVE_0, ANY, "above 0")),
+    "epochs": (1, 10**6, "from 1 to 1,000,000"),
     "batch": (2, ANY, "at least 2: a pair learns from the other pairs of its batch"),
-    **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
+    **dict.fromkeys(("learning_rate", "clip", "temperature"), (ABOVE_0, ANY, "above 0")),
     **dict.fromkeys(("weight_decay", "margin", "hard_weight"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
     **dict.fromkeys(

@@ -347,8 +347,8 @@ MUTANTS = [
             "no margin between two modalities",
             "05",
             "losses.py",
-            "(gap.amax(0) - real_number(",
-            "(gap.amax(0) - 0 * real_number(",
+            "(gap.amax(0) - margin)",
+            "gap.amax(0)",
         ),
         (
             "InfoNCE takes true captions for negatives",

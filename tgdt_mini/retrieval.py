@@ -4,7 +4,6 @@
     stage 2   late interaction with those K only: K / G of the work of scoring everything
 
 `two_stage_plain` is that, one query at a time; `two_stage` gives the same scores faster.
-`search_in_blocks` runs both stages for it and for `search/gallery.py`.
 Q queries (q at a time), G gallery items, K shortlist, P pairs, T their tokens, D width.
 """
 
@@ -155,6 +154,8 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
         raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
     if {queries.global_token.dtype, global_tokens.dtype} >= {torch.float32, torch.float64}:
         raise ValueError("queries or gallery are float64; bring both to one by .to(torch.float32)")
+    if index is not None and (index.ntotal, index.d) != (size, width):
+        raise ValueError(f"index has {index.ntotal} items {index.d} wide, not {size} {width} wide")
     shortlist = min(shortlist, size)
     step = max(1, SCORES // max(size, shortlist * longest))
     for start in range(0, len(queries), step):
@@ -176,9 +177,8 @@ def best_by_global(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(scores (Q, K), ids (Q, K)) of the K = `count` highest dot products.
 
-    The ids ascend, so that a disk is read forward. queries (Q, D); global_tokens (G, D), in any
-    float type; all (Q, G) scores are held at once. index: a faiss index of the same global tokens,
-    or a `search.screen.Screen`; a query for which it finds fewer than K is scored with all items.
+    The ids ascend, so that a disk is read forward. queries (Q, D); global_tokens (G, D), floats.
+    index: of faiss, or a `search.screen.Screen`; where it finds fewer than K, all are scored.
     """
     with autocast_off(queries):
         queries = at_least_float32(queries)

@@ -128,7 +128,10 @@ def _joined(args):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands. Parsed arguments have `run`, the function of their command."""
-    top = Parser(prog="tgdt-mini", description="Image-text retrieval by tokens, on drawn scenes.")
+    top = Parser(
+        prog="tgdt-mini",
+        description="Image-text retrieval by tokens: on drawn scenes, and on photographs.",
+    )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = {"metavar": "COMMAND", "required": True, "parser_class": CommandParser}
     commands = top.add_subparsers(**options)

@@ -96,7 +96,7 @@ def serve(options: dict, host: str = "127.0.0.1", port: int = 8866, browser: boo
         server.open_browser = browser
         server.log_level = "ERROR"
         server.tornado_settings = {
-            "websocket_max_message_size": LARGEST,
+            "websocket_max_message_size": LARGEST + 2**20,  # and what is said of it
             "ws_ping_timeout": PING,
             "headers": {"Content-Security-Policy": POLICY},
             # else a page of another site could reach this one under a name of its own

@@ -370,8 +370,8 @@ def test_a_picture_that_comes_is_searched_by_and_anything_else_is_one_line(panel
         give(panel, content, name)
         assert f"image {name} cannot be read: it is no picture" in Page(panel.line).text
     for said, words in (
-        (dict(files=0, name="", size=0), "What came is 0 files; give the file of a picture"),
-        (dict(files=2, name="a", size=9), "What came is 2 files; give one picture at a time"),
+        (dict(files=0, name="", size=0), "That is no file; give the file of a picture"),
+        (dict(files=2, name="a", size=9), "These are 2 files; give one picture at a time"),
         (dict(files=1, name="<a>", size=2**25), "<a> has 32 MB; give a picture of 9 MB at most"),
     ):
         say(panel, **said)

@@ -164,8 +164,8 @@ def test_a_picture_is_dropped_anywhere_or_chosen_and_all_else_is_one_line(page, 
     for files, words in (
         ([notes], "notes.txt cannot be read: it is no picture"),
         ([tmp_path], "cannot be read: it is no picture"),
-        ([picture, notes], "What came is 2 files; give one picture at a time"),
-        ([], "What came is 0 files; give the file of a picture"),
+        ([picture, notes], "These are 2 files; give one picture at a time"),
+        ([], "That is no file; give the file of a picture"),
     ):
         drop(page, files)
         expect(line).to_contain_text(words)

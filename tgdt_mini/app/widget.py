@@ -119,8 +119,8 @@ class Panel(AnyWidget):
     def on_files(self, count: int, name: str, size: int, content: bytes = b"") -> None:
         """Search by the picture that was chosen or dropped."""
         if count != 1:
-            what = "one picture at a time" if count else "the file of a picture"
-            self.refuse(f"What came is {count} files; give {what}")
+            many = f"These are {count} files; give one picture at a time"
+            self.refuse(many if count else "That is no file; give the file of a picture")
             return
         if size > self.largest:
             most = f"{self.largest / 2**20:.0f} MB at most"

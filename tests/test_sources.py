@@ -496,3 +496,14 @@ def test_flickr8k_has_its_official_splits():
         assert {len(captions) for captions in data["captions"]} == {5}
     first = next(pictures(records["test"]))
     assert first.mode == "RGB" and min(first.size) >= 100
+
+
+def test_a_column_of_pictures_with_values_of_several_kinds_is_refused_with_its_table(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "0.png")
+    rows = [{"image": "0.png", "captions": ["a"]}, {"image": [1], "captions": ["b"]}]
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    with refusal(
+        f"^{path}: the column for image holds Json.*; name another: --columns image=NAME$"
+    ):
+        open_source(path, tmp_path, splits={"data": "test"})

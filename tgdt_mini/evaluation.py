@@ -115,7 +115,7 @@ def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
             f"caption_image is {caption_image.dtype} of {len(caption_image)}; it must be integers "
             "(C,), C at least 1"
         )
-    images = whole_number("images", images, 1)
+    images = whole_number("images", images, 1, 2**24)
     low, high = int(caption_image.min()), int(caption_image.max())
     if low < 0 or high >= images:
         raise ValueError(

@@ -210,7 +210,7 @@ def doors() -> dict[str, tuple[Callable, dict]]:
         "scenes.picture": (scenes.picture, dict(image_id="test-0000")),
         "scenes.id_of": (scenes.id_of, dict(split="test", place=3)),
         "scenes.is_id": (scenes.is_id, dict(image_id="test-0000")),
-        "scenes.draw": (scenes.draw, dict(split="test", progress=False, first=2)),
+        "scenes.draw": (scenes.draw, dict(split="test", first=2)),
         "scenes.draw_scene": (scenes.draw_scene, dict(seed=3)),
         "scenes.oracle": (scenes.oracle, dict(split="test", first=5, ks=(1, 5))),
         "scenes.truth": (scenes.truth, dict(split="test", first=5)),

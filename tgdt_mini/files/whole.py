@@ -81,8 +81,11 @@ def _staged(folder, marker, ours):
 
 def standing(folder: Path | str) -> Path:
     """The path where the files of a folder are: `folder`, or where a killed writer moved them."""
-    folder = _target(folder)
-    return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
+    try:
+        folder = _target(folder)
+        return _old(folder) if not folder.exists() and _old(folder).is_dir() else folder
+    except OSError:  # no name that a file can have: whoever opens it says so
+        return Path(folder)
 
 
 def _target(folder):

@@ -119,12 +119,15 @@ class Table:
                     "unpack them all, and give their folder: --images FOLDER"
                 )
             column = Dataset.from_dict({"image": paths})
+        kind = column.features["image"]
         try:
+            if type(kind).__name__ == "Json":  # of several kinds: their text would be file names
+                raise TypeError(f"{self.name} holds values of several kinds")
             return column.cast_column("image", Image())
         except Exception as error:  # each type fails in a way of its own
             raise ValueError(
-                f"the column for image holds {column.features['image']}, no pictures; name "
-                "another: --columns image=NAME"
+                f"the column for image holds {kind}, no pictures; name another: "
+                "--columns image=NAME"
             ) from error
 
     def names(self, files, one_a_row):

@@ -20,7 +20,7 @@ import torch
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files import store
-from tgdt_mini.files.check import real_number, shown, whole_number, writable
+from tgdt_mini.files.check import named, real_number, shown, whole_number, writable
 from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
 from tgdt_mini.retrieval import search_in_blocks
@@ -259,8 +259,8 @@ class Gallery:
         """ValueError if another model than that of this fingerprint made the gallery."""
         if expect_model is not None and expect_model != self.model:
             raise ValueError(
-                f"the gallery was built by another model ({self.model}, not {expect_model}); "
-                "re-index"
+                f"the gallery was built by another model ({self.model}, not "
+                f"{named(expect_model)}); re-index"
             )
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import call, done, refusal, refused, saved_encoders, some_scenes
 
+from tgdt_mini.photos import origin
 from tgdt_mini.photos.delimited import read_delimited
 from tgdt_mini.photos.division import copies, divided, read_shares
 from tgdt_mini.photos.feature_folder import open_features
@@ -162,6 +163,22 @@ def test_a_split_is_divided_by_picture_the_same_way_for_a_seed(world, tmp_path):
     assert {split: len(part) for split, part in two.items()} == {"train": 18, "validation": 6}
     with refusal("3 splits, but 2 pictures are too few"):
         divided(parts["train"].select([0, 1]), [8, 1, 1], 0)
+
+
+def test_split_with_shares_divides_too(world, tmp_path, capsys, monkeypatch):
+    sources = []
+
+    def open_pictures(source):
+        sources.append(source)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(origin, "open_pictures", open_pictures)
+    path = table_of(world[1], tmp_path, "csv")
+    for option in ("--divide 80/10/10", "--split 80/10/10", "--splits 80/10/10"):
+        extract = f"extract --data {path} --seed 3 --out {tmp_path}/f {option}"
+        assert "enough" in refused(capsys, extract)
+    assert sources[0] == sources[1] == sources[2] and "splits" not in sources[0]
+    assert sources[0]["divide"] == {"shares": [80, 10, 10], "seed": 3}
 
 
 def test_pictures_of_equal_files_stay_together_and_are_noticed_elsewhere(world, tmp_path):

@@ -56,7 +56,7 @@ def add_data(parser) -> None:
         "--divide",
         metavar="80/10/10",
         help="make train, validation and test of data with one split, in these shares; by picture, "
-        "at random, from --seed; two shares leave test out",
+        "at random, from --seed; two shares leave test out; --split 80/10/10 does the same",
     )
     common.add_switch(
         parser, "--no-restval", "leave out COCO's restval pictures, which otherwise count as train"
@@ -140,6 +140,8 @@ def run(args) -> None:
     from tgdt_mini.photos.division import copies, read_shares
     from tgdt_mini.photos.precomputed import Precomputed, is_precomputed
 
+    if args.splits and not args.divide and len(args.splits) == 1 and "/" in args.splits[0]:
+        args.divide, args.splits = args.splits[0], None  # --split 80/10/10
     places = ("data", "images", "detections", "entities")
     given = {name: getattr(args, name) for name in places}
     source = {name: lasting(path) for name, path in given.items() if path is not None} | {

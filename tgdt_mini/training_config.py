@@ -30,13 +30,14 @@ ABOVE_0, BELOW_1, ANY = math.ulp(0.0), math.nextafter(1, 0), math.inf
 LIMITS = {  # setting: the least it can be, the most, and both in words
     "epochs": (1, 10**6, "from 1 to 1,000,000"),
     "batch": (2, ANY, "at least 2: a pair learns from the other pairs of its batch"),
-    **dict.fromkeys(("learning_rate", "clip", "temperature"), (ABOVE_0, ANY, "above 0")),
+    "learning_rate": (ABOVE_0, 100, "above 0, and 100 at most"),
+    **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
     **dict.fromkeys(("weight_decay", "margin", "hard_weight"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
     **dict.fromkeys(
         ("hide_regions", "hide_words"), (0, BELOW_1, "a share, at least 0 and less than 1")
     ),
-    "top_rate": (0, ANY, "a share of learning_rate, 0 or more"),
+    "top_rate": (0, 100, "a share of learning_rate, from 0 to 100"),
     "patience": (0, ANY, "a number of epochs, or 0 to never stop early"),
     "validation_captions": (0, ANY, "a number of captions, or 0 for all"),
     "chunk": (0, ANY, "0 for none, or a number of pairs"),

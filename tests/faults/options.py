@@ -10,6 +10,7 @@ import io
 import random
 import resource
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,12 @@ NO_WHOLE = ("2.5", "1e300", "-1e300", "5.0", "1e3", "9" * 5000, "1" + "0" * 30, 
 NUMBERS = ("-1", "0", "1", "+1", "007", str(10**12), str(-(10**12)), str(2**63 - 1), str(2**40 + 1))
 NO_REAL = ("1" + "0" * 400, "-" + "9" * 999)
 REALS = ("2.5", "1e300", "-1e300", "1e-320", "-0.0", "1e12")
-ELSEWHERE = ("extract", "--width")  # where it speaks of nothing; of regions it does
+# where an option speaks of nothing, and is refused for that, whatever its value; elsewhere it does
+ELSEWHERE = {
+    "extract": ("--width",),
+    "train": ("--vision-layers", "--text-layers", "--top-rate"),
+    "train, photographs": ("--hard-captions",),
+}
 MEMORY = 3 * 2**30  # bytes more than a process has at the start
 SECONDS = 60  # of the processor
 
@@ -93,7 +99,7 @@ def lines(root: Path) -> dict[str, tuple]:
     """{command: words} that come to their end in a second or two, with whatever is needed."""
     commands.world(root)
     gallery, features, photos = (root / name for name in ("gallery", "features", "photos"))
-    line = ("index", "--model", root / "model", "--images", root / "some", "--out", gallery)
+    line = ("index", "--model", photos / "model", "--images", root / "some", "--out", gallery)
     assert commands.run(line) == 0
     detections = root / "detections"
     detections.mkdir()
@@ -114,8 +120,8 @@ def lines(root: Path) -> dict[str, tuple]:
         "evaluate": ("evaluate", "--features", features, "--model", photos / "model"),
         "ablate": ("ablate", "--features", features, "--quick", "--batch", "6", "--epochs", "1"),
         "index": ("index", "--model", root / "model", "--images", root / "some"),
-        "search": ("search", "a red star", "--model", root / "model", "--gallery", gallery),
-        "app": ("app", "--no-browser"),
+        "search": ("search", "a red star", "--model", photos / "model", "--gallery", gallery),
+        **({"app": ("app", "--no-browser")} if find_spec("voila") else {}),
         "doctor": ("doctor",),
         "bench": ("bench", "--quick", "--sizes", "1000"),
     }
@@ -127,7 +133,7 @@ def run(table: Table, root: Path, tries: int, seed: int = 0) -> None:
     for command, option, whole in options():
         for text, right in draw.sample(values(whole), min(tries, len(values(whole)))):
             for name in known:
-                if name.partition(",")[0] == command and (name, option) != ELSEWHERE:
+                if name.partition(",")[0] == command and option not in ELSEWHERE.get(name, ()):
                     ended = _ended(known[name], root / "out", option, text, right)
                     kind = f"{name} {option}"
                     table.add("a number on the command line", kind, ended, text[:40])

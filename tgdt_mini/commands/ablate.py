@@ -44,17 +44,19 @@ def run(args) -> None:
     seeds, epochs, share = ablations.SEEDS, ablations.EPOCHS, 1.0
     if args.quick:
         seeds, epochs, share = (args.seed,), 2, common.QUARTER
-    ablations.run(
-        args.out,
-        args.variants or ablations.names_for(features),
-        args.seeds or seeds,
-        epochs if args.epochs is None else args.epochs,
-        args.device,
-        *common.scene_counts(args.quick),
-        features=features,
-        share=share,
-        batch=args.batch,
-    )
+    names = dict(seed="--seeds" if args.seeds else "--seed", epochs="--epochs", batch="--batch")
+    with common.told_as(**names):
+        ablations.run(
+            args.out,
+            args.variants or ablations.names_for(features),
+            args.seeds or seeds,
+            epochs if args.epochs is None else args.epochs,
+            args.device,
+            *common.scene_counts(args.quick),
+            features=features,
+            share=share,
+            batch=args.batch,
+        )
     print(ablations.table(ablations.read(args.out)))
     remark(
         f"\nthe reports are in {args.out}/; run it again with more --seeds, and only those are "

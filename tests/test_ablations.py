@@ -233,3 +233,10 @@ def test_the_command_trains_judges_and_prints_the_table(tmp_path, monkeypatch, c
 def test_an_unknown_recipe_on_the_command_line_is_one_line_and_exit_code_2(tmp_path, capsys):
     assert cli.main(["ablate", "--variants", "nonsense", "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: variant is 'nonsense'")
+
+
+def test_a_seed_below_0_has_a_report_too(tmp_path):
+    for seed in (2, -1, 10):
+        ablations.path_of(tmp_path, "no intra", seed).write_text("{}", encoding="utf-8")
+    (tmp_path / "no_intra-old.json").write_text("{}", encoding="utf-8")
+    assert list(ablations._stored(tmp_path, "no intra")) == [-1, 2, 10]

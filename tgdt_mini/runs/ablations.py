@@ -235,7 +235,8 @@ def _stored(folder, name):
     """{seed: path} of a variant's reports in a folder, by seed."""
     begins = path_of(folder, name, 0).name.removesuffix("0.json")
     paths = {path.stem.removeprefix(begins): path for path in Path(folder).glob(f"{begins}*.json")}
-    return {int(seed): paths[seed] for seed in sorted(filter(str.isdecimal, paths), key=int)}
+    seeds = [seed for seed in paths if seed.removeprefix("-").isdecimal()]
+    return {int(seed): paths[seed] for seed in sorted(seeds, key=int)}
 
 
 def _read(path):

@@ -65,3 +65,18 @@ def test_outcomes_tell_what_went_wrong():
     found.add("files", "a.npy", "another answer, in silence", "cut at 3")
     assert found.failures == ["files, a.npy, cut at 3: another answer, in silence"]
     assert "| files | a.npy | 1 | 0 | 0 | 1 |" in str(found)
+
+
+def test_the_summary_adds_up_what_belongs_together():
+    table = Table()
+    for kind in ("model: a.json", "model: b.npy", "model: b.npy", "train --seed", "train -k", "x"):
+        table.add("changed", kind, RIGHT if kind == "x" else REFUSED)
+    for number in range(13):
+        table.add("names", f"f{number}", RIGHT)
+    table.add("names", "f0", "a traceback")
+    assert table.summary().splitlines()[2:] == [
+        "| changed | model | 2 | 3 | 0 | 3 | 0 |",
+        "| changed | train | 2 | 2 | 0 | 2 | 0 |",
+        "| changed | x | 1 | 1 | 1 | 0 | 0 |",
+        "| names | all | 13 | 14 | 13 | 0 | 1 |",
+    ]

@@ -41,12 +41,12 @@ def main() -> int:
 
 
 def write_page(table, seed: int) -> None:
-    """Put the table, and the commit that it is of, at the end of the page."""
+    """Put the summary, and the commit that it is of, at the end of the page."""
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     before, _, _ = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     words = f"Commit {commit}, seed {seed}, Python {sys.version.split()[0]}, {sys.platform}."
-    text = f"{before}{BEGIN}\n{words}\n\n{table}\n"
+    text = f"{before}{BEGIN}\n{words}\n\n{table.summary()}\n"
     PAGE.write_text(text, encoding="utf-8", newline="\n")
 
 

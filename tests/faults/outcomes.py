@@ -1,9 +1,11 @@
 """What became of a try, and the table of all."""
 
+import re
 import warnings
 from collections import Counter
 
 RIGHT, REFUSED = "right", "refused"
+MOST_ROWS = 12
 
 
 def outcome(answer, wanted, names=(), errors=(ValueError, TypeError)) -> str:
@@ -45,11 +47,29 @@ class Table:
             self.failures.append(f"{group}, {kind}, {what}: {ended}")
 
     def __str__(self):
-        lines = [
-            "| what | kind | tried | right | refused by name | failed |",
-            "|---|---|---|---|---|---|",
-        ]
-        for (group, kind), row in self.rows.items():
-            numbers = (row[name] for name in ("tried", RIGHT, REFUSED, "failed"))
-            lines.append(f"| {group} | {kind} | {' | '.join(map(str, numbers))} |")
-        return "\n".join(lines)
+        return _markdown(("what", "kind"), self.rows)
+
+    def summary(self) -> str:
+        """The table with one row for all files of a folder, all options of a command, and so on.
+
+        Where a group has more than MOST_ROWS of them, it is one row.
+        """
+        rows: dict[tuple[str, str, int], Counter] = {}
+        for group in dict.fromkeys(group for group, _ in self.rows):
+            kinds = [kind for other, kind in self.rows if other == group]
+            wholes = {kind: re.split(": | -", kind)[0] for kind in kinds}
+            if len(set(wholes.values())) > MOST_ROWS:
+                wholes = dict.fromkeys(kinds, "all")
+            for whole in dict.fromkeys(wholes.values()):
+                parts = [kind for kind in kinds if wholes[kind] == whole]
+                counts = [self.rows[group, kind] for kind in parts]
+                rows[group, whole, len(parts)] = sum(counts, Counter())
+        return _markdown(("what", "of", "kinds"), rows)
+
+
+def _markdown(names, rows):
+    columns = ("tried", RIGHT, REFUSED, "failed")
+    heads = [*names, "tried", RIGHT, "refused by name", "failed"]
+    lines = [heads, ["---"] * len(heads)]
+    lines += [[*key, *(row[column] for column in columns)] for key, row in rows.items()]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -664,8 +664,8 @@ MUTANTS = [
             "seeds in any order",
             "10",
             "runs/ablations.py",
-            "sorted(filter(str.isdecimal, paths), key=int)",
-            "sorted(filter(str.isdecimal, paths), key=lambda seed: -int(seed) % 3)",
+            "sorted(seeds, key=int)",
+            "sorted(seeds, key=lambda seed: -int(seed) % 3)",
         ),
         (
             "grounding is that of chance",

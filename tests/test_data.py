@@ -1,10 +1,11 @@
 """Images as tokens: padding and masks, precomputed features, whole splits and the cache."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import some_scenes, token_set, tokenizer
 
-from tgdt_mini import data, image_tokens, scenes
+from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.scenes.tokens import build_token_set, scene_tokens
@@ -253,7 +254,7 @@ def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
-    monkeypatch.setattr(data.np, "save", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(OSError, match="No space left"):
         build_token_set(some_scenes().select(range(2)), tokenizer(), key="two")
     assert not list(tmp_path.iterdir())

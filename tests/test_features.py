@@ -11,6 +11,7 @@ from examples import on_disk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tgdt_mini.files import store
 from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.files.rows import as_stored
 from tgdt_mini.photos.features import Features, StoredText, write_features
@@ -130,20 +131,20 @@ def test_captions_from_the_disk_are_those_in_memory_for_any_choice_of_them(tmp_p
 
 @pytest.mark.parametrize("where", ["in the encoder", "while writing"])
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, where, monkeypatch):
-    save, asked = np.save, []
+    save, asked = store.save_array, []
 
     def make(rows):
         if rows.start == 3 and where == "in the encoder":
             raise KeyboardInterrupt
         return rows_of(rows)
 
-    def save_and_stop(path, array, **options):
-        save(path, array, **options)
+    def save_and_stop(path, array):
+        save(path, array)
         if "shard-00001" in str(path) and "ids" in str(path) and where == "while writing":
             raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, OSError)):
-        patch.setattr(np, "save", save_and_stop)
+        patch.setattr(store, "save_array", save_and_stop)
         written(tmp_path / "a", make)
     manifest = json.loads((tmp_path / "a" / "manifest.json").read_text(encoding="utf-8"))
     assert set(manifest["shards"]) == {"shard-00000"}

@@ -131,7 +131,7 @@ def test_what_a_table_lacks_is_said_with_an_option_that_helps(world, tmp_path, c
         assert message in message_found and "{" not in message_found
     path.write_text(f"image,caption\n{rows[0][0]},a star\n", encoding="utf-8")
     message = refused(capsys, extract)
-    assert "--splits" in message and "all=train" in message and "--divide 80/10/10" in message
+    assert "--splits all=test" in message and "--divide 80/10/10" in message
     assert "--images FOLDER" in refused(
         capsys, extract.replace("/pictures", "") + " --splits all=train"
     )

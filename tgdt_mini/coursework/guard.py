@@ -14,6 +14,7 @@ function in, in other words. The first is mostly noticed; against the rest only 
 import contextlib
 import dis
 import functools
+import inspect
 import pkgutil
 import sys
 import threading
@@ -81,8 +82,8 @@ class _Watch:
         self.names = {}  # code object -> the function's name
         self.copies = {}  # what the code does -> the function's name
         for name in names:
-            for code in _codes(name):
-                self.names[code] = self.copies[fingerprint(code)] = name
+            code = _code(name)
+            self.names[code] = self.copies[fingerprint(code)] = name
         self.attributes = {code.co_names for code in self.names}
         self.seen = {}  # id of a code object -> (the object, so that its id stays taken; a verdict)
 
@@ -141,21 +142,19 @@ def fingerprint(code: CodeType) -> tuple:
     return tuple(steps)
 
 
-def _codes(name):
-    """The code objects of a function: its own, and those of the functions that decorators wrap."""
+def _code(name):
+    """The code object of a function; of a decorated one that of the innermost function.
+
+    What a decorator puts around it is often shared with functions that may be used.
+    """
     try:
         function = pkgutil.resolve_name(name)
     except (AttributeError, ImportError, ValueError) as error:
         raise ValueError(f"there is no function {name!r} to keep away from students") from error
-    codes = []
-    while function is not None:
-        function = getattr(function, "__func__", function)
-        if isinstance(function, FunctionType):
-            codes.append(function.__code__)
-        function = getattr(function, "__wrapped__", None)
-    if not codes:
+    inner = inspect.unwrap(getattr(function, "__func__", function))
+    if not isinstance(inner, FunctionType):
         raise ValueError(f"{name} is no Python function; name one, such as a method of a class")
-    return codes
+    return inner.__code__
 
 
 _watching = []  # the test that runs just now, if any

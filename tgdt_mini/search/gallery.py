@@ -239,8 +239,8 @@ class Gallery:
         def read(folder):
             if not (folder / NAME).is_file():
                 raise ValueError(
-                    f"{folder / NAME} is missing; make a gallery of your pictures first: "
-                    f"python -m tgdt_mini index --images FOLDER --out {folder}"
+                    f"{named(folder / NAME)} is missing; make a gallery of your pictures first: "
+                    f"python -m tgdt_mini index --images FOLDER --out {named(folder)}"
                 )
             known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
             _check_settings(known["settings"], f"{folder / NAME} is damaged: ")

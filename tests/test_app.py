@@ -169,9 +169,7 @@ def test_a_refused_question_changes_nothing(explorer, settings, words):
     before = explorer.query, explorer.tiles, explorer.shortlist, explorer.local_weight
     with pytest.raises((ValueError, TypeError), match=words):
         explorer.ask(**settings)
-    assert before == (
-        explorer.query, explorer.tiles, explorer.shortlist, explorer.local_weight
-    )  # fmt: skip
+    assert before == (explorer.query, explorer.tiles, explorer.shortlist, explorer.local_weight)
 
 
 def test_a_gallery_of_pictures_is_needed(shipped, tmp_path):

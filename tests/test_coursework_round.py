@@ -142,9 +142,11 @@ def rounds(tmp_path_factory):
     for student, crashes in CRASHES.items():
         places = {"folder": str(victim), "file": str(victim / "a" / "file.txt")}
         hand_in(
-            handed_in["crashing"], student, "a1",
+            handed_in["crashing"],
+            student,
+            "a1",
             cells | {question: cell.format(**places) for question, (cell, _) in crashes.items()},
-        )  # fmt: skip
+        )
     hand_in(handed_in["calm"], "weakens the tests", "a1", {}, weaken)
     broken = handed_in["calm"] / "broken" / "a1" / "a1.ipynb"
     broken.parent.mkdir(parents=True)

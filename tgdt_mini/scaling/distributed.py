@@ -19,6 +19,7 @@ the whole B x B table of scores.
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
@@ -45,6 +46,9 @@ from tgdt_mini.scaling.gradient_cache import embed_in_chunks
 
 # how long a process waits for another, say for the first one to judge a large validation set
 PATIENCE = timedelta(hours=1)
+# seconds in which gloo's threads let go of the last tensors. They need Python's lock for that, and
+# one that waits for it while Python ends takes the process down by SIGABRT
+LET_GO = 0.3
 _store = None  # where the processes leave notes for each other, also after one of them has died
 
 
@@ -85,9 +89,8 @@ def joined(device: str = "auto"):
     before = signal.signal(signal.SIGTERM, _told_to_end)
     try:
         yield device
-        # together, and before Python ends: a thread of gloo that lets go of a tensor afterwards
-        # ends the process by SIGABRT. Not after an error: others may be gone
-        barrier()
+        barrier()  # not after an error: others may be gone
+        time.sleep(LET_GO)
         dist.destroy_process_group()
     finally:
         signal.signal(signal.SIGTERM, before)

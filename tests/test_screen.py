@@ -76,8 +76,9 @@ def test_two_stages_in_memory_may_be_screened_too(query_is):
     plain = two_stage(queries, gallery, 20, 0.7, query_is)
     torch.testing.assert_close(screened, plain, atol=1e-6, rtol=0)
     assert asked and (screened > -float("inf")).sum() == 60
-    with pytest.raises(ValueError, match="index has 199 items 16 wide, not 200 16 wide"):
-        two_stage(queries, gallery, 20, 0.7, query_is, Screen(gallery.global_token[:199]))
+    for index in (Screen(gallery.global_token[:199]), Screen(gallery.global_token[:, :15]), 5):
+        with pytest.raises(ValueError, match=r"index is .*, not \[200, 16, 0\]; make one"):
+            two_stage(queries, gallery, 20, 0.7, query_is, index)
 
 
 @pytest.mark.parametrize("items", [10, 300, 3000, 3003])

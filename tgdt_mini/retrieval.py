@@ -12,7 +12,7 @@ import time
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.check import typed, whole_number
+from tgdt_mini.files.check import shown, typed, whole_number
 from tgdt_mini.similarity import (
     at_least_float32,
     autocast_off,
@@ -148,15 +148,16 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
     rerank(queries, ids (q, K)) returns local scores (q, K), with memory for `longest` numbers each;
     index: as in `best_by_global`; seconds: {"shortlist": ..., "rerank": ...} of the block.
     """
-    shortlist, weight = whole_number("shortlist", shortlist, 1), check_weight(weight)
     (size, width), wide = global_tokens.shape, queries.global_token.shape[1]
+    shortlist, weight = min(whole_number("shortlist", shortlist, 1), size), check_weight(weight)
     if wide != width:
         raise ValueError(f"queries are {wide} wide, the gallery {width}: another model; re-index")
     if {queries.global_token.dtype, global_tokens.dtype} >= {torch.float32, torch.float64}:
         raise ValueError("queries or gallery are float64; bring both to one by .to(torch.float32)")
-    if index is not None and (index.ntotal, index.d) != (size, width):
-        raise ValueError(f"index has {index.ntotal} items {index.d} wide, not {size} {width} wide")
-    shortlist = min(shortlist, size)
+    sizes = [getattr(index, name, None) for name in ("ntotal", "d", "metric_type")]
+    if index is not None and sizes != [size, width, 0]:  # metric 0: dot product
+        wrong = f"index is {shown(index)}, with items, width and metric {sizes}"
+        raise ValueError(f"{wrong}, not {[size, width, 0]}; make one by faiss_index(global_tokens)")
     step = max(1, SCORES // max(size, shortlist * longest))
     for start in range(0, len(queries), step):
         block = queries[start : start + step]
@@ -165,9 +166,8 @@ def search_in_blocks(queries, global_tokens, rerank, shortlist, weight, longest=
         middle = time.perf_counter()
         mixed = scores + weight * rerank(block, ids)  # (q, K)
         if mixed.isnan().any():
-            row, column = mixed.isnan().nonzero()[0].tolist()
-            item = int(ids[row, column])
-            raise ValueError(f"query {start + row} scores NaN with item {item}: the model made it")
+            at, i = mixed.isnan().nonzero()[0].tolist()
+            raise ValueError(f"query {start + at} scores NaN with item {ids[at, i]}; see the model")
         seconds = {"shortlist": middle - begin, "rerank": time.perf_counter() - middle}
         yield slice(start, start + step), ids, mixed, seconds
 

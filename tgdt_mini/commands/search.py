@@ -83,7 +83,7 @@ def run(args) -> None:
     if args.qdrant:
         gallery = galleries.in_qdrant(model, args.qdrant, args.collection)
     elif args.gallery:
-        gallery.check_model(model.fingerprint)
+        gallery.check_model(model.fingerprint, args.gallery)
         if gallery.holds != "image":
             raise ValueError(f"--gallery {args.gallery} holds captions; name one of pictures")
     elif features:

@@ -6,8 +6,6 @@ optional (`pip install faiss-cpu`). What a shortlist misses is told by `reports/
 
 import torch
 
-from tgdt_mini.files.check import shown
-
 
 def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
     """A faiss index by dot product over global tokens (G, D), for `Gallery.search`.
@@ -42,15 +40,3 @@ def faiss_index(global_tokens: torch.Tensor, kind: str = "flat"):
         index.train(tokens)
     index.add(tokens)
     return index
-
-
-def check_index(index, size: int, width: int) -> None:
-    """ValueError unless a faiss index has these sizes and scores by dot product."""
-    if not hasattr(index, "ntotal"):
-        raise TypeError(f"index is {shown(index)}; make one with faiss_index")
-    if (index.ntotal, index.d) != (size, width) or index.metric_type != 0:
-        raise ValueError(
-            f"index holds {index.ntotal} items of width {index.d}, metric {index.metric_type}; "
-            f"the gallery has {size} of width {width}, metric 0 (dot product): "
-            "make one with faiss_index(gallery.global_tokens)"
-        )

@@ -24,7 +24,6 @@ from tgdt_mini.files.check import named, real_number, shown, whole_number, writa
 from tgdt_mini.files.manifest import read_json, read_whole
 from tgdt_mini.files.rows import PRECISIONS, MappedRows, RaggedRows, encode_rows
 from tgdt_mini.retrieval import search_in_blocks
-from tgdt_mini.search.faiss_index import check_index
 from tgdt_mini.search.hits import Hits
 from tgdt_mini.search.rerank import rerank
 from tgdt_mini.search.screen import Screen, is_useful
@@ -150,8 +149,6 @@ class Gallery:
         query_is = "caption" if self.holds == "image" else "image"
         check_real(query, names=(query_is,))
         size, width = self.global_tokens.shape
-        if index is not None:
-            check_index(index, size, width)
         shortlist = max(shortlist, k)
         query = query.detach().to("cpu", torch.float32)
         indices, scores, seconds = [], [], {"shortlist": 0.0, "rerank": 0.0}
@@ -252,15 +249,17 @@ class Gallery:
             return cls(global_tokens, read.ragged, read.items, **fields)
 
         gallery = read_whole(folder, NAME, read)
-        gallery.check_model(expect_model)
+        gallery.check_model(expect_model, folder)
         return gallery
 
-    def check_model(self, expect_model: str | None) -> None:
-        """ValueError if another model than that of this fingerprint made the gallery."""
+    def check_model(self, expect_model: str | None, where: str | Path = "") -> None:
+        """ValueError if another model made the gallery; where: its folder, for the message."""
         if expect_model is not None and expect_model != self.model:
+            its = f"{self.model} of {self.source}" if self.source else self.model
+            of = f" {named(where)}" if where else ""
             raise ValueError(
-                f"the gallery was built by another model ({self.model}, not "
-                f"{named(expect_model)}); re-index"
+                f"the gallery{of} was built by another model ({named(its)}, not "
+                f"{named(expect_model)}); search with its model, or re-index"
             )
 
 

@@ -128,7 +128,7 @@ def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Ten
     for name, count in zip(names, counts, strict=True):
         if len(count) == 0:
             raise ValueError(f"there is no {name} to score: the embedding is empty")
-        if (count == 0).any():
+        if count.min() == 0:
             part = "word" if name == "caption" else "region"
             raise ValueError(
                 f"{name} {int((count == 0).nonzero()[0])} has no real {part}: its mask is all "

@@ -167,6 +167,11 @@ def test_a_report_is_json_and_holds_every_figure(judged):
     assert (
         report["shortlist_recall"]["t2i"][200] == 100 and report["shortlist_recall"]["t2i"][5] < 100
     )
+    for k in (5, 10):
+        i2t = two_stage(images, captions, k, 1.5, query_is="image")
+        t2i = two_stage(captions, images, k, 1.5, query_is="caption")
+        rsum = both_ways(i2t, caption_image, t2i_scores=t2i).rsum
+        assert report["two_stage_by_shortlist"][k] == pytest.approx(rsum, abs=1e-9)
     assert report["two_stage_by_shortlist"][200] == pytest.approx(
         report["rows"]["full mixed"]["rsum"]
     )

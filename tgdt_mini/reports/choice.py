@@ -76,13 +76,17 @@ def _points_lost(by_global, mixed, positives, shortlists):
     def points(scores):
         return sum(recall_at_k(ranks(scores, positives)).values())
 
-    def in_shortlist(k):
-        kept = by_global.topk(min(k, by_global.shape[1])).indices  # (Q, K)
-        not_scored = torch.full_like(mixed, -float("inf"))  # what stage two never sees is a miss
-        return not_scored.scatter_(1, kept, mixed.gather(1, kept))
-
     full = points(mixed)
-    return {k: full - points(in_shortlist(k)) for k in shortlists}
+    return {k: full - points(in_shortlist(by_global, mixed, k)) for k in shortlists}
+
+
+def in_shortlist(by_global: torch.Tensor, mixed: torch.Tensor, k: int) -> torch.Tensor:
+    """(Q, G) the scores of two stages, where the mixed scores of everything (Q, G) are known.
+
+    They stay for the k best by global score; what stage two never sees scores -inf, a miss.
+    """
+    kept = by_global.topk(min(k, by_global.shape[1])).indices  # (Q, K)
+    return torch.full_like(mixed, -float("inf")).scatter_(1, kept, mixed.gather(1, kept))
 
 
 def missed(

@@ -13,7 +13,7 @@ import torch
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode, encode_texts, encode_tokens
 from tgdt_mini.evaluation import both_ways, folds_of, matches, mean_of, shortlist_recall
-from tgdt_mini.reports.choice import SHORTLISTS, SearchSettings
+from tgdt_mini.reports.choice import SHORTLISTS, SearchSettings, in_shortlist
 from tgdt_mini.reports.grounding import grounding
 from tgdt_mini.reports.pointing import has_places, pointing_game
 from tgdt_mini.retrieval import two_stage
@@ -53,7 +53,7 @@ def assess(
             "i2t": shortlist_recall(by_global, positives, SHORTLISTS),
             "t2i": shortlist_recall(by_global.T, positives.T, SHORTLISTS),
         },
-        "two_stage_by_shortlist": _curve(images, captions, caption_image, settings.local_weight),
+        "two_stage_by_shortlist": _curve(by_global, by_local, caption_image, settings.local_weight),
         "milliseconds": {
             "encoding, an item": 1000 * encoding / items,
             "two stages, a query": 1000 * searching / items,
@@ -153,11 +153,11 @@ def two_stage_scores(images, captions, shortlist, local_weight):
     return i2t, t2i
 
 
-def _curve(images, captions, caption_image, local_weight):
-    """{K: rsum of two-stage search with a shortlist of K}"""
-    curve = {}
+def _curve(by_global, by_local, caption_image, local_weight):
+    """{K: rsum of two-stage search with a shortlist of K}, from the scores of all pairs (I, C)."""
+    mixed, curve = by_global + local_weight * by_local, {}
     for k in SHORTLISTS:
-        i2t, t2i = two_stage_scores(images, captions, {"image": k, "caption": k}, local_weight)
+        i2t, t2i = in_shortlist(by_global, mixed, k), in_shortlist(by_global.T, mixed.T, k)
         curve[k] = both_ways(i2t, caption_image, t2i_scores=t2i).rsum
     return curve
 

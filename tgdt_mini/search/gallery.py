@@ -243,8 +243,7 @@ class Gallery:
             _check_settings(known["settings"], f"{folder / NAME} is damaged: ")
             most = float("inf") if check_all else CHECKED
             read = store.read_store(folder / NAME, known["shards"], "local_tokens", CURE, most)
-            parts = [torch.from_numpy(np.array(part)) for part in read.arrays("global_tokens")]
-            global_tokens = parts[0] if len(parts) == 1 else torch.cat(parts)
+            global_tokens = torch.from_numpy(np.concatenate(read.arrays("global_tokens")))
             fields = {name: known[name] for name in ("holds", "model", "settings", "source")}
             return cls(global_tokens, read.ragged, read.items, **fields)
 

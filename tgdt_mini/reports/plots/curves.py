@@ -13,6 +13,8 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
     A part that is 0, or switched off, has a gap there. One that never is a hundredth of the loss
     has no curve: it would press all others together.
     """
+    from matplotlib.ticker import LogLocator
+
     epochs = [row["epoch"] for row in history]
     turns = [
         after["epoch"] - 0.5
@@ -44,6 +46,7 @@ def loss_curve(history: list[dict], path: Path | str | None = None) -> None:
         left.set(ylabel="training loss", title="What training minimises", yscale="log")
         left.yaxis.set_major_formatter("{x:g}")
         low, high = left.get_ylim()
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
         left.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else "")
         right.set(ylabel="validation rsum (of 600)", title="What it is for")
         for ax in (left, right):

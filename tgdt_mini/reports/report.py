@@ -16,7 +16,7 @@ from tgdt_mini.evaluation import both_ways, folds_of, matches, mean_of, shortlis
 from tgdt_mini.reports.choice import SHORTLISTS, SearchSettings, in_shortlist
 from tgdt_mini.reports.grounding import grounding
 from tgdt_mini.reports.pointing import has_places, pointing_game
-from tgdt_mini.retrieval import two_stage
+from tgdt_mini.retrieval import paired_similarity, two_stage
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.similarity import global_similarity, local_similarity, mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
@@ -101,20 +101,18 @@ def hard_pairs(
         rows = [row for row, foil in enumerate(flat) if foil]
     if not rows:
         raise ValueError("foils holds no foil; hard pairs need at least one")
-    device = images.mask.device
     if isinstance(foils, TextTokens):
         false = encode_tokens(model, foils.part(rows))
     else:
         false = encode_texts(model, [flat[row] for row in rows])
-    images = images[tokens.caption_image[rows].to(device)]
-    true = captions[torch.tensor(rows, device=device)]
+    images, captions, false = images.to("cpu"), captions.to("cpu"), false.to("cpu")
+    of_image, pair = tokens.caption_image[rows].to("cpu"), torch.arange(len(rows))
+    true = captions[torch.tensor(rows)]
 
-    def margins(score):  # (P,); fifty pairs at a time, and of their (50, 50) scores the diagonal
-        parts = [slice(start, start + 50) for start in range(0, len(rows), 50)]
-        differences = [score(images[p], true[p]) - score(images[p], false[p]) for p in parts]
-        return torch.cat([difference.diagonal() for difference in differences])
+    def margins(score):  # (P,) of the true and of the false caption with their image
+        return score(images, true, of_image, pair) - score(images, false, of_image, pair)
 
-    by_global, by_local = margins(global_similarity), margins(local_similarity)
+    by_global, by_local = margins(_paired_globals), margins(paired_similarity)
     wins = {
         "global": by_global,
         "local": by_local,
@@ -122,6 +120,11 @@ def hard_pairs(
     }
     percents = {name: 100 * float((margin > 0).float().mean()) for name, margin in wins.items()}
     return percents | {"pairs": len(rows)}
+
+
+def _paired_globals(images, captions, image, caption):
+    """(P,) global scores of the pairs image[p], caption[p]."""
+    return (images.global_token[image] * captions.global_token[caption]).sum(1)
 
 
 def correlation(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -239,6 +239,16 @@ def test_a_word_has_the_colour_of_its_best_region(tmp_path, monkeypatch):
     assert numbers == [("0.10", 0, 0), ("0.90", 1, 1), ("0.30", 0, 2)]  # text, column, row
 
 
+def test_a_region_is_framed_where_it_is_in_a_picture_of_any_shape(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figure, "_png", lambda fig: drawn.append(fig.axes[0].lines[0]) or b"")
+    wide = Image.new("RGB", (300, 100))
+    for draw in (plots.word_regions, plots.word_table):
+        draw(wide, ["a"], [[0.5]], [[0.5, 0.2, 1, 0.8]], tmp_path / "words.png")
+        x, y = drawn[-1].get_data()
+        assert (min(x), max(x), min(y), max(y)) == (150, 298, 20, 80)
+
+
 def colours_of(path):
     with Image.open(path) as picture:
         return {

@@ -27,10 +27,7 @@ def word_regions(
     similarities (W, R) of a caption's words with the picture's regions; boxes (R, 4) as fractions.
     """
     similarities, boxes, words = _table(similarities, boxes, words)
-    pixels = np.asarray(picture.convert("RGB"))
-    high, wide = pixels.shape[:2]
-    # within the picture: a frame on its edge would make its map smaller than the others
-    corners = np.clip(boxes * (wide, high, wide, high), 1, np.array((wide, high, wide, high)) - 2)
+    pixels, corners = _framed(picture, boxes)
     columns = min(7, len(words) + 1)
     rows = -(-(len(words) + 1) // columns)  # rounded up
     names = ", ".join(words)
@@ -46,7 +43,8 @@ def word_regions(
             ax.imshow(shaded(pixels, row, boxes))
             colour = WORDS[index % len(WORDS)]
             _box(ax, corners[row.argmax()], colour)
-            inset = index % 4 * 0.012 * wide * np.array((1, 1, -1, -1))  # none hides another
+            # none hides another
+            inset = index % 4 * 0.012 * picture.width * np.array((1, 1, -1, -1))
             _box(axes[0], corners[row.argmax()] + inset, colour)
             title = f"{plain(word)} {row.max():.2f}"
             ax.set_title(title, fontsize=9, parse_math=False, color=colour, fontweight="bold")
@@ -67,8 +65,7 @@ def word_table(
     (the ground) too.
     """
     similarities, boxes, words = _table(similarities, boxes, words)
-    pixels = np.asarray(picture.convert("RGB"))
-    corners = boxes * (*pixels.shape[1::-1], *pixels.shape[1::-1])
+    pixels, corners = _framed(picture, boxes)
     names = [f"r{number}" for number in range(1, len(boxes) + 1)]
     colours = [WORDS[number % len(WORDS)] for number in range(len(boxes))]
     alt = f"A picture with its regions, and a table of {len(words)} words by {len(boxes)} regions."
@@ -78,7 +75,7 @@ def word_table(
         left.imshow(pixels)
         left.axis("off")
         for name, colour, corner in zip(names, colours, corners):
-            _box(left, np.clip(corner, 1, pixels.shape[0] - 2), colour)
+            _box(left, corner, colour)
             tag = dict(facecolor=colour, edgecolor="none", pad=1.5)
             place = corner[:2] + 1
             left.text(*place, name, color="white", fontsize=9, va="top", bbox=tag)
@@ -111,6 +108,15 @@ def _table(similarities, boxes, words):
             "fit; give (W, R), (R, 4) and W words"
         )
     return similarities, boxes, words
+
+
+def _framed(picture, boxes):
+    """(pixels (H, W, 3), corners (R, 4) of the boxes in pixels).
+
+    The corners lie inside the picture: a frame on its edge would make its map smaller than others.
+    """
+    size = np.array((*picture.size, *picture.size))
+    return np.asarray(picture.convert("RGB")), np.clip(boxes * size, 1, size - 2)
 
 
 def shaded(pixels: np.ndarray, row: np.ndarray, boxes: np.ndarray) -> np.ndarray:

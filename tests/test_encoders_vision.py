@@ -174,6 +174,13 @@ def test_without_a_processor_the_model_says_the_size_and_a_warning_what_was_gues
     assert backbone.side == 32 and backbone.mean.tolist() == backbone.std.tolist() == [0.5] * 3
 
 
+@pytest.mark.parametrize("size", ["32", True, -8, 10**9])
+def test_a_processor_that_asks_for_no_size_is_named(tmp_path, size):
+    source = save_encoder(vision_encoder(), tmp_path, pictures={"size": size})
+    with pytest.raises(ValueError, match=f"{tmp_path} says that .* pixels wide, .* mend its prepr"):
+        VisionBackbone(source)
+
+
 def test_larger_cells_are_means_of_those_that_their_boxes_cover(saved):
     cells = torch.randn(2, 49, 3, generator=torch.Generator().manual_seed(0))
     found, boxes = larger_cells(cells, 4)

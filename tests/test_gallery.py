@@ -276,6 +276,11 @@ def test_another_model_is_refused(tmp_path):
             refused()
 
 
+def test_a_folder_whose_name_no_system_takes_is_one_line():
+    with pytest.raises(ValueError, match="gallery.json cannot be read .File name too long.; name"):
+        Gallery.load("a" * 400)
+
+
 # appended
 
 

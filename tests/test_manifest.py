@@ -55,6 +55,17 @@ def test_what_is_good_is_returned_with_all_that_it_holds(tmp_path):
         read_json(path, KEYS, "list", "make another")
 
 
+def test_a_seal_under_another_name_is_damage_also_where_a_seal_may_lack(tmp_path):
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(GOOD), encoding="utf-8")
+    assert read_json(path, KEYS, "list", "make another", sealed=None) == GOOD
+    write_sealed(path, GOOD)
+    assert read_json(path, KEYS, "list", "make another", sealed=None) == GOOD
+    path.write_bytes(path.read_bytes().replace(b'"seal"', b'"sea1"'))
+    with pytest.raises(ValueError, match="list.json is damaged: its seal has another name; make"):
+        read_json(path, KEYS, "list", "make another", sealed=None)
+
+
 def test_no_byte_of_a_sealed_file_changes_in_silence(tmp_path):
     """Spaces between values may come and go: they mean nothing."""
     path, content = tmp_path / "list.json", GOOD | {"sizes": {"a": 1.5, "b": [2, 3]}}

@@ -19,6 +19,7 @@ import torch
 from helpers import call, random_embedding, refusal
 
 from tgdt_mini import scenes
+from tgdt_mini.files.manifest import write_sealed
 from tgdt_mini.scaling import qdrant_engines
 from tgdt_mini.scaling.qdrant import QdrantGallery
 from tgdt_mini.search.gallery import Gallery
@@ -216,6 +217,15 @@ def test_what_does_not_fit_is_refused_in_one_line_that_names_it(where):
             upload(gallery_of(**other), where)
     with refusal("another model built the collection"):
         QdrantGallery.open(where, "things", expect_model="another")
+
+
+@pytest.mark.parametrize("width", [True, -1, 10**30])
+def test_a_collection_of_an_impossible_width_is_damaged(tmp_path, width):
+    upload(gallery_of(count=3), tmp_path).close()
+    (about,) = tmp_path.glob("*/about.json")
+    write_sealed(about, json.loads(about.read_text(encoding="utf-8")) | {"width": width})
+    with refusal(f"{about} is damaged .width is {width}.; delete its folder and upload again"):
+        QdrantGallery.open(tmp_path, about.parent.name)
 
 
 def test_a_collection_that_is_not_there_or_not_ours_is_an_error(where, tmp_path):

@@ -198,6 +198,12 @@ def test_columns_that_are_not_there_are_named_with_those_that_are(columns, messa
         to_records({"test": dataset(named("test", 2), tmp_path)}, columns)
 
 
+def test_a_column_whose_name_holds_nul_is_named(tmp_path):
+    made = dataset(named("test", 2), tmp_path)
+    with pytest.raises(ValueError, match="test has a column 'image.x00', with a NUL in its"):
+        to_records({"test": made.rename_column("image", "image\0")})
+
+
 @pytest.mark.parametrize(
     "captions, message",
     [

@@ -303,6 +303,10 @@ def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp
         own.index(broken[::-1], progress=False, skip_broken=True)
     with pytest.raises(TypeError, match="an image is a NoneType"):
         own.index([None], progress=False, skip_broken=True)
+    with pytest.raises(ValueError, match="skip_broken is 'no'; it must be True or False"):
+        own.index(pictures, skip_broken="no")
+    with pytest.raises(ValueError, match="encoders is 1; it must be True or False"):
+        own.save(pictures / "model", encoders=1)
 
 
 def test_another_gallery_can_be_named(own, shipped, tmp_path, pictures):

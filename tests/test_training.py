@@ -578,6 +578,11 @@ def test_a_device_that_is_not_there_is_an_error():
     for name in missing + ([] if torch.backends.mps.is_available() else ["mps"]):
         with pytest.raises(ValueError, match=f"^device is '{name}'.*; try cpu[^\n]*$"):
             pick_device(name)
+    for name in (None, 0, [1]):
+        with pytest.raises(
+            ValueError, match="^device is .*; it must be auto, or a name such as cpu"
+        ):
+            pick_device(name)
 
 
 def test_apples_device_is_taken_when_asked_for_and_with_a_warning(monkeypatch):

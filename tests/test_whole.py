@@ -33,6 +33,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert len(list((tmp_path / "new").iterdir())) == 1
 
 
+def test_a_folder_is_not_written_as_a_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match=f"this is a folder; name a file: '{tmp_path}'"):
+        write_whole(tmp_path, "text")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_gets_its_new_content_in_one_step(tmp_path):
     path, twin = tmp_path / "file.txt", tmp_path / "twin.txt"
     write_whole(path, "old")

@@ -179,6 +179,8 @@ def pick_device(name: torch.device | str = "auto") -> torch.device:
 
     mps is taken only when asked for, with a warning: no result of this project was checked on it.
     """
+    if not isinstance(name, str | torch.device):
+        raise ValueError(f"device is {shown(name)}; it must be auto, or a name such as cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

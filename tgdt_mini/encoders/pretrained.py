@@ -18,9 +18,11 @@ from torch import nn
 
 from tgdt_mini.checkpoint import fingerprint
 from tgdt_mini.encoders import LITE, MINILM
-from tgdt_mini.files.check import one_line
+from tgdt_mini.files.check import one_line, shown
 from tgdt_mini.files.manifest import load_json
 from tgdt_mini.files.paths import lasting
+
+LARGEST = 2**13  # pixels of a picture's side that an encoder may ask for
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ def _preprocessing(source, config):
         raise ValueError(
             f"{source} does not say how large its pictures are; "
             "choose a vision model with an image_size"
+        )
+    if type(side) is not int or not 0 < side <= LARGEST:
+        raise ValueError(
+            f"{source} says that its pictures are {shown(side)} pixels wide, which must be a whole "
+            f"number up to {LARGEST:,}; mend its preprocessor_config.json"
         )
     mean, std = torch.zeros(3), torch.ones(3)
     if settings.get("do_normalize", True):

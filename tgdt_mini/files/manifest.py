@@ -7,6 +7,7 @@ that it says, and the checksums of the files beside it. So no byte of them can c
 import hashlib
 import json
 import math
+import re
 import shutil
 import warnings
 import zlib
@@ -18,6 +19,7 @@ from tgdt_mini.files.check import named
 from tgdt_mini.files.whole import standing, write_whole
 
 SEAL = "seal"
+SUM = re.compile("[0-9a-f]{64}")  # what a seal looks like
 FILES = "files.json"  # the manifest of a folder that has no other one
 
 
@@ -83,6 +85,9 @@ def read_json(
     if problem := _problem(content, keys):
         raise ValueError(f"{named(path)} is damaged, or no {what} ({problem}); {cure}")
     known = content.pop(SEAL, None) if sealed in (True, None) else None
+    lost = any(isinstance(value, str) and SUM.fullmatch(value) for value in content.values())
+    if known is None and sealed is None and lost:
+        raise ValueError(f"{named(path)} is damaged: its seal has another name; {cure}")
     if (sealed or known is not None) and known != seal_of(content):
         raise ValueError(
             f"{named(path)} is damaged: its seal, a checksum of all that it says, does not fit (or "

@@ -3,6 +3,7 @@
 What has appeared is on the disk, and not only in the system's memory: it survives a power cut.
 """
 
+import errno
 import glob
 import os
 import platform
@@ -179,6 +180,8 @@ def write_whole(path: Path | str, content: str | bytes) -> None:
     A link stays one: the file that it points to is written.
     """
     path = _target(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "this is a folder; name a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)
     name = f".{path.name}.{_writer()}.{threading.get_ident()}{NEW}"

@@ -20,6 +20,10 @@ class Table:
 
     def __init__(self, dataset, name, columns):
         self.dataset, self.name, self.columns = dataset.with_format(None), name, dict(columns)
+        if odd := [column for column in self.dataset.column_names if "\0" in column]:
+            raise ValueError(
+                f"{name} has a column {odd[0]!r}, with a NUL in its name; mend its head"
+            )
         self.guessed = set()
         for column, others in ALSO.items():
             names = [other for other in others if other in dataset.column_names]

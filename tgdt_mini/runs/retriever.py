@@ -24,7 +24,7 @@ from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoders.load import copy_encoders, load_encoders
 from tgdt_mini.encoding import encode_pictures, encode_texts
-from tgdt_mini.files.check import shown
+from tgdt_mini.files.check import shown, true_or_false
 from tgdt_mini.files.paths import shipped
 from tgdt_mini.files.whole import standing
 from tgdt_mini.model import TGDT
@@ -150,6 +150,8 @@ class Retriever:
         skip_broken: leave out what cannot be read, with one warning; `refused` tells which and why.
         ValueError names the first such picture without it, or where no other is left.
         """
+        for name, value in (("recursive", recursive), ("skip_broken", skip_broken)):
+            true_or_false(name, value)
         if isinstance(images, (str, Path)) and Path(images).is_dir():
             pictures: list = list(find_pictures(images, recursive).paths)
         else:
@@ -256,6 +258,7 @@ class Retriever:
         another machine. ValueError for a folder that holds other files.
         """
         gallery = self.gallery
+        true_or_false("encoders", encoders)
 
         def also(staging):
             if gallery is not None:

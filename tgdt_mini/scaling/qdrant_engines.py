@@ -23,6 +23,7 @@ from tgdt_mini.search.gallery import HOLDS
 
 FORMAT = "tgdt_mini qdrant 1"
 METADATA = "about.json"  # of a collection in a folder
+WIDEST = 2**16  # numbers of a vector that the library takes
 # points that the index keeps while it searches, by the shortlist; with 1 it found 69 of the 100
 # nearest of 30,000
 BREADTH = 4
@@ -198,7 +199,10 @@ class Embedded:
             raise ValueError(f"{self.folder} holds no collection; upload a gallery first")
         path, options = self.folder / METADATA, ("collection", "delete its folder and upload again")
         _checked(read_json(path, {}, *options, sealed=None), self.folder)
-        return read_json(path, {"width": int, "holds": HOLDS, "model": (str, None)}, *options)
+        known = read_json(path, {"width": int, "holds": HOLDS, "model": (str, None)}, *options)
+        if type(width := known["width"]) is not int or not 0 < width <= WIDEST:
+            raise ValueError(f"{path} is damaged (width is {shown(width)}); {options[1]}")
+        return known
 
     def create(self, width, metadata, shards, replicas, half):
         if (shards or 1, replicas or 1) != (1, 1):

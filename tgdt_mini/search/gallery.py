@@ -234,7 +234,12 @@ class Gallery:
         """
 
         def read(folder):
-            if not (folder / NAME).is_file():
+            try:
+                is_there = (folder / NAME).is_file()
+            except OSError as error:  # a name that is too long, a folder that is closed
+                why = f"cannot be read ({error.strerror}); name another folder"
+                raise ValueError(f"{named(folder / NAME)} {why}") from error
+            if not is_there:
                 raise ValueError(
                     f"{named(folder / NAME)} is missing; make a gallery of your pictures first: "
                     f"python -m tgdt_mini index --images FOLDER --out {named(folder)}"

@@ -166,6 +166,32 @@ def test_append_adds_what_is_new_and_keeps_the_rest(saved, pictures, tmp_path, c
     assert code == 2 and "another model" in err and len(Gallery.load(tmp_path / "g")) == 6
 
 
+def test_append_again_is_no_error_and_tells_what_is_old(saved, pictures, tmp_path, capsys):
+    (pictures / "broken.png").write_text("no picture", encoding="utf-8")
+    code, _, _ = index(capsys, saved, pictures, tmp_path / "g")
+    size = len(Gallery.load(tmp_path / "g"))
+    for options, expected in (((), 3), (("--skip-broken",), 0)):  # nothing new but the broken one
+        code, out, err = index(capsys, saved, pictures, tmp_path / "g", "--append", *options)
+        assert code == expected and f"0 pictures are new, {size} were" in out
+        assert "broken.png cannot be read" in err and "in the gallery, but" not in err
+    gallery = tmp_path / "g" / "gallery.json"
+    old, new = pictures / "B.JPG", pictures / "a.png"
+    os.utime(new, (later := gallery.stat().st_mtime + 10, later))
+    old.unlink()
+    code, out, err = index(capsys, saved, pictures, tmp_path / "g", "--append", "--skip-broken")
+    assert code == 0 and len(Gallery.load(tmp_path / "g")) == size
+    assert f"in the gallery, but changed since: 1, such as {new}" in err
+    assert f"in the gallery, but gone: 1, such as {old}" in err
+
+
+def test_append_takes_the_model_of_the_gallery(saved, pictures, tmp_path, capsys):
+    index(capsys, saved, pictures / "sub", tmp_path / "g")
+    code, out, _ = call(capsys, "index", "--images", pictures, "--append", "--out", tmp_path / "g")
+    assert code == 0 and "4 pictures are new, 0 were" in out and "--model photographs" not in out
+    code, out, _ = call(capsys, "index", "--images", pictures, "--out", tmp_path / "drawn")
+    assert code == 0 and "knows drawn scenes; for photographs add --model photographs" in out
+
+
 def test_an_index_that_is_stopped_goes_on_where_it_was(
     saved, pictures, tmp_path, capsys, monkeypatch
 ):

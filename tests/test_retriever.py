@@ -307,6 +307,32 @@ def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp
         own.index(pictures, skip_broken="no")
     with pytest.raises(ValueError, match="encoders is 1; it must be True or False"):
         own.save(pictures / "model", encoders=1)
+    with pytest.raises(TypeError, match="folder is None; give a folder's name"):
+        own.save(None)
+    for empty in (Image.new("RGB", (0, 0)), np.zeros((0, 5, 3), np.uint8)):
+        with pytest.raises(ValueError, match="0 x 0 pixels shows nothing|array .0, 5, 3. of uint8"):
+            own.encode_images(empty)
+
+
+def test_what_a_gallery_is_asked_with_is_told(own, pictures):
+    own.index(pictures, progress=False)
+    picture = scenes.picture(NAMES[0])
+    with pytest.raises(TypeError, match="^query: .*the gallery holds pictures: ask it with capti"):
+        own.search(picture)
+    own.index_texts(["a star", "a moon"])
+    assert repr(own).endswith("2 captions)")
+    with pytest.raises(ValueError, match="^query: image a dog does not exist .*ask it with a pict"):
+        own.search("a dog")
+    with pytest.raises(ValueError, match="picture is 2 pictures; give one"):
+        own.word_regions("a star", [picture, picture])
+    with pytest.raises(TypeError, match="caption is .*; give one string"):
+        own.word_regions(["a star", "a moon"], picture)
+
+
+def test_hits_are_counted_and_taken_by_query(own, pictures):
+    hits = own.index(pictures, progress=False).search(["a star", "a moon"], k=2)
+    assert len(hits) == 2 and list(hits) == hits.rows() and hits[1] == hits.rows()[1]
+    assert json.loads(hits.to_json()) == hits.rows() and [h["rank"] for h in hits[0]] == [1, 2]
 
 
 def test_another_gallery_can_be_named(own, shipped, tmp_path, pictures):

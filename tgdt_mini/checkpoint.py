@@ -21,6 +21,7 @@ from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.model import TGDT
 from tgdt_mini.text_tokens import TextTokenizer
 
+CURE = "name a folder that holds a model, or a shipped one: scenes, photographs"
 MODEL_FILES = {"config.json", "model.safetensors", "tokenizer.json", "gallery", "encoders"}
 
 
@@ -206,5 +207,4 @@ def _sha(path):
 
 
 def _read(path, **keys):
-    keys |= {"sha256": dict}
-    return read_json(path, keys, "checkpoint", "name a folder that holds a model")
+    return read_json(path, keys | {"sha256": dict}, "checkpoint", CURE)

@@ -35,10 +35,6 @@ from tgdt_mini.files.stopping import on_stop
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code of a command: 0, 2 after an error, 130 after Ctrl-C, 3 for work done in part."""
-    # read when torch is imported: threads that wait run in circles for a moment, then sleep. Beside
-    # two busy processes a training is many times as fast, and alone as fast as without
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     process.open_streams()
     with process.stoppable(), warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(

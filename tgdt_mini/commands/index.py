@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.check import named
 from tgdt_mini.files.progress import remark
 
 
@@ -40,13 +41,18 @@ def run(args) -> int:
 
     from tgdt_mini.commands import galleries
     from tgdt_mini.runs.model_names import knows_photographs, source_of
+    from tgdt_mini.search.gallery import NAME, Gallery
 
     if args.qdrant:  # before any work is done: is it an address, or a folder?
         from tgdt_mini.scaling.qdrant_engines import engine_of
 
         engine_of(args.qdrant, args.collection)
+    if args.append and not args.model and (args.out / NAME).is_file():
+        args.model = Gallery.load(args.out).source  # None for one that is not known
     model = common.load_model(args.model, args.device)
     source, refused = source_of(args.model or "scenes"), {}
+    if args.images and not args.model:
+        remark("the model knows drawn scenes; for photographs add --model photographs")
     if args.images:
         common.load_encoders(model, args.model, args)
         if args.bfloat16:
@@ -109,6 +115,12 @@ def of_files(model, source: str, args):
         common.warn(f"left out: {why}")
     if args.append:
         remark(f"{indexed.added} pictures are new, {indexed.known} were there already")
+        for what, old in (("changed since", indexed.changed), ("gone", indexed.gone)):
+            if old:
+                common.warn(
+                    f"in the gallery, but {what}: {len(old)}, such as {named(old[0])}; it holds "
+                    "what was there, so index without --append to make it anew"
+                )
     if indexed.refused:
         common.warn(f"{len(indexed.refused)} of {len(folder.paths)} pictures cannot be read")
     return indexed.gallery, indexed.refused

@@ -41,6 +41,8 @@ def as_rgb(image: Image.Image) -> Image.Image:
     Grey, palette and CMYK are converted, grey of 16 bits is scaled to 8 (Pillow would clip it to
     white), transparency is dropped. ValueError for a mode without a known white, such as floats.
     """
+    if 0 in image.size:
+        raise ValueError(f"a picture of {image.width} x {image.height} pixels shows nothing")
     image.seek(0)
     image.load()  # first: a TIFF file is turned while it is loaded, and its mark is removed then
     turn = TURNS.get(_orientation(image))

@@ -30,13 +30,16 @@ class Indexed:
     """What `index_pictures` has done.
 
     gallery: as it is in the folder now. added: pictures that are new. known: those that were there.
-    refused: {path: why it could not be read}.
+    refused: {path: why it could not be read}. changed, gone: known pictures whose file is newer
+    than the gallery was, or no longer there; what it holds of them is old.
     """
 
     gallery: Gallery
     added: int
     known: int
     refused: dict[str, str] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
 
 
 def index_pictures(
@@ -54,13 +57,16 @@ def index_pictures(
 
 
 def _index(model, paths, out, source, append):
-    known = set()
+    known, changed, gone = set(), [], []
     check_ours(out, NAME)
     if append and (out / NAME).is_file():
         present = Gallery.load(out, expect_model=model.fingerprint)
         if present.holds != "image":
             raise ValueError(f"{out} is a gallery of captions; choose another folder")
         known = {item for item in present.items if isinstance(item, str)}
+        written = (out / NAME).stat().st_mtime
+        changed = [path for path in paths if path in known and _changed(path) > written]
+        gone = [item for item in sorted(known) if Path(item).is_absolute() and not _changed(item)]
     marks = {_mark(path): path for path in paths if path not in known}
     done = _begun(out / PARTIAL, model, marks)
     wanted, refused = [mark for mark in marks if mark not in done], {}
@@ -76,15 +82,23 @@ def _index(model, paths, out, source, append):
                 embedding = encode_pictures(model, chain([first], pictures))
                 _add(built(model, embedding, items, "image"), out / PARTIAL)
             bar.update(len(group))
-    if marks and len(refused) == len(marks):
+    if marks and len(refused) == len(marks) and not known:
         more = f"; none of the {len(refused)} pictures can be read" if len(refused) > 1 else ""
         raise ValueError(f"{next(iter(refused.values()))}{more}")
-    if marks:
+    if len(refused) < len(marks):
         _add(_finished(out / PARTIAL, source), out, append=bool(known))
         shutil.rmtree(out / PARTIAL)
     added, known_count = len(marks) - len(refused), len(paths) - len(marks)
     by_path = {str(marks[mark]): why for mark, why in refused.items()}
-    return Indexed(Gallery.load(out), added, known_count, by_path)
+    return Indexed(Gallery.load(out), added, known_count, by_path, changed, gone)
+
+
+def _changed(path):
+    """When a file was changed, in seconds; 0 where there is none."""
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0
 
 
 def _mark(path):

@@ -43,7 +43,8 @@ def as_picture(image: Picture) -> Image.Image:
     if isinstance(image, torch.Tensor):
         image = image.cpu().numpy()
     if isinstance(image, np.ndarray):
-        if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2:] == (3,)):
+        known = image.ndim == 2 or image.shape[2:] == (3,)
+        if image.dtype == np.uint8 and known and image.size:
             return Image.fromarray(image).convert("RGB")
         raise ValueError(f"an image is an array {image.shape} of {image.dtype}; give {TAKEN}")
     raise TypeError(f"an image is a {type(image).__name__}; give {TAKEN}")

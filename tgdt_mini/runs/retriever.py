@@ -110,6 +110,10 @@ class Retriever:
         retriever._drawn = stored is not None and scenes.is_split(stored.items)
         return retriever
 
+    def __repr__(self):
+        held = f"{len(self.gallery)} {self.gallery.holds}s" if self.gallery else "no gallery"
+        return f"Retriever({self.source or 'a model'}, {held})"
+
     @property
     def knows_photographs(self) -> bool:
         """Whether the model was trained on features of photographs; else on drawn scenes."""
@@ -220,8 +224,13 @@ class Retriever:
             raise ValueError("there is no gallery to search yet; call index(images) first")
         encode: Callable = self.encode_texts
         if gallery.holds == "caption":
-            encode = self.encode_images
-        embedding = encode(query)
+            encode, asked = self.encode_images, "captions: ask it with a picture"
+        else:
+            asked = "pictures: ask it with captions, or make one of captions by index_texts"
+        try:
+            embedding = encode(query)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"query: {error} (the gallery holds {asked})") from error
         hits = gallery.search(embedding, k, shortlist=shortlist, local_weight=local_weight)
         if gallery.holds == "caption":  # which may be called like a file
             return replace(hits, picture_of=str)
@@ -235,8 +244,12 @@ class Retriever:
         Only pieces that have a local token. Boxes are x0, y0, x1, y1 as fractions of the picture's
         sides. `plots.word_regions(picture, *...)` draws them: where the words look.
         """
-        words = self.encode_texts(caption)
-        (picture,) = several(picture, "picture", "one picture")
+        if not isinstance(caption, str):
+            raise TypeError(f"caption is {shown(caption)}; give one string")
+        words, pictures = self.encode_texts(caption), several(picture, "picture", "one picture")
+        if len(pictures) > 1:
+            raise ValueError(f"picture is {len(pictures)} pictures; give one")
+        picture = pictures[0]
         with ONE_AT_A_TIME, torch.no_grad():
             tokens = self.model.image_reader.cut([as_picture(picture)])
             device = next(self.model.parameters()).device
@@ -259,6 +272,8 @@ class Retriever:
         """
         gallery = self.gallery
         true_or_false("encoders", encoders)
+        if not isinstance(folder, (str, Path)):
+            raise TypeError(f"folder is {shown(folder)}; give a folder's name")
 
         def also(staging):
             if gallery is not None:

@@ -242,7 +242,8 @@ class Gallery:
             if not is_there:
                 raise ValueError(
                     f"{named(folder / NAME)} is missing; make a gallery of your pictures first: "
-                    f"python -m tgdt_mini index --images FOLDER --out {named(folder)}"
+                    f"python -m tgdt_mini index --images FOLDER --model photographs "
+                    f"--out {named(folder)}"
                 )
             known = read_json(folder / NAME, MANIFEST, "gallery", CURE)
             _check_settings(known["settings"], f"{folder / NAME} is damaged: ")

@@ -17,7 +17,10 @@ from tgdt_mini.files.check import shown
 
 @dataclass(frozen=True)
 class Hits:
-    """The k best items for each of Q queries, best first; `print` shows them as a table."""
+    """The k best items for each of Q queries, best first; `print` shows them as a table.
+
+    hits[0] are those of the first query, a list of {"rank", "item", "score"}.
+    """
 
     indices: torch.Tensor  # (Q, k) rows of the gallery
     scores: torch.Tensor  # (Q, k)
@@ -30,6 +33,16 @@ class Hits:
         for name in ("indices", "scores"):
             if not isinstance(value := getattr(self, name), torch.Tensor):
                 raise TypeError(f"{name} is {shown(value)}; it must be a Tensor")
+
+    def __len__(self):
+        return len(self.items)
+
+    def __iter__(self):
+        return iter(self.rows())
+
+    def __getitem__(self, query: int) -> list[dict]:
+        """The hits of one query, as `rows` has them."""
+        return self.rows()[query]
 
     def to_json(self) -> str:
         """All hits as JSON: for each query a list of {"rank", "item", "score"}."""

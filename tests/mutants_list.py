@@ -520,8 +520,8 @@ MUTANTS = [
             "a shortlist of K + 1",
             "07",
             "retrieval.py",
-            "min(shortlist, size)",
-            "min(shortlist + 1, size)",
+            'min(whole_number("shortlist", shortlist, 1), size)',
+            'min(whole_number("shortlist", shortlist, 1) + 1, size)',
         ),
         (
             "the shortlist holds the worst",
@@ -605,8 +605,8 @@ MUTANTS = [
             "foils of the next picture",
             "08",
             "reports/report.py",
-            "images = images[tokens.caption_image[rows].to(device)]",
-            "images = images[tokens.caption_image[rows].to(device) - 1]",
+            "score(images, false, of_image, pair)",
+            "score(images, false, (of_image + 1) % len(images), pair)",
         ),
         # 09: a look inside
         (

@@ -276,6 +276,19 @@ def test_another_model_is_refused(tmp_path):
             refused()
 
 
+@pytest.mark.parametrize("part", ["global_token", "local_tokens"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e6])
+def test_tokens_that_are_no_numbers_or_too_large_are_named_when_a_gallery_is_built(part, value):
+    _, embedding = sides("caption")
+    getattr(embedding, part)[3, ..., 0] = value
+    names = [f"{row}.png" for row in range(len(embedding))]
+    options = {"global_precision": "float16"}
+    with pytest.raises(ValueError, match="a token of item '3.png' holds NaN, or a number .* large"):
+        Gallery.build(embedding, names, **options)
+    if value == -1e6:  # which float32 and int8 can hold
+        Gallery.build(embedding, names, local_precision="int8")
+
+
 def test_a_folder_whose_name_no_system_takes_is_one_line():
     with pytest.raises(ValueError, match="gallery.json cannot be read .File name too long.; name"):
         Gallery.load("a" * 400)

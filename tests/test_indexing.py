@@ -210,15 +210,18 @@ def test_an_index_that_is_stopped_goes_on_where_it_was(
     code, _, err = index(capsys, saved, pictures, tmp_path / "g", "--recursive")
     assert code == 130 and "go on with the same command" in err
     assert not (tmp_path / "g" / "gallery.json").exists(), "a part is no gallery"
-    (pictures / "B.JPG").touch()  # it has changed: everything is encoded again
-    seen.clear()
-    assert index(capsys, saved, pictures, tmp_path / "g", "--recursive")[0] == 130
+    (pictures / "B.JPG").touch()  # it has changed, and is encoded again
     seen[:] = [0]
     code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--recursive")
-    assert code == 0 and seen == [0, 2] and "going on with" in out and "4 of 6" in out
+    assert code == 130 and seen == [0, 2] and "going on with" in out and "3 of 6" in out
+    seen.clear()
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--recursive")
+    assert code == 0 and seen == [1] and "5 of 6" in out
     whole, parts = Gallery.load(tmp_path / "whole"), Gallery.load(tmp_path / "g")
-    assert parts.items == whole.items and torch.equal(parts.global_tokens, whole.global_tokens)
-    assert torch.equal(parts.local_tokens, whole.local_tokens)
+    assert parts.items == whole.items and torch.equal(parts.offsets, whole.offsets)
+    near = {"atol": 1e-3, "rtol": 0}  # of other batches, in float16
+    torch.testing.assert_close(parts.global_tokens, whole.global_tokens, **near)
+    torch.testing.assert_close(parts.local_tokens, whole.local_tokens, **near)
     assert len(list((tmp_path / "g").glob("shard-*"))) == 1
 
 

@@ -81,6 +81,15 @@ def test_two_stages_in_memory_may_be_screened_too(query_is):
             two_stage(queries, gallery, 20, 0.7, query_is, index)
 
 
+@pytest.mark.parametrize("row", [0, 4999])
+def test_tokens_that_are_no_numbers_are_refused(row):
+    for value in (float("nan"), float("inf")):
+        items = tokens(1, 5000)
+        items[row, 3] = value
+        with pytest.raises(ValueError, match="global_tokens hold NaN or infinity"):
+            Screen(items)
+
+
 @pytest.mark.parametrize("items", [10, 300, 3000, 3003])
 @pytest.mark.parametrize("count", [1, 10, 60])
 @pytest.mark.parametrize("queries", [1, 9])

@@ -1,5 +1,6 @@
 """The training loop: it learns, repeats itself bit for bit, goes on, and tells of a collapse."""
 
+import dataclasses
 import math
 import os
 import signal
@@ -644,3 +645,7 @@ def test_a_run_is_not_resumed_on_other_data(tmp_path):
     trainer_of(tmp_path, train=token_set("train", 24)).run(max_steps=1)
     with pytest.raises(ValueError, match="images was 24, now 16"):
         trainer_of(tmp_path, train=token_set("train", 16)).resume()
+    other = token_set("train", 24)
+    other = dataclasses.replace(other, captions=(*other.captions[:-1], "another caption"))
+    with pytest.raises(ValueError, match="checksums was .*, now .*; use another --out"):
+        trainer_of(tmp_path, train=other).resume()

@@ -7,6 +7,8 @@ object for each item. Knows no loss and no model.
 B images in a batch, R regions, F numbers of a region, I images and C captions of a set.
 """
 
+import json
+import zlib
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -140,6 +142,12 @@ class TokenSet:
     @property
     def image_count(self) -> int:
         return len(self.pooled)
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the captions and the images' names, in their order: other data have another."""
+        texts = json.dumps([self.captions, self.image_ids, self.caption_image.tolist()])
+        return zlib.crc32(texts.encode())
 
     @typed
     def images(self, rows: torch.Tensor, longest: int | None = None) -> ImageTokens:

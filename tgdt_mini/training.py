@@ -62,7 +62,7 @@ class Trainer:
         self.engine, self.augment, self.stop = engine or Engine(), augment, stop
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)
         self.batches = Batches(train, config.batch, config.seed)
-        self.steps_an_epoch = len(self.batches)
+        self.steps_an_epoch, self.checks = len(self.batches), [train.checksum, validation.checksum]
         self.engine.start(self)
         if config.compile:
             self.model.compile(dynamic=True)  # dynamic: each batch is as long as its longest item
@@ -206,5 +206,5 @@ class Trainer:
         return self
 
     def _identity(self):
-        data = {"images": self.train_set.image_count, "captions": len(self.train_set.captions)}
+        data = {"images": self.train_set.image_count, "checksums": self.checks}
         return asdict(self.config) | data

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tgdt_mini.encoding import encode_pictures
 from tgdt_mini.files.locks import only_writer
@@ -86,7 +87,10 @@ def _index(model, paths, out, source, append):
         more = f"; none of the {len(refused)} pictures can be read" if len(refused) > 1 else ""
         raise ValueError(f"{next(iter(refused.values()))}{more}")
     if len(refused) < len(marks):
-        _add(_finished(out / PARTIAL, source), out, append=bool(known))
+        new = _finished(out / PARTIAL, marks, source)
+        if len(new) != len(marks) - len(refused):
+            raise ValueError(f"{out / PARTIAL} is not what this index wrote; delete it, and index")
+        _add(new, out, append=bool(known))
         shutil.rmtree(out / PARTIAL)
     added, known_count = len(marks) - len(refused), len(paths) - len(marks)
     by_path = {str(marks[mark]): why for mark, why in refused.items()}
@@ -114,9 +118,7 @@ def _begun(partial, model, marks):
     if not partial.is_dir():
         return set()
     try:
-        done = set(Gallery.load(partial, expect_model=model.fingerprint).items)
-        if done <= set(marks):
-            return done
+        return set(Gallery.load(partial, expect_model=model.fingerprint).items) & set(marks)
     except ValueError:  # damaged, or of another model
         pass
     shutil.rmtree(partial)
@@ -130,12 +132,22 @@ def _add(gallery, folder, append=True):
         gallery.save(folder)
 
 
-def _finished(partial, source):
-    """The gallery of a run that came to its end: in one shard, its items the paths."""
+def _finished(partial, marks, source):
+    """The gallery of a run that came to its end: in one shard, its items the paths of the marks.
+
+    A file that has changed since a part of it was encoded has another mark, and its old tokens are
+    left out. The order is that of the marks.
+    """
     new = Gallery.load(partial)
-    rows = new.stored.rows
+    rows, counts, place = new.stored.rows, new.offsets.diff(), dict(zip(new.items, range(len(new))))
+    order = torch.tensor([place[mark] for mark in marks if mark in place], dtype=torch.long)
+    numbers = np.concatenate(rows.arrays)
     scales = None if rows.scales[0] is None else np.concatenate(rows.scales)
-    rows = MappedRows([np.concatenate(rows.arrays)], [scales])
-    paths = [json.loads(mark)[0] for mark in new.items]
-    stored = RaggedRows(rows, new.stored.starts)
-    return replace(new, stored=stored, items=paths, source=source)
+    if len(order) < len(new) or not (order.diff() > 0).all():
+        spans = zip(new.offsets[order].tolist(), new.offsets[order + 1].tolist())
+        take = np.concatenate([np.arange(*span) for span in spans])
+        numbers, scales = numbers[take], None if scales is None else scales[take]
+    paths = [json.loads(new.items[row])[0] for row in order.tolist()]
+    stored = RaggedRows.of(MappedRows([numbers], [scales]), counts[order])
+    tokens = new.global_tokens[order]
+    return replace(new, global_tokens=tokens, stored=stored, items=paths, source=source)

@@ -99,6 +99,15 @@ class Gallery:
         rows = MappedRows([numbers.numpy()], [None if scales is None else scales.numpy()])
         global_tokens = embedding.global_token.to("cpu", getattr(torch, global_precision))
         stored = RaggedRows.of(rows, counts)
+        owner = torch.arange(len(items)).repeat_interleave(counts)  # (T,) the item of each row
+        kept = numbers if scales is None else scales
+        for part, each in ((global_tokens, torch.arange(len(items))), (kept, owner)):
+            if not bool(torch.isfinite(part).all()):
+                row = (~torch.isfinite(part.view(len(part), -1)).all(1)).nonzero()[0, 0]
+                raise ValueError(
+                    f"a token of item {shown(items[each[row]])} holds NaN, or a number that is too "
+                    "large for its precision: the model made it"
+                )
         return cls(global_tokens, stored, items, holds, model, settings)
 
     def __len__(self) -> int:

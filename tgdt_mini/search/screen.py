@@ -15,6 +15,7 @@ processor's caches hold, faiss (`IndexScalarQuantizer`) is faster for a few quer
 Q queries, G items, K wanted, D width.
 """
 
+import math
 from importlib.util import find_spec
 
 import numpy as np
@@ -48,7 +49,9 @@ class Screen:
         self.global_tokens, (self.ntotal, self.d) = global_tokens, global_tokens.shape
         kind = faiss.ScalarQuantizer.QT_8bit_direct_signed
         self._int8 = faiss.IndexScalarQuantizer(self.d, kind, faiss.METRIC_INNER_PRODUCT)
-        largest = max(float(block.abs().max()) for block in global_tokens.split(2**12))
+        largest = float(torch.stack([b.abs().max() for b in global_tokens.split(2**12)]).max())
+        if not math.isfinite(largest):
+            raise ValueError("global_tokens hold NaN or infinity: the model made them")
         self._step = max(largest, SMALLEST) / 127
         self._lost = self._longest = 0.0  # the largest |g - g'| and |g'|
         for block in global_tokens.split(2**12):

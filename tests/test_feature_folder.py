@@ -6,10 +6,11 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from helpers import save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
+from helpers import refusal, save_encoder, some_scenes, text_encoder, tokenizer, vision_encoder
 
 from tgdt_mini.encoders.text import TextBackbone
 from tgdt_mini.encoders.vision import VisionBackbone
+from tgdt_mini.files.manifest import read_json, write_sealed
 from tgdt_mini.photos import extraction, feature_folder, origin
 from tgdt_mini.photos.feature_folder import difference, extract, open_features
 from tgdt_mini.photos.subsets import first_images
@@ -356,6 +357,26 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path, sources, featur
         (out / "encoders.json").unlink()
     with pytest.raises(ValueError, match=MIXED[what]):
         open_features(out, "test")
+
+
+def test_splits_whose_folders_were_exchanged_are_refused(tmp_path, features):
+    out = shutil.copytree(features, tmp_path / "features")
+    for old, new in (("train", "other"), ("test", "train"), ("other", "test")):
+        (out / old).rename(out / new)
+    for split, there in (("train", "test"), ("test", "train")):
+        with refusal(f"{split} holds the split '{there}', .*call it {there} again"):
+            open_features(out, split)
+    with refusal("holds the split"):
+        feature_folder.check_features(out)
+
+
+def test_a_split_that_does_not_note_its_name_is_read(tmp_path, features):
+    out = shutil.copytree(features, tmp_path / "features")
+    path = out / "test" / "records.json"
+    sums = read_json(path, {"split": "test"}, "checksum", "")
+    del sums["split"]
+    write_sealed(path, sums)
+    assert open_features(out, "test", check_all=True)[1].image_count == 12
 
 
 def test_a_difference_of_encoders_is_told_in_options():

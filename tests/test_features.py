@@ -218,6 +218,9 @@ DAMAGE = {  # what happened, and to which file
     "another count": ("shard-00001/counts.npy", damage),
     "another id": ("shard-00000/ids.npy", damage),
     "nonsense of a shard": ("manifest.json", lambda path: reseal(path, ODD)),
+    "a size without end": ("manifest.json", lambda path: reseal(path, {"a.npy": [np.inf, 1]})),
+    "a checksum without end": ("manifest.json", lambda path: reseal(path, {"a.npy": [1, np.inf]})),
+    "a name too long": ("manifest.json", lambda path: reseal(path, {"a" * 300: [1, 1]})),
     "half a manifest": ("manifest.json", rewrite(lambda text: b'{"format": ')),
     "a manifest of something else": ("manifest.json", rewrite(lambda text: b"[1, 2]")),
 }
@@ -241,7 +244,9 @@ def test_a_changed_feature_is_found_by_checking_all_and_not_signed_by_another_ru
         written(tmp_path / "a")
 
 
-@pytest.mark.parametrize("what", ["cut short", "gone", "a shard gone", "nonsense of a shard"])
+@pytest.mark.parametrize(
+    "what", ["cut short", "gone", "a shard gone", "nonsense of a shard", "a name too long"]
+)
 def test_extracting_again_mends_a_shard_that_is_not_whole(tmp_path, what):
     before = content(written(tmp_path / "a"))
     name, happens = DAMAGE[what]

@@ -303,6 +303,8 @@ def test_float32_under_autocast():
         (lambda s: hinge_loss(s, positives=torch.eye(B)), "positives is torch.float32"),
         (lambda s: info_nce_loss(s, 0.0), "temperature is 0.0"),
         (lambda s: consistency_loss(s, s[:2]), r"\(2, 6\)"),
+        (lambda s: consistency_loss(s[:0], s[:0]), r"\(0, 6\)\]; both must be \(B >= 1, D\)"),
+        (lambda s: cmc_loss(batch()[0][:0], batch()[1][:4]), "0 images and 4 captions"),
         (lambda s: cmc_loss(*batch(), image_ids=torch.arange(3)), r"image_ids has shape \(3,\)"),
         (lambda s: cmc_loss(batch()[0], batch()[1][:2]), "6 images and 2 captions"),
         (lambda s: cmc_loss(*batch(), contrastive="clip"), "contrastive is 'clip'"),

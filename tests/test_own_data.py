@@ -100,6 +100,51 @@ def test_a_table_that_is_none_is_named(content, message, tmp_path):
         read_delimited(tmp_path / "t.csv")
 
 
+HEAD = "image\tcaption\tsplit\n"
+SWALLOWED = {  # a table, the line of the quote, and the last line that it takes
+    "a quote in a later row": (
+        "t.tsv",
+        f'{HEAD}0\tone\ttrain\n1\t"A man\ttrain\n2\ta dog\ttrain\n3\ta 12" one\ttrain\n',
+        (3, 5),
+    ),
+    "a quote at the end of the next row's cell": (
+        "t.tsv",
+        f'{HEAD}1\t"A man\ttrain\n3\ta 12"\ttrain\n',
+        (2, 3),
+    ),
+    "no other quote": ("t.tsv", 'image\tcaption\n1\t"A man\n2\ta dog\n3\tx', (2, 4)),
+    "a first column": ("t.csv", 'text,image\n"A man,1\r\n\r\na dog,2\r\n12",3\r\n', (2, 5)),
+    "a quote in the next row": ("t.tsv", 'text\timage\n"A man\t1\n"A dog\t2\n', (2, 3)),
+    "quotes that are doubled": ("t.csv", 'image,text\n1,"A\n2,""so""\n3,of 12"\n4,x\n', (2, 4)),
+}
+
+
+@pytest.mark.parametrize("what", SWALLOWED)
+def test_a_lone_quote_that_takes_the_next_rows_for_its_text_is_refused(what, tmp_path):
+    name, text, (first, last) = SWALLOWED[what]
+    (tmp_path / name).write_bytes(text.encode())
+    with refusal(f'{name} .*the " of line {first}, before .* up to line {last} .*double the quo'):
+        read_delimited(tmp_path / name)
+
+
+def test_a_caption_in_quotes_may_have_several_lines(tmp_path):
+    captions = [
+        "A man walks\nin the rain, slowly",
+        "A man,\r\nwalking, slowly,\r\n\r\nin rain",
+        'so ""called""\n""rain""',
+        'one, "" and, two\nlines, of, text',
+        "a\nb,c\nd",
+        "a 12 ruler",
+    ]
+    text = "image,caption\n" + "".join(f'{i},"{c}"\n' for i, c in enumerate(captions))
+    text += '9,"A man" walks\n10,a "dog"\n'  # a lone quote that takes no other row
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    expected = [caption.replace('""', '"') for caption in captions]
+    assert read_delimited(tmp_path / "t.csv")["caption"][:] == [*expected, "A man walks", 'a "dog"']
+    (tmp_path / "t.csv").write_text('caption\n"one\ntwo"\n"three\n\n', encoding="utf-8")
+    assert read_delimited(tmp_path / "t.csv")["caption"][:] == ["one\ntwo", "three\n\n"]
+
+
 def test_a_column_of_splits_is_found(world, tmp_path):
     home, rows = world
     lines = ["image,caption,split"]

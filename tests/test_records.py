@@ -109,6 +109,19 @@ def test_pictures_without_an_id_are_called_by_file_or_by_row(tmp_path):
     assert to_records({"test": made})["test"]["image_id"][:] == ["test-00000", "test-00001"]
 
 
+@pytest.mark.parametrize("columns", ["text", ["text", "more"]])
+def test_lists_written_as_text_are_refused_and_a_caption_in_brackets_is_not(columns, tmp_path):
+    lists = ['["a red star", "two moons", "it\\u0027s one"]', "['a ring', \"it's red\"]", None]
+    made = dataset(named("test", 3), tmp_path, captions=None, text=lists, more=["one"] * 3)
+    with refusal("column 'text' holds lists written as text, .*--columns captions=NAME,NAME"):
+        to_records({"test": made}, {"captions": columns})
+    for other in ("[a star]", "[1, 2]", "[]", "a star"):  # one that is none, and all are captions
+        texts = [*lists[:2], other]
+        made = dataset(named("test", 3), tmp_path, captions=texts)
+        found = to_records({"test": made})["test"]
+        assert found["captions"][:] == [[text] for text in texts]
+
+
 def test_captions_may_be_more_or_fewer_than_five(tmp_path):
     counts, names = [1, 5, 7], named("test", 3)
     made = dataset(names, tmp_path, captions=list(map(captions_of, names, counts)))
@@ -157,6 +170,25 @@ def test_a_split_may_be_a_column(kind, tmp_path):
 )
 def test_splits_are_chosen_by_their_name_there_or_here(splits, restval, chosen):
     assert choose_splits(["train", "restval", "dev", "extra", None], splits, restval) == chosen
+
+
+@pytest.mark.parametrize(
+    "splits, chosen",
+    [
+        (None, {"Train ": "train", " DEV": "validation", "tEST": "test"}),
+        (["train", "Extra"], {"Train ": "train", "extra ": "Extra"}),
+        ({"dev": "test", "EXTRA": "train"}, {" DEV": "test", "extra ": "train"}),
+    ],
+)
+def test_spaces_around_the_name_of_a_split_and_its_case_do_not_count(splits, chosen):
+    assert choose_splits(["Train ", " DEV", "tEST", "extra "], splits) == chosen
+
+
+def test_a_cell_of_a_split_column_may_have_spaces_around_it(tmp_path):
+    names = named("train", 3)
+    made = dataset(names, tmp_path, split=["train", "Train ", "test"])
+    found = to_records({"all": made}, {"split": "split"})
+    assert {split: len(part) for split, part in found.items()} == {"train": 2, "test": 1}
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,13 @@ def test_a_spoilt_parquet_file_is_named_with_its_cause(spoil, tmp_path):
         open_source(path.parent)
 
 
+@pytest.mark.parametrize("content", ["", " \n\n"])
+def test_a_file_without_a_row_is_said_to_be_empty(content, tmp_path):
+    (tmp_path / "train.jsonl").write_text(content, encoding="utf-8")
+    with refusal(r"train\.jsonl is empty; it must hold a row for each picture"):
+        open_source(tmp_path / "train.jsonl")
+
+
 @pytest.mark.parametrize(
     "metadata, message",
     [

@@ -9,8 +9,7 @@ A miss is a miss: the released two-stage evaluation (evaluate_utils/evaluation.p
 R@K is the true one plus the share of misses. Here a candidate that was not scored has score -inf,
 and a query without a scored match has rank inf.
 
-Only ranks are judged: no NDCG, no confidence intervals. Q queries, G gallery items, I images, C
-captions.
+Only ranks: no NDCG, no confidence intervals. Q queries, G gallery items, I images, C captions.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from math import floor, isinf
 
 import torch
 
-from tgdt_mini.files.check import typed, whole_number
+from tgdt_mini.files.check import shown, typed, whole_number
 
 KS = (1, 5, 10)
 COMPARISONS = 2**24  # score comparisons held at once by `ranks`, 1 byte each and 4 for the scores
@@ -37,10 +36,10 @@ def ranks(scores: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
     Example: scores [[0.9, 0.4, 0.4]], positives [[False, True, False]] -> [2.0].
     """
     shaped = scores.dim() == 2 and scores.shape[1] and positives.shape == scores.shape
-    if not shaped or positives.dtype != torch.bool:
+    if not shaped or positives.dtype != torch.bool or not scores.is_floating_point():
         raise ValueError(
-            f"scores {tuple(scores.shape)} and positives {positives.dtype} "
-            f"{tuple(positives.shape)}: both must be (Q, G), G at least 1, and positives torch.bool"
+            f"scores {scores.dtype} {tuple(scores.shape)} and positives {positives.dtype} "
+            f"{tuple(positives.shape)}: both must be (Q, G), G at least 1, float and torch.bool"
         )
     step = max(1, COMPARISONS // scores.shape[1])  # queries at a time
     starts = range(0, len(scores), step)
@@ -67,6 +66,8 @@ def recall_at_k(ranks: torch.Tensor, ks: tuple[int, ...] = KS) -> dict[int, floa
     Example: ranks [0, 3, inf, 0] -> {1: 50.0, 5: 75.0, 10: 75.0}.
     """
     _check_ranks(ranks)
+    if not hasattr(ks, "__iter__") or getattr(ks, "ndim", 1) != 1:
+        raise ValueError(f"ks is {shown(ks)}; it must be a tuple, such as (1, 5, 10)")
     wanted = [whole_number("each K of ks", k, 1) for k in ks]
     # ranks begin at 0, so the first K are those below K; inf is below none
     return {k: 100 * int((ranks < k).sum()) / len(ranks) for k in wanted}
@@ -110,10 +111,10 @@ class BothWays:
 @typed
 def matches(caption_image: torch.Tensor, images: int) -> torch.Tensor:
     """(I, C) bool: image i is described by caption c, whose image row is caption_image[c]."""
-    if len(caption_image) == 0 or caption_image.is_floating_point():
+    if caption_image.dim() != 1 or not len(caption_image) or caption_image.is_floating_point():
         raise ValueError(
-            f"caption_image is {caption_image.dtype} of {len(caption_image)}; it must be integers "
-            "(C,), C at least 1"
+            f"caption_image is {caption_image.dtype} {tuple(caption_image.shape)}; it must be "
+            "integers (C,), C at least 1"
         )
     images = whole_number("images", images, 1, 2**24)
     low, high = int(caption_image.min()), int(caption_image.max())
@@ -180,6 +181,7 @@ def folds_of(
 ) -> list[tuple[slice, torch.Tensor]]:
     """[(slice of the images, (C,) bool of their captions)]; ValueError for too many folds."""
     whole_number("folds", folds, 1, images)
+    matches(caption_image, images)  # an image row out of range would be in no fold
     parts = torch.arange(images).tensor_split(folds)  # in order, as COCO's are
     slices = [slice(int(rows[0]), int(rows[-1]) + 1) for rows in parts]
     return [(s, (caption_image >= s.start) & (caption_image < s.stop)) for s in slices]
@@ -202,7 +204,7 @@ def mean_of(results: list[BothWays]) -> BothWays:
 
 @typed
 def _check_ranks(ranks: torch.Tensor):
-    if ranks.dim() != 1 or len(ranks) == 0 or ranks.isnan().any():
+    if ranks.dim() != 1 or not len(ranks) or ranks.dtype == torch.bool or not (ranks >= 0).all():
         raise ValueError(
-            f"ranks of shape {tuple(ranks.shape)}: it must be (Q,), Q at least 1, without NaN"
+            f"ranks is {shown(ranks.tolist())}; it must be numbers (Q,), Q >= 1, from 0, no NaN"
         )

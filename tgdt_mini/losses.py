@@ -68,8 +68,8 @@ def consistency_loss(
     Example: images (1, 0) and (0, 1), both captions (1, 0): |1 - 0| - 0.3 = 0.7 twice -> mean 0.7.
     """
     shapes = [tuple(tokens.shape) for tokens in (image_globals, caption_globals)]
-    if shapes[0] != shapes[1] or len(shapes[0]) != 2:
-        raise ValueError(f"image_globals and caption_globals are {shapes}; both must be (B, D)")
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or not shapes[0][0]:
+        raise ValueError(f"image_globals and caption_globals: {shapes}; both must be (B >= 1, D)")
     with autocast_off(image_globals):
         images, captions = at_least_float32(image_globals), at_least_float32(caption_globals)
         gap = (captions @ captions.T - images @ images.T).abs()  # (B, B)

@@ -97,7 +97,7 @@ def is_complete(shard: Path, files: dict) -> bool:
     """Whether all files of a shard are there, with their sizes."""
     try:
         return all(size_of(shard / name) == size for name, (size, _) in files.items())
-    except (TypeError, ValueError, AttributeError):  # the manifest is damaged
+    except (TypeError, ValueError, AttributeError, OSError):  # the manifest is damaged
         return False
 
 
@@ -204,7 +204,7 @@ def _check_files(manifest, shards, large, cure, most):
         ]
         for shard, names in shards.items():
             for name in (shard, *names):
-                if not re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII):
+                if not re.fullmatch(r"[\w-][\w.-]{,99}", name, re.ASCII):
                     raise ValueError(f"it names {name!r:.60}, which is outside its folder")
         named = {path for path, *_ in files}
         for shard in shards:
@@ -212,7 +212,7 @@ def _check_files(manifest, shards, large, cure, most):
                 raise ValueError(f"{min(others)} does not belong there")
         if outside := [path for path, *_ in files if not path.match(f"{SHARDS}/[!.]*")]:
             raise ValueError(f"it names {outside[0]}, which is in no shard")
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{manifest} is damaged ({error}); {cure}") from None
     if not files:
         raise ValueError(f"{manifest} names no items; {cure}")

@@ -107,6 +107,7 @@ def _write_records(records, folder):
         records.select_columns(kept).save_to_disk(staging, num_shards=1)
     table = next(staging.glob("*.arrow"))
     sums = {RECORDS: size_and_crc(table), SOURCE: size_and_crc(folder / SOURCE)}
+    sums["split"] = folder.name  # all else that a split holds fits under any name
     table.replace(folder / RECORDS)
     write_sealed(folder / RECORD_SUMS, sums)
     shutil.rmtree(staging)
@@ -129,6 +130,11 @@ def open_features(folder: Path, split: str, check_all: bool = False):
     sums = read_json(folder / RECORD_SUMS, {RECORDS: list}, "checksum of records", cure)
     if sums[RECORDS] != size_and_crc(folder / RECORDS):
         raise ValueError(f"{folder / RECORDS} is damaged; {cure}")
+    if (there := sums.get("split", split)) != split:  # an earlier version did not note it
+        raise ValueError(
+            f"{folder} holds the split {there!r}, so it was renamed; call it {there} again, or "
+            f"{cure} into another folder"
+        )
     try:
         records = import_datasets().Dataset.from_file(str(folder / RECORDS))
         captions_of, ids = list(records["captions"]), list(records["image_id"])

@@ -78,21 +78,24 @@ def choose_splits(names, splits=None, restval: bool = True) -> dict[str, str]:
     """{split there: split here} of those `names` that are taken; {"dev": "validation"} of "dev".
 
     splits: None for the names in SPLITS, others are left aside; a list of names, there or here; or
-    {name there: name here}. restval: COCO's spare validation pictures count as train.
+    {name there: name here}. Spaces around a name and its case do not count.
+    restval: COCO's spare validation pictures count as train.
     ValueError if a split that was asked for is not there, or none is left.
     """
     splits = [splits] if isinstance(splits, str) else splits
     chosen, names = {}, sorted(name for name in names if name is not None)
+    asked = {_plain(name): name for name in splits or ()}
     for name in names:
-        here = SPLITS.get(name.lower())
+        here = SPLITS.get(_plain(name))
         if isinstance(splits, dict):
-            here = splits.get(name)
+            here = splits.get(name, splits.get(asked.get(_plain(name))))
         elif splits is not None:
-            here = here or name
-            here = here if name in splits or here in splits else None
-        if here and (restval or name.lower() != "restval"):
+            here = here or asked.get(_plain(name))
+            here = here if _plain(name) in asked or here in asked else None
+        if here and (restval or _plain(name) != "restval"):
             chosen[name] = here
-    missing = sorted(set(splits or ()) - set(chosen) - set(chosen.values()))
+    found = {_plain(name) for name in (*chosen, *chosen.values())}
+    missing = sorted(name for name in splits or () if _plain(name) not in found)
     if missing or not chosen:
         problem = f"splits asks for {', '.join(missing)}"
         if not missing:
@@ -103,6 +106,10 @@ def choose_splits(names, splits=None, restval: bool = True) -> dict[str, str]:
             f"by --divide 80/10/10, or say which is which: --splits {(names or ['all'])[0]}=test"
         )
     return chosen
+
+
+def _plain(name):
+    return str(name).strip().lower()
 
 
 def check(records: dict) -> None:

@@ -223,7 +223,10 @@ def _table(datasets, file, folder):
         path = glob.escape(str(file.absolute()))
         dataset = datasets.load_dataset(kind, data_files=path, split="train")
     except Exception as error:
-        raise ValueError(f"{file} cannot be read as {kind}: {root_cause(error)}") from error
+        why = root_cause(error)
+        if why.startswith("StopIteration") or "corresponds to no data" in why:
+            raise ValueError(f"{file} is empty; it must hold a row for each picture") from None
+        raise ValueError(f"{file} cannot be read as {kind}: {why}") from error
     return _with_paths(dataset, file, folder)
 
 

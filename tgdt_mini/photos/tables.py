@@ -3,8 +3,13 @@
 `records.py` says what records are. No picture is copied or decoded here.
 """
 
+import ast
+import json
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+
+from tgdt_mini.files.check import shown
 
 # what columns are called elsewhere, where neither the data nor the user says it
 ALSO = {
@@ -101,6 +106,12 @@ class Table:
                     f"column {name!r} holds {feature}; captions must be text, or lists of text: "
                     "--columns captions=NAME"
                 )
+            cells = [cell for cell in column["captions"][:] if cell and cell.strip()]
+            if cells and all(map(_is_list, cells)):
+                raise ValueError(
+                    f"column {name!r} holds lists written as text, such as {shown(cells[0])}; give "
+                    "each caption a row of its own, or a column: --columns captions=NAME,NAME"
+                )
         rows = zip(*(column["captions"][:] for column in columns))
         if len(names) == 1:
             return [list(row) for row in rows], True
@@ -165,6 +176,17 @@ def repeated(names):
 
 def _is_text(feature):
     return getattr(feature, "dtype", None) in ("string", "large_string", "null")
+
+
+def _is_list(cell):
+    """Whether a text is a list of texts, as Python or JSON writes it: ["a star", "two moons"]."""
+    if not cell.strip().startswith("["):
+        return False
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = read(cell.strip())
+            return bool(found) and all(isinstance(text, str) for text in found)
+    return False
 
 
 def _file_names(images):

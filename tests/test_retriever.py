@@ -307,6 +307,12 @@ def test_broken_pictures_are_left_out_where_that_is_asked_for(own, pictures, tmp
         own.index(pictures, skip_broken="no")
     with pytest.raises(ValueError, match="encoders is 1; it must be True or False"):
         own.save(pictures / "model", encoders=1)
+    with pytest.raises(TypeError, match="items is 'x'; give a list"):
+        own.index(pictures / f"{NAMES[0]}.png", items="x")
+    with pytest.raises(ValueError, match="cannot be read.*; skip_broken=True leaves out"):
+        own.index(broken, progress=False)
+    with pytest.raises(TypeError, match="texts holds .*; give a string"):
+        own.encode_texts([np.array(["a", "b"])])
     with pytest.raises(TypeError, match="folder is None; give a folder's name"):
         own.save(None)
     for empty in (Image.new("RGB", (0, 0)), np.zeros((0, 5, 3), np.uint8)):

@@ -39,7 +39,7 @@ def add_options(parser) -> None:
         "--shortlist",
         type=common.whole,
         help="how many candidates stage one keeps by the global score, for stage two to sort by "
-        "both scores (default: as many as validation chose for the model)",
+        "both scores; -k at least (default: as many as validation chose for the model)",
     )
 
 

@@ -134,7 +134,7 @@ class Retriever:
         captions = several(texts, "texts", taken)
         for caption in captions:
             if not isinstance(caption, str):
-                raise TypeError(f"texts holds {caption!r:.60}; give {taken}")
+                raise TypeError(f"texts holds {shown(caption)}; give {taken}")
         with ONE_AT_A_TIME:
             return encode_texts(self.model, captions)
 
@@ -164,6 +164,8 @@ class Retriever:
             is_path = [isinstance(picture, (str, Path)) for picture in pictures]
             numbered = enumerate(zip(pictures, is_path))
             items = [str(Path(i).absolute()) if path else n for n, (i, path) in numbered]
+        if isinstance(items, str):
+            raise TypeError(f"items is {shown(items)}; give a list, one for each picture")
         items = list(items)
         if len(items) != len(pictures):
             raise ValueError(f"{len(items)} items for {len(pictures)} images; give one for each")
@@ -176,7 +178,10 @@ class Retriever:
             embedding, read = self._encode_readable(pictures, refused, progress)
             items = [items[number] for number in read]
         else:
-            embedding = encode_in_groups(self.encode_images, pictures, progress)
+            try:
+                embedding = encode_in_groups(self.encode_images, pictures, progress)
+            except ValueError as error:
+                raise ValueError(f"{error}; skip_broken=True leaves out such a picture") from error
         self.gallery = built(self.model, embedding, items, "image", self.source)
         self._drawn, self.refused = False, refused
         return self

@@ -651,6 +651,14 @@ def test_bad_input_is_one_line_and_exit_code_2_and_nothing_is_written(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_folder_where_a_file_belongs_is_one_line_with_its_path(home, tmp_path, capsys):
+    (tmp_path / "hits.png").mkdir()
+    arguments = search(home, "a star", "--gallery", home / "gallery", "--out", tmp_path)
+    code, _, err = call(capsys, *arguments)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert "this is a folder; name a file" in err and str(tmp_path / "hits.png") in err
+
+
 # fresh processes
 
 

@@ -1,12 +1,15 @@
 """JSON that may be wrong in any way is one kind of error; a folder is read all old or all new."""
 
 import json
+from pathlib import Path
 
 import pytest
+from helpers import refusal
 
 from tgdt_mini.files.manifest import (
     check_folder,
     is_intact,
+    load_json,
     read_json,
     read_whole,
     seal_folder,
@@ -43,6 +46,16 @@ def test_whatever_is_wrong_is_a_value_error_with_the_file_and_the_cure(tmp_path,
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     with pytest.raises(ValueError, match=f"list.json.*{message}.*; make another"):
         read_json(path, KEYS, "list", "make another")
+
+
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "list.json").write_text("[]", encoding="utf-8")
+    monkeypatch.setattr(Path, "read_text", denied)  # root may read everything
+    with refusal("list.json may not be read; change its permissions"):
+        load_json(tmp_path / "list.json", "index again")
 
 
 def test_what_is_good_is_returned_with_all_that_it_holds(tmp_path):

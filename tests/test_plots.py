@@ -319,3 +319,16 @@ def test_a_file_needs_no_screen(tmp_path):
     python = [sys.executable, "-c", code, tmp_path / "a.png"]
     subprocess.run(python, env=os.environ | {"MPLBACKEND": "TkAgg", "DISPLAY": ""}, check=True)
     assert (tmp_path / "a.png").is_file()
+
+
+@pytest.mark.parametrize("backend, kept", [("nonsense", False), ("svg", True)])
+def test_a_backend_that_is_none_ends_nothing_and_one_that_is_one_counts(tmp_path, backend, kept):
+    code = "import os, sys; from tgdt_mini.reports.figure import figure\n"
+    code += "with figure(sys.argv[1]) as ax: ax.plot([1, 2])\n"
+    code += "import matplotlib; name = matplotlib.rcParams['backend']\n"
+    code += "print(name == os.environ['MPLBACKEND'])"
+    python = [sys.executable, "-c", code, tmp_path / "a.png"]
+    options = {"capture_output": True, "text": True, "check": True}
+    done = subprocess.run(python, env=os.environ | {"MPLBACKEND": backend}, **options)
+    assert (tmp_path / "a.png").is_file()
+    assert done.stdout == f"{kept}\n" and not done.stderr

@@ -10,8 +10,9 @@ import pytest
 from helpers import call
 
 from tgdt_mini import cli
-from tgdt_mini.commands import index, process
+from tgdt_mini.commands import common, index, process, train
 from tgdt_mini.files.stopping import on_stop
+from tgdt_mini.files.whole import write_whole
 
 START = "import sys; from tgdt_mini.cli import main; "
 
@@ -42,6 +43,71 @@ def test_a_command_that_a_scheduler_ends_says_how_to_go_on(name, monkeypatch, tm
     monkeypatch.setattr(index, "run", lambda args: signal.raise_signal(getattr(signal, name)))
     code, _, errors = call(capsys, "index", "--out", tmp_path)
     assert code == 130 and f"{tmp_path} is kept, go on with the same command" in errors
+
+
+def test_a_signal_while_the_options_are_read_is_told_in_one_word(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "parser", lambda: signal.raise_signal(signal.SIGINT))
+    assert call(capsys, "index") == (130, "", "\nstopped\n")
+
+
+def test_a_training_that_has_kept_nothing_does_not_ask_to_go_on(monkeypatch, tmp_path, capsys):
+    state = tmp_path / "last" / "config.json"
+
+    def stop(args):
+        raise KeyboardInterrupt
+
+    def keep_and_stop(args):
+        write_whole(state, "new")
+        raise KeyboardInterrupt
+
+    nothing = "\nstopped; nothing was kept yet, start the same command again\n"
+    progress = f"\nstopped; what was done is in {tmp_path}/last, go on with the same command and"
+    for before, run, options, words in (
+        (None, stop, (), nothing),
+        (None, keep_and_stop, (), progress),
+        ("an earlier run", stop, (), nothing),
+        ("an earlier run", stop, ("--resume",), progress),
+        ("an earlier run", keep_and_stop, (), progress),
+    ):
+        state.unlink(missing_ok=True)
+        if before:
+            write_whole(state, before)
+        monkeypatch.setattr(train, "run", run)
+        code, _, errors = call(capsys, "train", *options, "--out", tmp_path)
+        assert code == 130 and errors.startswith(words), (before, run, options)
+
+
+@pytest.mark.parametrize("count", ["", "abc"])
+def test_a_number_of_processes_that_is_none_is_one_line(count, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", count)
+    line = f"error: WORLD_SIZE is {count!r}; it must be a number, as torchrun sets it: unset it\n"
+    for command in ("train", "index"):
+        assert call(capsys, command, "--out", tmp_path) == (2, "", line)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a folder in use cannot be deleted")
+def test_a_working_folder_that_was_deleted_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.setenv("PWD", str(tmp_path / "gone"))
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, errors = call(capsys, "index", "--out", tmp_path / "out")
+    words = f"error: the working folder {tmp_path / 'gone'} is not there any more"
+    assert code == 2 and errors.startswith(words) and errors.count("\n") == 1
+
+
+def test_a_full_disk_is_named_by_a_file_or_by_the_folders_that_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path / "cache"))
+    for error in (
+        OSError(28, "No space left on device", "a.npy"),
+        OSError(28, "No space left on device", "a.npy", None, "b.npy"),
+    ):
+        line = common.error_line(error, tmp_path)
+        assert "'a.npy'" in line and "cache" not in line
+    for error in (OSError(28, "No space left on device"), RuntimeError("I/O (os error 28)")):
+        line = common.error_line(error, tmp_path / "out")
+        places = f"that of --out {tmp_path / 'out'} or of the cache {tmp_path / 'cache'}; make room"
+        assert places in line
 
 
 def test_while_torch_is_being_imported_the_process_ends_at_once():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import refusal
 
-from tgdt_mini.files import whole
+from tgdt_mini.files import locks, whole
 from tgdt_mini.files.locks import only_writer
 from tgdt_mini.files.manifest import write_report
 from tgdt_mini.files.whole import standing, whole_folder, write_whole
@@ -180,21 +181,99 @@ def test_threads_may_write_one_file(tmp_path):
 
 
 def test_a_second_writer_waits_or_is_refused_and_a_killed_one_holds_nothing(tmp_path):
-    hold = "import sys, time; from tgdt_mini.files.locks import only_writer\n"
-    hold += "with only_writer(sys.argv[1]):\n print('here', flush=True); time.sleep(60)"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    python = [sys.executable, "-c", hold, tmp_path / "folder"]
-    other = subprocess.Popen(python, stdout=subprocess.PIPE, env=environment)
-    assert other.stdout.readline()
+    other = hold(tmp_path / "folder")
     with refusal("folder is being written to by another process; wait"):
         with only_writer(tmp_path / "elsewhere" / ".." / "folder"):
             pass
-    other.kill()
-    other.wait()
-    other.stdout.close()
+    end(other)
     with only_writer(tmp_path / "folder"), only_writer(tmp_path / "folder"):
         pass  # and again by who has it
     assert not list(tmp_path.iterdir())
+
+
+HOLD = """
+import os, sys, time
+from tgdt_mini.files.locks import only_writer
+with only_writer(sys.argv[1]):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder, code=HOLD, **environment):
+    """A process that writes to a folder, once it does so."""
+    python = [sys.executable, "-c", code, folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    other = subprocess.Popen(python, stdout=subprocess.PIPE, env=environment)
+    assert other.stdout.readline() == b"here\n"
+    return other
+
+
+def end(other):
+    other.kill()
+    other.wait()
+    other.stdout.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there every user has temporary files of his own")
+def test_a_lock_holds_whatever_the_environment_says_of_user_and_temporary_files(tmp_path):
+    (tmp_path / "own").mkdir()
+    there = {"TMPDIR": str(tmp_path / "own"), "LOGNAME": "../../../etc/x", "USER": "y"}
+    other = hold(tmp_path / "folder", **there)
+    try:
+        with refusal("folder is being written to by another process"):
+            with only_writer(tmp_path / "folder"):
+                pass
+    finally:
+        end(other)
+    assert [path.name for path in tmp_path.rglob("*")] == ["own"]
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="only root can be another user")
+def test_who_calls_sudo_shares_the_locks_with_it(tmp_path, monkeypatch):
+    user = 54321
+    monkeypatch.setenv("SUDO_UID", str(user))
+    # what it needs is imported before it becomes another user, who may not read it
+    code = HOLD.replace("with only", f"import filelock; os.seteuid({user})\nwith only", 1)
+    try:
+        with only_writer(tmp_path):
+            pass
+        for how in ({"code": code}, {"SUDO_UID": ""}):  # who called; root without sudo
+            other = hold(tmp_path, **how)
+            try:
+                with refusal("is being written to by another process"):
+                    with only_writer(tmp_path):
+                        pass
+            finally:
+                end(other)
+    finally:
+        shutil.rmtree(locks._home(user))
+    monkeypatch.setattr(os, "geteuid", lambda: 7)
+    assert locks._users() == [7]  # who is not root cannot have another one's
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there every user has temporary files of his own")
+def test_locks_do_not_go_where_something_else_has_their_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "PLACE", str(tmp_path))
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    home = tmp_path / f"tgdt-mini-locks-{os.geteuid()}"
+    home.write_bytes(b"")
+    words = f"{home} is no folder, as the one of the locks must be; delete it"
+    with refusal(words), only_writer(tmp_path / "folder"):
+        pass
+    home.unlink()
+    (tmp_path / "elsewhere").mkdir()
+    home.symlink_to(tmp_path / "elsewhere")
+    with refusal(words), only_writer(tmp_path / "folder"):
+        pass
+    home.unlink()
+    with only_writer(tmp_path / "folder"):
+        assert home.stat().st_mode & 0o777 == 0o700
+    other = os.geteuid() + 1
+    home.rename(tmp_path / f"tgdt-mini-locks-{other}")
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    with refusal("belongs to another user, .*; delete it"), only_writer(tmp_path / "folder"):
+        pass
 
 
 def test_old_files_do_not_come_back_when_somebody_deletes_the_folder(tmp_path, monkeypatch):

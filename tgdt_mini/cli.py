@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from tgdt_mini import __version__
@@ -29,6 +30,7 @@ from tgdt_mini.commands import (
     search,
     train,
 )
+from tgdt_mini.files.check import shown
 from tgdt_mini.files.progress import silence
 from tgdt_mini.files.stopping import on_stop
 
@@ -40,10 +42,13 @@ def main(argv: list[str] | None = None) -> int:
         warnings.showwarning = lambda message, *_, **__: print(
             f"warning: {message}", file=sys.stderr
         )
-        args = parser().parse_args(argv)
+        args = before = None
         try:
+            args = parser().parse_args(argv)
+            common.check_place()
             common.check_out(args.out)
-            if args.run is not train.run and process_count() > 1:
+            before = common.progress_in(args.out)
+            if process_count() > 1 and args.run is not train.run:
                 raise ValueError(
                     "only train runs on several processes; start this command without torchrun"
                 )
@@ -51,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             with silence(quiet), common.reserved(args.command, args.out):
                 return args.run(args) or 0
         except KeyboardInterrupt:
-            say_last(f"\nstopped{args.stopped.format(out=args.out)}")
+            say_last(f"\nstopped{common.how_to_go_on(args, before)}")
             return process.STOPPED
         except BrokenPipeError:  # who read the output, such as `head`, has seen enough
             process.drop_output()
@@ -60,16 +65,22 @@ def main(argv: list[str] | None = None) -> int:
             say_last(f"error: {common.missing(error)}")
             return 2
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            say_last(f"error: {common.error_line(error)}")
+            say_last(f"error: {common.error_line(error, getattr(args, 'out', None))}")
             return 2
         except Exception as error:
-            say_last(f"error: {process.explained(args.command, error)}")
+            say_last(f"error: {process.explained(getattr(args, 'command', 'tgdt-mini'), error)}")
             return 1
 
 
 def process_count() -> int:
-    """How many processes torchrun has started for this command."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes torchrun has started for this command. ValueError if no number says it."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    try:
+        return int(count)
+    except ValueError:
+        raise ValueError(
+            f"WORLD_SIZE is {shown(count)}; it must be a number, as torchrun sets it: unset it"
+        ) from None
 
 
 def say_last(words: str) -> None:
@@ -78,7 +89,10 @@ def say_last(words: str) -> None:
     It ends anyway: a signal that asks it to, as torchrun sends to the others, cuts no last words.
     """
     with on_stop(lambda *_: None):
-        if process_count() > 1:  # the others end because the first one did
+        count = 1
+        with suppress(ValueError):  # then these words may be the ones that say so
+            count = process_count()
+        if count > 1:  # the others end because the first one did
             from tgdt_mini.scaling import distributed
 
             if not distributed.first_to_report():

@@ -13,11 +13,12 @@ import shlex
 import subprocess
 import sys
 import warnings
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from tgdt_mini.files.check import real_number, whole_number
+from tgdt_mini.files.check import named, real_number, whole_number
 from tgdt_mini.files.locks import only_writer
+from tgdt_mini.files.paths import cache
 
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
@@ -36,6 +37,7 @@ EXTRAS = {  # what a base installation lacks: the extra that brings it
 
 # after "stopped", where a command can go on: `parser.set_defaults(stopped=RESUME)`
 RESUME = "; what was done is in {out}/last, go on with the same command and --resume"
+NOTHING = "; nothing was kept yet, start the same command again"
 AGAIN = "; what is whole in {out} is kept, go on with the same command"
 
 
@@ -125,17 +127,49 @@ def told_as(**options: str):
         raise ValueError(f"{options[name]} {rest}") from None
 
 
-def error_line(error: Exception) -> str:
-    """What an error says, in one line; a full disk by name, whoever found it."""
+def progress_in(out: Path) -> tuple[int, int] | None:
+    """What tells the progress in out/last from an earlier one; None where there is none."""
+    from tgdt_mini.files.whole import standing
+
+    try:
+        state = (standing(out / "last") / "config.json").stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def how_to_go_on(args, before: tuple[int, int] | None) -> str:
+    """What follows "stopped". args: None while they are read; before: progress_in at the start."""
+    if args is None:
+        return ""
+    if args.stopped == RESUME:
+        now = progress_in(args.out)
+        if now is None or (now == before and not args.resume):
+            return NOTHING
+    return args.stopped.format(out=args.out)
+
+
+def error_line(error: Exception, out: Path | None = None) -> str:
+    """What an error says, in one line; a full disk by name, whoever found it. out: --out."""
     text = " ".join(str(error).split("\n", 1)[0].split()) or type(error).__name__
     number, full = getattr(error, "errno", None), f"[Errno {errno.ENOSPC}]"
     if number in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in text or full in text:
-        return f"the disk is full ({text}); make room, and start the same command again"
+        known = getattr(error, "filename", None) or getattr(error, "filename2", None)
+        where = "" if known else _places(out)
+        return f"the disk is full ({text}){where}; make room, and start the same command again"
     if number == errno.EFBIG:
         return f"a file would be larger than it may be here ({text}); see ulimit -f"
     if isinstance(error, MemoryError):
         return f"there is not enough memory ({text}); give less at a time"
     return text
+
+
+def _places(out):
+    """Where a command writes, for an error that names no file."""
+    places = [] if out is None else [f"--out {named(out)}"]
+    with suppress(RuntimeError):  # a user without a home
+        places.append(f"the cache {named(cache())}")
+    return f", that of {' or of '.join(places)}" if places else ""
 
 
 def missing(error: ModuleNotFoundError) -> str:
@@ -214,6 +248,18 @@ class OldName(argparse.Action):
         old, new = self.option_strings[0], self.new.option_strings[0]
         warnings.warn(f"{old} is now called {new}; the next version will not know {old}")
         self.new(parser, args, values, option_string)
+
+
+def check_place() -> None:
+    """ValueError where the working folder was deleted: libraries would end the process for it."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        place = named(os.environ.get("PWD", "of this shell"))
+        raise ValueError(
+            f"the working folder {place} is not there any more ({error.strerror}); go to another "
+            "one by cd, and start the command again"
+        ) from None
 
 
 def check_out(out: Path) -> None:

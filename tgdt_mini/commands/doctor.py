@@ -129,7 +129,10 @@ def _data(_):
 
 
 def _fonts(_):
+    from tgdt_mini.reports.figure import load_matplotlib
+
     try:
+        load_matplotlib()
         from matplotlib import font_manager
     except ModuleNotFoundError as error:
         return MAY, "no figures are drawn", common.missing(error)

@@ -61,6 +61,10 @@ def load_json(path: Path | str, cure: str):
         text = path.read_text(encoding="utf-8-sig")  # others put a mark of the byte order first
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{named(path)} is missing; {cure}") from None
+    except PermissionError:
+        raise ValueError(
+            f"{named(path)} may not be read; change its permissions, or those of its folders"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{named(path)} is damaged ({error}); {cure}") from None
     try:

@@ -4,9 +4,10 @@ In a notebook a picture carries its description (`alt`), for readers who hear th
 """
 
 import io
+import os
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tgdt_mini.files.whole import write_whole
@@ -48,7 +49,7 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt
 
     Example: with figure(wide=5, high=3, alt="A rising line.") as ax: ax.plot([1, 2])
     """
-    import matplotlib
+    matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
 
     rows, columns = grid.get("rows", 1), grid.get("columns", 1)
@@ -68,6 +69,24 @@ def figure(path: Path | str | None = None, wide: float = 7, high: float = 4, alt
         finally:
             if path is None:
                 _close(fig)
+
+
+def load_matplotlib():
+    """The module matplotlib. A backend in MPLBACKEND that it does not know is passed over.
+
+    Its import would end with that; files need no backend, and for a screen it finds one itself.
+    """
+    known = "matplotlib" in sys.modules
+    backend = None if known else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
 
 
 def plain(text: str) -> str:

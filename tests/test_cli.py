@@ -509,7 +509,8 @@ def test_a_full_disk_is_one_line_and_the_old_gallery_stays(home, monkeypatch, ca
     pictures = ["--model", home / "run" / "model", "--images", home / "pictures"]
     code, _, err = call(capsys, "index", *pictures, "--out", home / "gallery")
     assert code == 2 and len(err.splitlines()) == 1
-    assert err.startswith("error: the disk is full ([Errno 28] No space left on device); make room")
+    words = "error: the disk is full ([Errno 28] No space left on device), that of --out"
+    assert err.startswith(f"{words} {home / 'gallery'} or of the cache ") and "make room" in err
     assert files_in(home) == before
 
 

@@ -81,6 +81,7 @@ def test_a_training_that_has_kept_nothing_does_not_ask_to_go_on(monkeypatch, tmp
 def test_a_number_of_processes_that_is_none_is_one_line(count, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("WORLD_SIZE", count)
     line = f"error: WORLD_SIZE is {count!r}; it must be a number, as torchrun sets it: unset it\n"
+    monkeypatch.setattr(train, "run", lambda args: 0)
     for command in ("train", "index"):
         assert call(capsys, command, "--out", tmp_path) == (2, "", line)
 

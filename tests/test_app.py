@@ -452,7 +452,7 @@ def test_the_command_says_what_is_missing_in_one_line(capsys, monkeypatch, tmp_p
     assert "pip install 'tgdt-mini[app]'" in err
     monkeypatch.setattr(common, "need", lambda *names: None)
     code, _, err = call(capsys, "app", "--gallery", tmp_path / "nothing", "--port", "0")
-    assert code == 2 and len(err.splitlines()) == 1 and "--images FOLDER --out" in err
+    assert code == 2 and len(err.splitlines()) == 1 and "--model photographs --out" in err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, _, err = call(capsys, "app", "--port", port)

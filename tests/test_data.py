@@ -258,3 +258,12 @@ def test_a_cache_that_cannot_be_written_leaves_no_half_of_it(tmp_path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         build_token_set(some_scenes().select(range(2)), tokenizer(), key="two")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "features", [torch.tensor([1.0, 2.0]), torch.zeros(2, 3), torch.zeros(0, 2)]
+)
+def test_what_is_no_list_of_features_is_one_line(features):
+    with pytest.raises(ValueError, match="features .*boxes") as refused:
+        ImageTokens.pad(features, [torch.zeros(1, 4)] * len(features))
+    assert "\n" not in str(refused.value)

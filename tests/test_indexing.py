@@ -184,6 +184,18 @@ def test_append_again_is_no_error_and_tells_what_is_old(saved, pictures, tmp_pat
     assert f"in the gallery, but gone: 1, such as {old}" in err
 
 
+def test_what_a_killed_run_had_done_already_is_swept_by_the_next(
+    saved, pictures, tmp_path, capsys, monkeypatch
+):
+    with monkeypatch.context() as killed:  # after the gallery was written, before it was swept
+        killed.setattr(indexing.shutil, "rmtree", lambda *_, **__: None)
+        index(capsys, saved, pictures, tmp_path / "g", "--append")
+    assert (tmp_path / "g" / ".partial").is_dir()
+    code, out, _ = index(capsys, saved, pictures, tmp_path / "g", "--append")
+    assert code == 0 and "0 pictures are new" in out
+    assert not (tmp_path / "g" / ".partial").exists()
+
+
 def test_append_takes_the_model_of_the_gallery(saved, pictures, tmp_path, capsys):
     index(capsys, saved, pictures / "sub", tmp_path / "g")
     code, out, _ = call(capsys, "index", "--images", pictures, "--append", "--out", tmp_path / "g")

@@ -68,13 +68,13 @@ class ImageTokens:
         bottom-up attention (F = 2048). pooled[i] (F,): by default the mean of the image's regions.
         ValueError names an image that does not fit.
         """
-        if not features or len(features) != len(boxes):
+        if not len(features) or len(features) != len(boxes):
             raise ValueError(
                 f"{len(features)} features and {len(boxes)} boxes; give one of each for every image"
             )
         features = [torch.as_tensor(array) for array in features]
         boxes = [torch.as_tensor(array, dtype=torch.float32) for array in boxes]
-        width = features[0].shape[-1]
+        width = features[0].shape[-1] if features[0].dim() else 1
         for i, (regions, places) in enumerate(zip(features, boxes)):
             shape = tuple(regions.shape)
             if (

@@ -118,7 +118,9 @@ def _begun(partial, model, marks):
     if not partial.is_dir():
         return set()
     try:
-        return set(Gallery.load(partial, expect_model=model.fingerprint).items) & set(marks)
+        done = set(Gallery.load(partial, expect_model=model.fingerprint).items) & set(marks)
+        if done:
+            return done
     except ValueError:  # damaged, or of another model
         pass
     shutil.rmtree(partial)

@@ -66,8 +66,8 @@ def _index(model, paths, out, source, append):
             raise ValueError(f"{out} is a gallery of captions; choose another folder")
         known = {item for item in present.items if isinstance(item, str)}
         written = (out / NAME).stat().st_mtime
-        changed = [path for path in paths if path in known and _changed(path) > written]
-        gone = [item for item in sorted(known) if Path(item).is_absolute() and not _changed(item)]
+        changed = [path for path in paths if path in known and _time_of(path) > written]
+        gone = [item for item in sorted(known) if Path(item).is_absolute() and not _time_of(item)]
     marks = {_mark(path): path for path in paths if path not in known}
     done = _begun(out / PARTIAL, model, marks)
     wanted, refused = [mark for mark in marks if mark not in done], {}
@@ -97,7 +97,7 @@ def _index(model, paths, out, source, append):
     return Indexed(Gallery.load(out), added, known_count, by_path, changed, gone)
 
 
-def _changed(path):
+def _time_of(path):
     """When a file was changed, in seconds; 0 where there is none."""
     try:
         return Path(path).stat().st_mtime

@@ -51,6 +51,7 @@ def tables() -> dict[tuple[str, str], str]:
             ablations.read(photographs / "before")
         ),
         ("docs/benchmark.md", "bench"): bench_tables.table(report),
+        ("docs/benchmark.md", "gpu"): bench_tables.gpu_table(bench.read(RESULTS / "gpu.json")),
         ("data/weights/README.md", "figures"): figures_of_one_model(SHIPPED),
         ("data/weights/photographs/README.md", "figures"): figures_of_one_model(
             SHIPPED_FOR_PHOTOGRAPHS

@@ -7,13 +7,14 @@ import os
 import numpy as np
 import pytest
 import torch
-from helpers import random_embedding
+from helpers import random_embedding, refusal, tiny_config, token_set
 
-from tgdt_mini import bench
-from tgdt_mini.bench import disk, galleries, generated, judged, measure, peers, steps, tables
+from tgdt_mini import bench, cli
+from tgdt_mini.bench import disk, galleries, generated, gpu, judged, measure, peers, steps, tables
 from tgdt_mini.bench.baselines import einsum_similarity, gathered_similarity, released_loop
 from tgdt_mini.bench.generated import Pictures
 from tgdt_mini.bench.rows import Row, number, table
+from tgdt_mini.config import TGDTConfig
 from tgdt_mini.evaluation import matches, ranks
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.search.gallery import Gallery
@@ -284,3 +285,81 @@ def test_the_loss_of_a_shortlist_is_zero_when_it_holds_everything():
     assert loss["rsum"][200] == pytest.approx(0, abs=1e-9)
     assert loss["t2i"][10][50] == 0 and loss["i2t"][1][200] == 0
     assert loss["i2t"][10][10] > loss["i2t"][10][100] > 0
+
+
+@pytest.fixture
+def tiny_models(monkeypatch):
+    """For the benchmark of a GPU: a tiny model of scenes, and one of random regions."""
+    paper = TGDTConfig.paper(
+        image_features=8, image_hidden=8, image_width=8, image_layers=1, image_feedforward=8,
+        text_width=24, text_layers=1, width=16, feedforward=16, vocabulary=50,
+    )  # fmt: skip
+    pairs = gpu.generated_pairs(24, 8, 50)
+    monkeypatch.setattr(
+        gpu,
+        "_models",
+        lambda quick: {
+            "mini": (tiny_config(), token_set("train", 24), (4, 8), {"optimizer": "muon"}),
+            "paper": (paper, pairs, (8,), {}),
+        },
+    )
+    monkeypatch.setattr(gpu, "FORMATS", ("fp32", "bf16"))
+
+
+def test_the_benchmark_of_a_gpu_measures_any_device(tiny_models, capsys):
+    report = gpu.run(torch.device("cpu"), quick=True)
+    steps = [(row["model"], row["batch"], row["precision"]) for row in report["steps"]]
+    batches = ("mini", 4), ("mini", 8), ("paper", 8)
+    assert steps == [(*of, precision) for of in batches for precision in ("fp32", "bf16")]
+    assert all(row["seconds"] > 0 and row["parameters"] > 1000 for row in report["steps"])
+    assert [row["queries"] for row in report["search"]["rows"]] == [1, 16, 32]
+    text = tables.gpu_table(report)
+    assert tables.gpu_table(json.loads(json.dumps(report))) == text
+    for part in ("cpu, torch", "This was --quick", "**Search** among 1,000 generated"):
+        assert part in text, part
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| paper")]
+    first, row = lines[0], report["steps"][4]
+    assert first[:1] + first[2:4] == ["| paper", "8", "fp32"]
+    assert first[4] == number(1 / row["seconds"]) and first[5] == number(8 / row["seconds"])
+
+
+def test_generated_pairs_are_whole_pictures_with_a_caption_each():
+    pairs = gpu.generated_pairs(5, 8, 50)
+    images = pairs.images(torch.arange(5))
+    assert images.features.shape == (5, 36, 8) and images.mask.all()
+    torch.testing.assert_close(images.features.mean(1), images.pooled)
+    x0, y0, x1, y1 = images.boxes.unbind(-1)
+    assert (x0 < x1).all() and (y0 < y1).all() and 0 <= images.boxes.min() < images.boxes.max() <= 1
+    assert not pairs.text.word_mask[:, 0].any() and pairs.text.mask[:, :8].all()
+    assert pairs.text.ids.max() < 50
+
+
+def test_the_time_of_a_gpu_is_told_beside_how_long_it_was_busy():
+    row = dict(model="mini", parameters=1.5e6, batch=64, precision="bf16", compiled=True)
+    row |= dict(first=1.0, seconds=0.04, peak=2.5e9, operations=1900.4, busy=0.01)
+    cells = tables._gpu_steps(row)
+    assert cells == (
+        "mini", "1.5 million", 64, "bf16, compiled", "25.0", "1,600", "2.50 GB", "1,900", "25%"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--gpu", "--sizes", "1000"], "--sizes is for a processor; leave it out beside --gpu"),
+        (["--gpu", "--million"], "--million is for a processor"),
+        (["--compile"], "--compile is for --gpu"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options, words, tmp_path):
+    args = cli.parser().parse_args(["bench", *options, "--out", str(tmp_path / "out")])
+    with refusal(words):
+        args.run(args)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_gpu_its_benchmark_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    args = cli.parser().parse_args(["bench", "--gpu", "--out", str(tmp_path / "out")])
+    with refusal("device is 'cuda'.*; try cpu"):
+        args.run(args)

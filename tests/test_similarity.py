@@ -228,6 +228,12 @@ def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
     words, regions = captions.mask.sum(1)[caption].sum(), images.mask.sum(1)[image].sum()
     assert (words > regions) == swapped, "both ways round are tried"
     assert_close(paired_similarity(images, captions, image, caption), full[image, caption])
+    # as a device without a CPU's caches does it: two pairs at a time, and all of them
+    for most in (2 * images.local_tokens[0].numel(), 2**24):
+        monkeypatch.setattr(retrieval, "PRODUCTS", {})
+        monkeypatch.setattr(retrieval, "PRODUCTS_ELSEWHERE", most)
+        elsewhere = paired_similarity(images, captions, image, caption)
+        assert_close(elsewhere, full[image, caption])
 
 
 def test_pairs_are_in_float32_under_autocast_and_for_half_precision():

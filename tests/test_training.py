@@ -10,9 +10,10 @@ from contextlib import nullcontext
 import pytest
 import torch
 from helpers import some_scenes, tiny_model, token_set, tokenizer
+from torch._inductor import config as compiler_settings
 
 from tgdt_mini import training, training_config
-from tgdt_mini.batches import Batches
+from tgdt_mini.batches import COMPILING, Batches
 from tgdt_mini.checkpoint import load_model
 from tgdt_mini.config import pick_device
 from tgdt_mini.encoding import validate
@@ -615,7 +616,9 @@ def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "compile", traced)
     plain = trainer_of(tmp_path / "plain")
     compiled = trainer_of(tmp_path / "compiled", compile=True)
-    assert asked == [{"dynamic": True}]
+    assert asked == [COMPILING] and COMPILING["dynamic"]
+    for option in COMPILING["options"]:  # a name that torch does not know would be an error
+        assert option in compiler_settings.get_config_copy()
     for trainer in (plain, compiled):
         trainer.run(max_steps=2)
     assert compiled.sums.tolist() == pytest.approx(plain.sums.tolist(), rel=1e-4)

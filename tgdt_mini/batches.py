@@ -7,13 +7,19 @@ incomplete batch is left out; the next epoch has another order.
 I images, C captions of a training set.
 """
 
+from contextlib import contextmanager
+
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tgdt_mini.checkpoint import random_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.files.check import typed
 
 MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of about one length
+# dynamic: each batch is as long as its longest item. On a GPU one analysis of torch 2.11's compiler
+# stops at such lengths, at an assertion of its own
+COMPILING = {"dynamic": True, "options": {"triton.coalesce_tiling_analysis": False}}
 
 
 class Batches:
@@ -88,6 +94,19 @@ def _captions_of(tokens):
     table = torch.full((tokens.image_count, int(count.max())), -1)
     table[image, column] = order
     return table
+
+
+@contextmanager
+def in_precision(precision: torch.dtype, device: torch.device):
+    """Inside, a model multiplies in this number format; scores and losses stay in float32.
+
+    Without cuDNN's attention, which plans anew for each batch of another length: with it a step of
+    the mini model in bfloat16 took 241 instead of 58 ms on an H200.
+    """
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    half = precision != torch.float32
+    with torch.autocast(device.type, precision, enabled=half), sdpa_kernel(kernels):
+        yield
 
 
 class Engine:

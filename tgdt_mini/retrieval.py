@@ -14,6 +14,8 @@ import torch
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.check import shown, typed, whole_number
 from tgdt_mini.similarity import (
+    PRODUCTS,
+    PRODUCTS_ELSEWHERE,
     at_least_float32,
     autocast_off,
     check_query_is,
@@ -21,6 +23,7 @@ from tgdt_mini.similarity import (
     check_weight,
     global_similarity,
     local_similarity,
+    shortlist_similarity,
 )
 
 SCORES = 2**22  # held at once: 16 MB of float32
@@ -28,7 +31,6 @@ WORDS = 2**10  # gathered at a time for one image: with D = 256, 1 MB that stays
 START = 2**9  # what the start of one more image or caption costs, counted in tokens
 BLOCK = 2**11  # global tokens that are copied and multiplied at once: 2 MB with D = 256
 CACHED = 2**20  # numbers of global tokens that stay in a CPU's cache
-FEW = 4  # queries; for so few, copying blocks takes longer than it saves
 
 
 def two_stage_plain(
@@ -65,9 +67,6 @@ def two_stage(
     """
     check_query_is(query_is)
     check_real(queries, gallery, names=(query_is, "caption" if query_is == "image" else "image"))
-    if queries.mask.device.type == "mps":  # torch has no segment_reduce there
-        pair = (queries.to("cpu"), gallery.to("cpu"))
-        return two_stage(*pair, shortlist, local_weight, query_is, index).to("mps")
 
     def rerank(queries, ids):
         query = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])  # (q*K,)
@@ -88,8 +87,13 @@ def paired_similarity(
 ) -> torch.Tensor:
     """(P,) local scores of the pairs image[p], caption[p], which are row numbers.
 
-    Loops over images or captions, whichever costs less. All must have a real token.
+    A CPU loops over images or captions, whichever costs less. All must have a real token.
     """
+    if images.mask.device.type not in PRODUCTS:  # a few large products: no loop that waits
+        step = max(1, PRODUCTS_ELSEWHERE // images.local_tokens[:1].numel())
+        blocks = ((images[i], captions[c]) for i, c in zip(image.split(step), caption.split(step)))
+        own = ((c, i.local_tokens[:, None], i.mask[:, None]) for i, c in blocks)
+        return torch.cat([shortlist_similarity(*block, "caption")[:, 0] for block in own])
     words = captions.mask.index_select(0, caption).count_nonzero()  # of the pairs alone
     regions = images.mask.index_select(0, image).count_nonzero()
     by_image = words + START * min(len(images), len(image))
@@ -108,8 +112,7 @@ def _by_image(images, captions, image, caption):
     words = torch.bincount(image, counts.double(), len(images)).long().tolist()  # of each image
     for regions, rows_of_image in zip(_real(images), rows.split(words)):
         for block in rows_of_image.split(WORDS):
-            block = at_least_float32(tokens.index_select(0, block))  # (t, D)
-            best.append((regions @ block.T).amax(0))  # (t,)
+            best.append((regions @ at_least_float32(tokens.index_select(0, block)).T).amax(0))
     return torch.segment_reduce(torch.cat(best), "mean", lengths=counts, unsafe=True)
 
 
@@ -121,8 +124,7 @@ def _by_caption(images, captions, image, caption):
     regions = torch.bincount(caption, counts.double(), len(captions)).long().tolist()
     for words, here, lengths in zip(_real(captions), rows.split(regions), counts.split(pairs)):
         # words first: half of the time of the same product the other way round
-        products = words @ at_least_float32(tokens.index_select(0, here)).T  # (w, t)
-        products = products.T.contiguous()  # (t, w), as segment_reduce wants it
+        products = (words @ at_least_float32(tokens.index_select(0, here)).T).T.contiguous()
         best = torch.segment_reduce(products, "max", lengths=lengths, unsafe=True)  # (p, w)
         scores.append(best.mean(1))
     return torch.cat(scores)
@@ -137,8 +139,8 @@ def _real_rows(embedding, items):
 
 def _real(embedding):
     """The real tokens (l, D) of each item, one item after the other."""
-    counts, tokens = embedding.mask.sum(1), embedding.local_tokens.flatten(0, 1)  # (B,), (B*L, D)
-    items = embedding.mask.flatten().nonzero()[:, 0].split(counts.tolist())
+    counts, tokens = embedding.mask.sum(1).tolist(), embedding.local_tokens.flatten(0, 1)
+    items = embedding.mask.flatten().nonzero()[:, 0].split(counts)
     return (at_least_float32(tokens.index_select(0, rows)) for rows in items)
 
 
@@ -186,8 +188,7 @@ def best_by_global(
             scores, ids = _scores(queries, global_tokens).topk(count, sorted=False)
         else:
             scores, ids = map(torch.from_numpy, index.search(queries.numpy(), count))
-            short = (ids < 0).any(1)  # (Q,)
-            if short.any():
+            if (short := (ids < 0).any(1)).any():  # (Q,)
                 scores[short], ids[short] = _scores(queries[short], global_tokens).topk(count)
     ids, order = ids.sort(1)
     return scores.gather(1, order), ids
@@ -199,12 +200,11 @@ def _scores(queries, global_tokens):
     is_same, on_cpu = global_tokens.dtype == queries.dtype, global_tokens.device.type == "cpu"
     if not on_cpu or is_same and size * width <= CACHED:
         return queries @ at_least_float32(global_tokens).T
-    if is_same and count <= FEW:  # memory is the limit: 5 ms for 100,000 x 256; q @ G.T: 12
+    if is_same and count <= 4:  # few: memory is the limit; 5 ms for 100,000 x 256, q @ G.T: 12
         pair = queries if count > 1 else queries.repeat(2, 1)  # two columns are faster than one
         return (global_tokens @ pair.T).T[:count]
     scores, buffer = queries.new_empty(count, size), queries.new_empty(BLOCK, width)
     for start in range(0, size, BLOCK):  # a block in the cache: 19 instead of 27 ms for 16 queries
         block = global_tokens[start : start + BLOCK]  # (b, D)
-        product = buffer[: len(block)].copy_(block) @ queries.T
-        scores[:, start : start + BLOCK] = product.T
+        scores[:, start : start + BLOCK] = (buffer[: len(block)].copy_(block) @ queries.T).T
     return scores

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from tgdt_mini.batches import Batches, Engine
+from tgdt_mini.batches import COMPILING, Batches, Engine, in_precision
 from tgdt_mini.checkpoint import load_state, save_model, save_state
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
@@ -65,7 +65,7 @@ class Trainer:
         self.steps_an_epoch, self.checks = len(self.batches), [train.checksum, validation.checksum]
         self.engine.start(self)
         if config.compile:
-            self.model.compile(dynamic=True)  # dynamic: each batch is as long as its longest item
+            self.model.compile(**COMPILING)
         self.optimizer = optimizer_of(model, config, fused=self.device.type == "cuda")
         self.precision = precision_of(config.precision, self.device)
         # float16 underflows without a scale; in the other formats the scaler does nothing
@@ -149,8 +149,8 @@ class Trainer:
     def _embed(self, rows, captions, hard):
         """Embeddings of images, of captions, and of hard negatives, of which there may be none."""
         regions, tokens, hard_tokens = self.longest
-        half, stage = self.precision != torch.float32, self.config.stage_at(self.epoch)
-        with torch.autocast(self.device.type, self.precision, enabled=half):
+        stage = self.config.stage_at(self.epoch)
+        with in_precision(self.precision, self.device):
             batch = self.train_set.images(rows, regions), self.train_set.text.take(captions, tokens)
             batch = self.augment(*batch) if self.augment else batch
             images, texts = self.model(*batch, stop_gradient=stage == "global")

@@ -48,10 +48,7 @@ def similarity_rows(batches=(64, 256), repeats: int = 5) -> list[Row]:
 
 def step_rows(repeats: int = 5) -> list[Row]:
     """Training steps per second of CPU time on drawn scenes, batch 64, width 128."""
-    captions = [text for texts in load("train", first=SCENES)["captions"] for text in texts]
-    tokenizer = TextTokenizer.learn(captions)
-    _, scenes = scene_tokens("train", tokenizer, first=SCENES)
-    scenes = with_hard_captions(scenes, tokenizer, lexicon())
+    tokenizer, scenes = scenes_to_train_on(SCENES)
     small = dict(local_layers=2, image_local_layers=2, neighbour_dropout=0.0)
     rows = []
     for name, sizes, hard, at_least in (
@@ -67,6 +64,14 @@ def step_rows(repeats: int = 5) -> list[Row]:
         what, steps = f"training steps, batch 64: {name}", 1000 / milliseconds
         rows.append(Row(TABLE, what, steps, "per CPU second", at_least=at_least))
     return rows
+
+
+def scenes_to_train_on(count: int):
+    """(a tokenizer learnt from the captions, the first training scenes with hard captions)."""
+    captions = [text for texts in load("train", first=count)["captions"] for text in texts]
+    tokenizer = TextTokenizer.learn(captions)
+    _, scenes = scene_tokens("train", tokenizer, first=count)
+    return tokenizer, with_hard_captions(scenes, tokenizer, lexicon())
 
 
 def import_row(repeats: int = 5) -> Row:

@@ -91,3 +91,59 @@ def _million(figures):
         f"{figures['found_among_ten']} of {figures['asked']} described pictures.\n\n"
         + markdown.table(("a million", "s by the clock", "s of CPU time"), cells)
     )
+
+
+def gpu_table(report: dict) -> str:
+    """The report of `gpu.run`, fresh or read back from JSON."""
+    machine = report["machine"]
+    memory = f"{machine['memory']:g} GB, CUDA {machine['cuda']}, " if "cuda" in machine else ""
+    parts = [
+        f"{machine['device']}, {memory}torch {machine['torch']}, Python {machine['python']}, "
+        f"{machine['cores']} cores of {machine['processor']}; seconds by the clock, median of five "
+        "after a warm-up."
+    ]
+    if report["quick"]:
+        parts.append("This was --quick: it shows that everything runs, and no figure to quote.")
+    heads = ("model", "parameters", "batch", "precision", "steps a second", "pairs a second")
+    heads += ("most memory", "operations a step", "GPU busy")
+    parts.append(f"**Training**\n\n{markdown.table(heads, map(_gpu_steps, report['steps']))}")
+    kinds = [f"{what} {name}" for what in ("pictures", "captions") for name in ("fp32", "bf16")]
+    cells = [
+        (row["model"], row["batch"], *(f"{row[kind]:,.0f}" for kind in kinds))
+        for row in report["encoding"]
+    ]
+    heads = ("model", "batch", *(f"{kind}, a second" for kind in kinds))
+    parts.append(f"**Encoding**\n\n{markdown.table(heads, cells)}")
+    search = report["search"]
+    cells = [
+        (
+            f"{row['queries']:,}",
+            f"{number(1000 * row['two_stage'])} ms",
+            f"{number(1000 * row['everything'])} ms",
+            number(row["everything"] / row["two_stage"]),
+        )
+        for row in search["rows"]
+    ]
+    heads = ("captions together", "two stages, each", "scoring everything, each", "ratio")
+    parts.append(
+        f"**Search** among {search['size']:,} generated pictures, float16, "
+        f"{search['bytes'] / 1e9:.1f} GB on the device, K {search['shortlist']}\n\n"
+        f"{markdown.table(heads, cells)}"
+    )
+    return "\n\n".join(parts)
+
+
+def _gpu_steps(row):
+    """A row of steps as text."""
+    precision = row["precision"] + (", compiled" if row["compiled"] else "")
+    return (
+        row["model"],
+        f"{row['parameters'] / 1e6:,.1f} million",
+        row["batch"],
+        precision,
+        number(1 / row["seconds"]),
+        number(row["batch"] / row["seconds"]),
+        "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f} GB",
+        "" if row["operations"] is None else f"{row['operations']:,.0f}",
+        "" if row["busy"] is None else f"{100 * row['busy'] / row['seconds']:.0f}%",
+    )

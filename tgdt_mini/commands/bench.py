@@ -27,10 +27,18 @@ def add_options(parser) -> None:
     )
     million = "also a gallery of a million images: 20 GB of disk, several minutes"
     common.add_switch(parser, "--million", million)
+    on_gpu = "measure a GPU instead: training steps, encoding, search; writes gpu.json and gpu.md"
+    common.add_switch(parser, "--gpu", on_gpu)
+    compiled = "with --gpu: also steps by torch.compile, several minutes more"
+    common.add_switch(parser, "--compile", compiled)
 
 
 def run(args) -> None:
     """Measure, print the tables, and write them to --out as JSON and Markdown, with a figure."""
+    if args.gpu:
+        return _run_gpu(args)
+    if args.compile:
+        raise ValueError("--compile is for --gpu; give both, or leave it out")
     os.environ.update(bench.THREADS)  # before numpy and faiss are loaded
 
     from tgdt_mini.bench.tables import table
@@ -48,3 +56,22 @@ def run(args) -> None:
     plots.search_times(report, args.out / "search_times.png")
     print(table(report))
     remark(f"\nas JSON, Markdown and a picture in {args.out}/")
+
+
+def _run_gpu(args):
+    """The same for a GPU, in a report of its own."""
+    for name in ("sizes", "only", "million"):
+        if getattr(args, name):
+            raise ValueError(f"--{name} is for a processor; leave it out beside --gpu")
+
+    from tgdt_mini.bench import gpu, tables
+    from tgdt_mini.config import pick_device
+    from tgdt_mini.files.manifest import write_report
+    from tgdt_mini.files.whole import write_whole
+
+    report = gpu.run(pick_device("cuda"), args.quick, compiled=args.compile)
+    write_report(args.out / "gpu.json", report)
+    text = tables.gpu_table(report)
+    write_whole(args.out / "gpu.md", text + "\n")
+    print(text)
+    remark(f"\nas JSON and Markdown in {args.out}/")

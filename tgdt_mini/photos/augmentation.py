@@ -29,8 +29,8 @@ def augmented(
     """
     if mirror:
         flip = torch.rand(len(images), 1, 1, device=images.boxes.device) < 0.5
-        turned = images.boxes[..., [2, 1, 0, 3]] * images.boxes.new_tensor([-1, 1, -1, 1])
-        turned = turned + images.boxes.new_tensor([1, 0, 1, 0])
+        x0, y0, x1, y1 = images.boxes.unbind(-1)
+        turned = torch.stack((1 - x1, y0, 1 - x0, y1), -1)  # no constant to bring to a GPU
         images = replace(images, boxes=torch.where(flip, turned, images.boxes))
     if hide_regions:
         images = _fewer_regions(images, max(1, round((1 - hide_regions) * images.mask.shape[1])))

@@ -22,6 +22,8 @@ def assert_equal(one, other):
         ("local_tokens", torch.zeros(3, 8), r"\(3, 8\)"),
         ("mask", torch.ones(3, 4, dtype=torch.bool), r"\(3, 4\)"),
         ("mask", torch.ones(3, 3), "torch.float32"),
+        ("global_token", torch.zeros(3, 8, 8), r"\(3, 8, 8\)"),
+        ("global_token", torch.zeros(3, 0), r"\(3, 0\).* at least 1"),
     ],
 )
 def test_parts_that_do_not_fit_are_an_error_that_names_the_part(name, tensor, given):

@@ -33,6 +33,19 @@ def test_cells_and_the_whole_are_the_tokens_of_the_model_in_their_order(saved):
     assert torch.equal(found.boxes, grid_boxes(16).expand(3, -1, -1))
 
 
+@pytest.mark.parametrize(
+    "images, words, kind",
+    [
+        ([None], "a picture is None; open it with PIL.Image.open", TypeError),
+        (["photo.jpg"], "a picture is 'photo.jpg'; open it", TypeError),
+        ([], "images is empty; give one picture at least", ValueError),
+    ],
+)
+def test_what_is_no_picture_is_an_error(saved, images, words, kind):
+    with refusal(words, kind):
+        VisionBackbone(saved["vision"])(images)
+
+
 def test_a_cell_is_the_patch_that_its_box_says():
     """One patch is changed, and the embedded patches, which no layer has mixed, tell which."""
     boxes = grid_boxes(16)

@@ -35,9 +35,9 @@ class Embedding:
                 raise TypeError(f"{name} is a {type(tensor).__name__}; it must be a torch.Tensor")
             if name != "mask" and not tensor.is_floating_point():
                 raise ValueError(f"{name} has dtype {tensor.dtype}; it must hold floats")
-        if self.global_token.dim() != 2:
+        if self.global_token.dim() != 2 or not self.global_token.shape[1]:
             shape = tuple(self.global_token.shape)
-            raise ValueError(f"global_token has shape {shape}; it must be (B, D)")
+            raise ValueError(f"global_token has shape {shape}; it must be (B, D), D at least 1")
         items, width = self.global_token.shape  # B, D
         shape = tuple(self.local_tokens.shape)
         if len(shape) != 3 or (shape[0], shape[2]) != (items, width):

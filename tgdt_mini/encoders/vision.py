@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from tgdt_mini.data import ImageTokens
+from tgdt_mini.data import ImageTokens, check_pictures
 from tgdt_mini.encoders import LITE, lite
 from tgdt_mini.encoders.cutting import run_lower, split_top
 from tgdt_mini.encoders.pretrained import (
@@ -174,6 +174,9 @@ class VisionBackbone:
         """(B, 3, side, side) float: PIL pictures, resized and normalised as in its pretraining."""
         from PIL import Image
 
+        check_pictures(images := list(images))
+        if not images:
+            raise ValueError("images is empty; give one picture at least")
         size, way = (self.side, self.side), Image.Resampling.BICUBIC
         small = [np.asarray(image.convert("RGB").resize(size, way)) for image in images]
         pixels = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).float() / 255

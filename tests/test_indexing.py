@@ -74,6 +74,10 @@ def test_pictures_are_known_by_their_endings_or_bytes_and_the_rest_is_told(pictu
     assert all(os.path.isabs(path) for path in deep.paths) and deep.paths == sorted(deep.paths)
     for number in range(5):
         (pictures / f"x{number}.doc").write_text("x", encoding="utf-8")
+    (pictures / "IMG_1.HEIC").write_bytes(b"x")
+    assert "IMG_1.HEIC (.heic, which Pillow does not read: save it as .jpg)" in str(
+        find_pictures(pictures)
+    )
     many = "README, notes.txt, x0.doc, x1.doc, x2.doc and 2 more (no picture by its name)"
     assert many in str(find_pictures(pictures))
 

@@ -267,7 +267,7 @@ def test_a_server_that_does_not_answer_is_named():
 def test_a_missing_package_is_named_with_the_cure(monkeypatch, tmp_path, package, where):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
-    with refusal(r"needs the package qdrant.*pip install tgdt-mini\[qdrant\]"):
+    with refusal(r"needs the package qdrant.*pip install -e '.\[qdrant\]'"):
         upload(gallery_of(), where)
     assert not list(tmp_path.iterdir())
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tgdt_mini.files.check import named, real_number, whole_number
 from tgdt_mini.files.locks import only_writer
-from tgdt_mini.files.paths import cache
+from tgdt_mini.files.paths import cache, to_install
 
 QUICK = dict(epochs=6, train=1500, other=250)  # epochs; scenes to train on; scenes of another split
 QUARTER = 0.25  # of the photographs of each split, for --quick
@@ -177,7 +177,7 @@ def missing(error: ModuleNotFoundError) -> str:
     name = (error.name or "").partition(".")[0]
     if name not in EXTRAS:
         return f"{error}; pip install -r requirements.txt brings all that the project needs"
-    return f"{name} is not installed; it comes with pip install 'tgdt-mini[{EXTRAS[name]}]'"
+    return f"{name} is not installed; it comes with {to_install(EXTRAS[name])}"
 
 
 def need(*names: str) -> None:

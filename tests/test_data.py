@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import some_scenes, token_set, tokenizer
+from helpers import refusal, some_scenes, token_set, tokenizer
 
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import ImageTokens
@@ -163,6 +163,12 @@ def test_captions_may_be_more_or_fewer_for_each_image():
     assert tokens.caption_image.tolist() == [0, 0, 1, 2, 2, 2]
     cut = first_images(tokens, 2)
     assert cut.captions == ("a star", "a star", "a") and cut.image_count == 2
+
+
+def test_what_is_no_dataset_is_refused():
+    for wrong in (torch.zeros(2), [{"image": None}], None):
+        with refusal("dataset is .*; give one with the columns image, image_id and", TypeError):
+            build_token_set(wrong, tokenizer())
 
 
 def test_the_first_images_of_a_set_are_a_set_of_the_first_images():

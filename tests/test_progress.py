@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from helpers import refusal
 
 from tgdt_mini.files import progress
 from tgdt_mini.files.progress import progress_bar, remark, silence
@@ -25,6 +26,11 @@ def test_a_bar_moves_on_a_terminal_only(monkeypatch):
         assert ("walking" in stream.getvalue() and "3/3" in stream.getvalue()) == shown
         assert work(progress=False) == [0, 1, 2]
         assert stream.getvalue().count("3/3") == shown
+
+
+def test_a_switch_is_true_or_false():
+    with refusal("progress is 'yes'; it must be True or False"):
+        progress_bar([], "yes")
 
 
 def test_elsewhere_a_line_comes_now_and_then(monkeypatch, capsys):

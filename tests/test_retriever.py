@@ -105,6 +105,13 @@ def test_other_texts_are_refused_with_what_is_taken(own, texts, error, message):
         own.encode_texts(texts)
 
 
+def test_a_name_that_no_file_can_have_and_a_switch_that_is_none_are_refused(own, pictures):
+    with refusal("image a+ cannot be read"):
+        own.index("a" * 9999, progress=False)
+    with refusal(r"progress is tensor\(\[1., 2.\]\); it must be True or False$"):
+        own.index(pictures, progress=torch.tensor([1.0, 2.0]))
+
+
 def test_a_folder_is_indexed_and_searched_and_saved_and_found_again(own, pictures, tmp_path):
     with pytest.raises(ValueError, match="no gallery to search yet; call index"):
         own.search("a star")

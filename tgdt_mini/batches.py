@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tgdt_mini.checkpoint import random_state
 from tgdt_mini.data import TokenSet
-from tgdt_mini.files.check import typed
+from tgdt_mini.files.check import typed, whole_number
 
 MIX_LENGTHS = 4.0  # tokens of noise when captions are sorted into batches of about one length
 # dynamic: each batch is as long as its longest item. On a GPU one analysis of torch 2.11's compiler
@@ -27,6 +27,7 @@ class Batches:
 
     @typed
     def __init__(self, tokens: TokenSet, batch: int, seed: int):
+        batch = whole_number("batch", batch, 1)
         if batch > tokens.image_count:
             raise ValueError(
                 f"batch is {batch}, but there are {tokens.image_count} images; choose a smaller one"

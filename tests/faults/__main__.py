@@ -31,7 +31,7 @@ def main() -> int:
         kills.two_at_once(table, root, max(1, tries // 20))
         commands.kill_all(table, root / "commands", max(1, tries // 20), args.seed)
         inputs.run(table, root / "inputs", tries, args.seed)
-        doors.run(table, root / "doors", max(1, tries // 20), args.seed)
+        doors.run(table, root / "doors", tries, args.seed)
         options.parsed(table, tries, args.seed)
         options.run(table, root / "options", max(1, tries // 20), args.seed)
     print(table, *table.failures, sep="\n")

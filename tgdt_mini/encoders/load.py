@@ -9,6 +9,7 @@ embeddings. So fine-tuning costs what its layers cost, and training reads one ki
 The lower part for words is in `text.py`, that for grid cells in `vision.py`.
 """
 
+import os
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def rebuild(kind, metadata: dict, device="cpu", path=None, beside=None):
     try:
         backbone = kind(**settings, device=device)
     except ValueError as error:
-        if path is not None or source in (LITE, MINILM) or Path(source).is_dir():
+        if path is not None or source in (LITE, MINILM) or os.path.isdir(source):
             raise
         option = "--text-path" if kind is TextBackbone else "--vision-path"
         raise ValueError(
@@ -48,7 +49,7 @@ def place_of(kind: str, source: str, path=None, beside=None) -> str:
     """Where a "vision" or "text" encoder lies that lay at `source`; see `rebuild`."""
     if path is not None:
         return str(path)
-    if source in (LITE, MINILM) or Path(source).is_dir() or beside is None:
+    if source in (LITE, MINILM) or os.path.isdir(source) or beside is None:
         return source
     name, beside = Path(source).name, Path(beside)
     saved = beside / "encoders"

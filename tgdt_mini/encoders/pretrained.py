@@ -9,6 +9,7 @@ both into one space is kept beside it. Nothing is computed here.
 
 import json
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def load(source: str, part: str | None = None) -> tuple[nn.Module, Aligned | Non
             folder, dtype=torch.float32, output_loading_info=True
         )
     except Exception as error:  # files and hubs fail in many ways, and none says the cure
-        here = "" if Path(folder).is_dir() else ", which is no folder here,"
+        here = "" if os.path.isdir(folder) else ", which is no folder here,"
         raise ValueError(
             f"no encoder could be loaded from {source}{here}: {one_line(error)}"
         ) from error

@@ -19,8 +19,8 @@ Door = TypeVar("Door", bound=Callable)
 def typed(function: Door) -> Door:
     """The function, with TypeError for an argument that is not of its annotation.
 
-    Looked at are only annotations that are classes of torch, PIL or this project, or one of them
-    `| None`: the rest is checked where it is used.
+    Looked at are only annotations that are dict, or classes of torch, PIL or this project, or one
+    of them `| None`: the rest is checked where it is used.
     """
     kinds = {}
     for name, parameter in inspect.signature(function).parameters.items():
@@ -47,7 +47,7 @@ def _word(kind):
 
 
 def _is_checked(kind):
-    return kind is type(None) or kind.__module__.startswith(("torch", "PIL", "tgdt_mini"))
+    return kind in (dict, type(None)) or kind.__module__.startswith(("torch", "PIL", "tgdt_mini"))
 
 
 def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:

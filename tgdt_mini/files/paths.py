@@ -26,7 +26,7 @@ def to_install(extra: str) -> str:
 
 def lasting(path: Path | str) -> str:
     """A path that holds in any working folder; a name that is no path here stays as it is."""
-    return str(Path(path).absolute() if Path(path).exists() else path)
+    return str(Path(path).absolute() if os.path.exists(path) else path)
 
 
 def cache() -> Path:

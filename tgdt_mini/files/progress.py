@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from tgdt_mini.files.check import true_or_false
+
 SECONDS = 60.0  # between two lines where there is no terminal
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
@@ -43,6 +45,7 @@ def progress_bar(
     progress: False shows nothing. desc: what is done, to so many of `unit`. initial: how many are
     done already.
     """
+    true_or_false("progress", progress)
     if progress and not _silent.get() and not sys.stderr.isatty():
         return Lines(steps, desc, total, initial, unit)
     from tqdm import tqdm

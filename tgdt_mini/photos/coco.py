@@ -6,6 +6,7 @@
 Each file is one split, which its name says. All other keys are left aside.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def read_coco(path: Path, images: Path | str | None, need_pictures: bool = True)
 
 def check_images(images: Path | str | None, need_pictures: bool, path: Path) -> None:
     """ValueError unless `images` is a folder, or None where no pictures are needed."""
-    if (images is None and need_pictures) or (images is not None and not Path(images).is_dir()):
+    if (images is None and need_pictures) or (images is not None and not os.path.isdir(images)):
         raise ValueError(
             f"images is {images}; {path.name} needs the folder that holds its pictures: "
             "--images FOLDER"

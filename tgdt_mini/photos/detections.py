@@ -14,6 +14,7 @@ Files are read a batch at a time: COCO's features take tens of gigabytes. No det
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Detections:
         detector: str = BOTTOM_UP,
     ):
         for name, path in (("folder", folder), ("boxes", boxes)):
-            if path is not None and not Path(path).is_dir():
+            if path is not None and not os.path.isdir(path):
                 raise ValueError(f"{name} is {path}, which is no folder; give that of the {name}")
         self.boxes, self.sizes, self.size_of = boxes and Path(boxes), sizes or {}, size_of
         self.folder, self.names, self.width = Path(folder), names or {}, width

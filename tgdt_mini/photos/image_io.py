@@ -6,6 +6,7 @@ file or the image id. Nothing is resized for an encoder here, and no colour prof
 """
 
 import io
+import os
 import threading
 import warnings
 from contextlib import contextmanager
@@ -110,7 +111,7 @@ def size_finder(data: dict):
 def _opened(source, name):
     """An image file, opened but not decoded; an error inside becomes a ValueError with its name."""
     try:
-        if not isinstance(source, bytes) and Path(source).exists() and not Path(source).is_file():
+        if not isinstance(source, bytes) and os.path.exists(source) and not os.path.isfile(source):
             raise OSError("it is no file")  # a pipe would keep its reader waiting for ever
         with _open(source) as image:
             yield image

@@ -10,6 +10,7 @@ picture as its box, so that a model learns nothing from places. Nothing is compu
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ EACH = 5  # captions a picture
 
 def is_precomputed(path: Path | str) -> bool:
     """Whether a folder is one of these."""
-    return Path(path).is_dir() and any(Path(path).glob("*_ims.npy"))
+    return os.path.isdir(path) and any(Path(path).glob("*_ims.npy"))
 
 
 def open_precomputed(folder: Path | str) -> dict:

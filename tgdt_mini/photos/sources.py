@@ -13,6 +13,7 @@ read their terms.
 """
 
 import glob
+import os
 import re
 from pathlib import Path
 
@@ -115,9 +116,9 @@ def _open(spec, images, columns, restval, splits, most_captions, need_pictures, 
                 sets = {name: read_coco(path, images, need_pictures)}
         elif is_precomputed(spec):
             sets, need_pictures = open_precomputed(spec), False
-        elif Path(spec).exists():
+        elif os.path.exists(spec):
             sets, columns = _on_disk(datasets, Path(spec), columns, splits, bool(divide))
-            if Path(spec).is_file() and images is None:
+            if os.path.isfile(spec) and images is None:
                 images = Path(spec).parent
         else:
             sets = _on_hub(datasets, str(spec))

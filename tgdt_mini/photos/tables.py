@@ -5,6 +5,7 @@
 
 import ast
 import json
+import os
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -126,7 +127,7 @@ class Table:
             names = column["image"][:]
             paths = [str(Path(folder or ".", name or "").absolute()) for name in names]
             lost = [
-                path for path, split in zip(paths, wanted) if split and not Path(path).is_file()
+                path for path, split in zip(paths, wanted) if split and not os.path.isfile(path)
             ]
             if lost:
                 raise ValueError(

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tgdt_mini.files.check import one_line, shown
+from tgdt_mini.files.check import named, one_line, shown
 from tgdt_mini.files.paths import lasting, shipped
 from tgdt_mini.files.whole import standing
 from tgdt_mini.scenes.words import known_words
@@ -30,7 +30,7 @@ def folder_of(name):
         return Path(snapshot_download(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
-            f"{name} is no folder, and the Hugging Face hub did not give it "
+            f"{named(name)} is no folder, and the Hugging Face hub did not give it "
             f"({one_line(error)}); check the name"
         ) from error
 

@@ -1,5 +1,6 @@
 """Pictures as callers have them (files, arrays, PIL), read, and encoded some hundred at a time."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ class PictureFinder:
 
     def __call__(self, item):
         try:
-            if isinstance(item, str) and Path(item).is_file():
+            if isinstance(item, str) and os.path.isfile(item):
                 return open_image(item)
         except (OSError, ValueError):  # no picture any more, or a caption too long for a file name
             return str(item)

@@ -8,6 +8,7 @@ Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not 
 """
 
 import json
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -154,9 +155,10 @@ class Retriever:
         skip_broken: leave out what cannot be read, with one warning; `refused` tells which and why.
         ValueError names the first such picture without it, or where no other is left.
         """
-        for name, value in (("recursive", recursive), ("skip_broken", skip_broken)):
+        switches = dict(progress=progress, recursive=recursive, skip_broken=skip_broken)
+        for name, value in switches.items():
             true_or_false(name, value)
-        if isinstance(images, (str, Path)) and Path(images).is_dir():
+        if isinstance(images, (str, Path)) and os.path.isdir(images):
             pictures: list = list(find_pictures(images, recursive).paths)
         else:
             pictures = several(images, "images", TAKEN)

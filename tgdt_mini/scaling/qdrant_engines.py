@@ -291,7 +291,7 @@ def engine_of(where, collection: str):
         return Server(client, str(where), collection)
     # a colon stands in addresses, and on Windows behind the letter of a drive
     has_colon = ":" in str(where)[2:] or str(where).startswith(":")
-    if not str(where).strip() or (has_colon and not Path(where).is_dir()):
+    if not str(where).strip() or (has_colon and not os.path.isdir(where)):
         raise ValueError(
             f"where is {str(where)!r}; give a server's address with its scheme, such as "
             "http://localhost:6333, or a folder, such as runs/qdrant"

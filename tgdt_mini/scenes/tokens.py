@@ -16,7 +16,7 @@ from PIL import Image
 
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import KINDS, TokenSet
-from tgdt_mini.files.check import one_of
+from tgdt_mini.files.check import one_of, shown
 from tgdt_mini.files.cores import map_on_cores
 from tgdt_mini.files.manifest import is_intact, seal_folder
 from tgdt_mini.files.paths import cache
@@ -60,6 +60,10 @@ def build_token_set(
     may be of more images: the dataset's come first.
     """
     one_of("kind", kind, KINDS)
+    if not {"image", "image_id", "captions"} <= set(getattr(dataset, "column_names", ())):
+        raise TypeError(
+            f"dataset is {shown(dataset)}; give one with the columns image, image_id and captions"
+        )
     folder = _folder(key, kind)
     arrays = _kept(folder, len(dataset)) if key else None
     if arrays is None:

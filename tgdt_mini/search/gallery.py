@@ -77,6 +77,8 @@ class Gallery:
         local_precision: "float16", or "int8" in half of the bytes; global_precision: "float32" or
         "float16". settings: what validation chose, see `reports/choice.py`.
         """
+        if not isinstance(embedding, Embedding):
+            raise TypeError(f"embedding is {shown(embedding)}; it must be an Embedding")
         for name, value, known in (
             ("holds", holds, HOLDS),
             ("local_precision", local_precision, PRECISIONS),
@@ -295,7 +297,7 @@ def _check_items(items):
 def _check_settings(settings, where=""):
     """ValueError unless settings are None, or values for some of SETTINGS."""
     try:
-        for name, value in (settings or {}).items():
+        for name, value in ({} if settings is None else settings).items():
             if name == "shortlist":
                 whole_number(name, value, 1)
             else:

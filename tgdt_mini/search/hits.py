@@ -33,6 +33,8 @@ class Hits:
         for name in ("indices", "scores"):
             if not isinstance(value := getattr(self, name), torch.Tensor):
                 raise TypeError(f"{name} is {shown(value)}; it must be a Tensor")
+        if self.picture_of is not None and not callable(self.picture_of):
+            raise TypeError(f"picture_of is {shown(self.picture_of)}; it must be a function")
 
     def __len__(self):
         return len(self.items)

@@ -47,9 +47,6 @@ def tables() -> dict[tuple[str, str], str]:
         ("docs/results.md", "photograph ablations"): ablations.table(
             ablations.read(photographs / "ablations")
         ),
-        ("docs/results.md", "start and negatives"): ablations.table(
-            ablations.read(photographs / "before")
-        ),
         ("docs/benchmark.md", "bench"): bench_tables.table(report),
         ("docs/benchmark.md", "gpu"): bench_tables.gpu_table(bench.read(RESULTS / "gpu.json")),
         ("data/weights/README.md", "figures"): figures_of_one_model(SHIPPED),

@@ -1,5 +1,6 @@
 """Each figure is a picture of sensible size, returns None, and leaves no figure open."""
 
+import io
 import json
 import os
 import subprocess
@@ -332,3 +333,16 @@ def test_a_backend_that_is_none_ends_nothing_and_one_that_is_one_counts(tmp_path
     done = subprocess.run(python, env=os.environ | {"MPLBACKEND": backend}, **options)
     assert (tmp_path / "a.png").is_file()
     assert done.stdout == f"{kept}\n" and not done.stderr
+
+
+def test_the_ground_of_a_figure_keeps_its_colour_on_a_page():
+    """With few colours near white, the nearest of them would stand for white."""
+    squares = np.random.default_rng(0).integers(0, 256, (25, 25, 3), dtype=np.uint8)
+    squares[:10] = 255 - squares[:10] % 6  # nearly white, all of them different
+    squares[0, 0] = 255
+    picture, png = Image.fromarray(np.kron(squares, np.ones((20, 20, 1), np.uint8))), io.BytesIO()
+    picture.save(png, "PNG")
+    kind, content = figure.for_page(png.getvalue())
+    page = Image.open(io.BytesIO(content)).convert("RGB")
+    assert kind == "image/png" and len(page.getcolors(1000)) < len(picture.getcolors(1000))
+    assert page.getpixel((0, 0)) == (255, 255, 255) == page.getpixel((19, 19))

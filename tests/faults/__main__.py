@@ -45,7 +45,9 @@ def write_page(table, seed: int) -> None:
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     before, _, _ = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    words = f"Commit {commit}, seed {seed}, Python {sys.version.split()[0]}, {sys.platform}."
+    words = f"Commit {commit}, seed {seed}, Python {sys.version.split()[0]}, {sys.platform}. "
+    tried = sum(row["tried"] for row in table.rows.values())
+    words += f"{tried:,} tries, of which {len(table.failures) or 'none'} failed."
     text = f"{before}{BEGIN}\n{words}\n\n{table.summary()}\n"
     PAGE.write_text(text, encoding="utf-8", newline="\n")
 

@@ -95,7 +95,7 @@ def paired_similarity(
     by_caption = images.mask.index_select(0, image).sum() + START * min(len(captions), len(image))
     score, lead = (_by_image, image) if by_image <= by_caption else (_by_caption, caption)
     order = lead.argsort(stable=True)
-    with autocast_off(images.local_tokens):
+    with autocast_off(images.local_tokens), torch.no_grad():
         scores = score(images, captions, image[order], caption[order])
     return torch.empty_like(scores).scatter_(0, order, scores)
 
@@ -114,13 +114,14 @@ def _by_image(images, captions, image, caption):
 def _by_caption(images, captions, image, caption):
     """(P,) scores, caption ascending, by words @ regions: half the time of regions @ words."""
     rows, counts = _real_rows(images, image)  # (T,), (P,)
-    tokens, scores = images.local_tokens.flatten(0, 1), []  # (I*R, D)
+    tokens, scores, length = images.local_tokens.flatten(0, 1), [], images.mask.shape[1]  # (I*R, D)
     pairs = torch.bincount(caption, minlength=len(captions)).tolist()  # of each caption
-    if len(rows) == len(image) * images.mask.shape[1]:  # no padding: by whole images it is faster
+    if len(rows) == len(image) * length:  # no padding: by whole images it is faster
+        memory = tokens.new_empty(max(pairs), length, tokens.shape[1])  # used again and again
         for words, own in zip(_real(captions), image.split(pairs)):
-            block = at_least_float32(images.local_tokens.index_select(0, own))  # (p, R, D)
-            products = (words @ block.flatten(0, 1).T).unflatten(1, block.shape[:2])  # (w, p, R)
-            scores.append(products.amax(2).mean(0))
+            here = torch.index_select(images.local_tokens, 0, own, out=memory[: len(own)])
+            best = (words @ at_least_float32(here).flatten(0, 1).T).view(len(words), -1, length)
+            scores.append(best.amax(2).mean(0))
         return torch.cat(scores)
     regions = torch.bincount(caption, counts.double(), len(captions)).long().tolist()
     for words, here, lengths in zip(_real(captions), rows.split(regions), counts.split(pairs)):
@@ -204,7 +205,6 @@ def _scores(queries, global_tokens):
         columns = queries if count > 1 else queries.repeat(2, 1)  # two are faster than one
         return (global_tokens @ columns.T).T[:count]
     scores, buffer = queries.new_empty(count, size), queries.new_empty(BLOCK, width)
-    for start in range(0, size, BLOCK):  # a block in the cache: 19 instead of 27 ms for 16 queries
-        block = global_tokens[start : start + BLOCK]  # (b, D)
-        scores[:, start : start + BLOCK] = (buffer[: len(block)].copy_(block) @ queries.T).T
+    for block, part in zip(global_tokens.split(BLOCK), scores.split(BLOCK, 1)):  # (b, D), (Q, b)
+        part.copy_((buffer[: len(block)].copy_(block) @ queries.T).T)  # cached: 19, not 27 ms
     return scores

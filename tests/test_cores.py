@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from fractions import Fraction
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,6 +30,24 @@ def test_results_come_in_the_order_of_the_items(helpers):
     assert len(helpers) == 1 and helpers[0].returncode == 0  # 400 items a process, at least
     assert cores.map_on_cores(math.sqrt, range(10)) == [math.sqrt(i) for i in range(10)]
     assert cores.map_on_cores(math.sqrt, []) == [] and len(helpers) == 1
+
+
+def test_this_process_has_a_head_start_and_every_item_is_done_once():
+    for count, items in ((1, 900), (2, 1000), (2, 6000), (4, 6000), (3, 0), (2, 500)):
+        parts = cores._parts(range(items), count)
+        assert [item for part in parts for item in part] == list(range(items))
+        own, *others = (len(part) for part in parts)
+        if others:
+            assert max(others) - min(others) <= 1
+            assert min(items, own - cores.HEAD_START) <= max(others) + 1
+
+
+def test_the_bar_ends_when_this_process_has_done_its_part(helpers, monkeypatch):
+    told = []
+    bar = SimpleNamespace(update=told.append)
+    monkeypatch.setattr(cores, "progress_bar", lambda *_, **__: nullcontext(bar))
+    cores.map_on_cores(math.sqrt, ITEMS)
+    assert sum(told) == len(ITEMS) and len(told) < len(ITEMS) and min(told) >= 1
 
 
 @pytest.mark.parametrize("fault", ["killed", "no program", "no answer"])

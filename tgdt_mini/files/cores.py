@@ -18,7 +18,8 @@ from contextlib import suppress
 
 from tgdt_mini.files.progress import progress_bar
 
-LEAST = 400  # items a helper: fewer are done before it has started
+LEAST = 400  # items a process: with fewer, no helper is started
+HEAD_START = 700  # items that are done here before a helper has begun: it imports torch first
 MOST = 4  # processes, this one included
 
 
@@ -37,9 +38,12 @@ def map_on_cores(
     try:
         results = []
         with progress_bar(None, progress, desc, len(items), unit=unit) as bar:
-            for item in own:
+            told = 0  # of all items, as if the helpers were as far as this process
+            for number, item in enumerate(own, start=1):
                 results.append(function(item, *arguments))
-                bar.update(count)
+                reached = number * len(items) // len(own)
+                bar.update(reached - told)
+                told = reached
         for helper, part in zip(helpers, others):
             done = _result(helper)
             results += [function(item, *arguments) for item in part] if done is None else done
@@ -59,8 +63,10 @@ def _cores():
 
 
 def _parts(items, count):
-    """The items in `count` runs of about one length."""
-    ends = [len(items) * i // count for i in range(count + 1)]
+    """The items in `count` runs: the first has a head start, the others are about as long."""
+    first = min(HEAD_START, len(items)) if count > 1 else 0
+    rest = len(items) - first
+    ends = [0] + [first + rest * i // count for i in range(1, count + 1)]
     return [items[start:end] for start, end in zip(ends, ends[1:])]
 
 

@@ -6,6 +6,7 @@ from tgdt_mini.reports import markdown
 
 TABLES = ("Search", "Search by image", "Ten lines")
 TABLES += ("Stages", "Gallery", "Evaluation", "Training")
+QUICK = "This was --quick: it shows that everything runs, and no figure to quote."
 NOTE = (
     "Search, Ten lines, Stages, Gallery: generated pictures, 36 regions x 256, captions of 15 "
     "words; a global token is the blurred mean of the local ones. They show how search behaves, "
@@ -27,7 +28,7 @@ def table(report: dict) -> str:
         "float32, which one thread reached here; and how many times that a search took.",
     ]
     if report["quick"]:
-        parts.append("This was --quick: it shows that everything runs, and no figure to quote.")
+        parts.append(QUICK)
     for name in TABLES:
         measured = [Row(**row) for row in report["rows"] if row["table"] == name]
         if measured:
@@ -103,7 +104,7 @@ def gpu_table(report: dict) -> str:
         "after a warm-up."
     ]
     if report["quick"]:
-        parts.append("This was --quick: it shows that everything runs, and no figure to quote.")
+        parts.append(QUICK)
     heads = ("model", "parameters", "batch", "precision", "steps a second", "pairs a second")
     heads += ("most memory", "operations a step", "GPU busy")
     parts.append(f"**Training**\n\n{markdown.table(heads, map(_gpu_steps, report['steps']))}")

@@ -26,7 +26,7 @@ from PIL import Image
 import tgdt_mini
 from tgdt_mini import bench, cli, scenes
 from tgdt_mini.checkpoint import fingerprint, load_model, save_model
-from tgdt_mini.commands import common, demo, train
+from tgdt_mini.commands import arguments, common, demo, train
 from tgdt_mini.commands import search as search_command
 from tgdt_mini.data import ImageTokens
 from tgdt_mini.encoding import encode_texts
@@ -136,7 +136,7 @@ def test_help_and_the_parsers_errors_need_no_torch():
 
 def test_options_of_train_are_what_the_fields_of_training_config_take():
     types = {field.name: field.type for field in fields(TrainingConfig)}
-    kinds = {common.whole: int, common.real: float}
+    kinds = {arguments.whole: int, arguments.real: float}
     for field, takes, _ in train.SETTINGS.values():
         if takes in kinds:
             assert types[field] is kinds[takes], field

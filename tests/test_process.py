@@ -10,7 +10,7 @@ import pytest
 from helpers import call
 
 from tgdt_mini import cli
-from tgdt_mini.commands import common, index, process, train
+from tgdt_mini.commands import endings, index, process, train
 from tgdt_mini.files.stopping import on_stop
 from tgdt_mini.files.whole import write_whole
 
@@ -103,10 +103,10 @@ def test_a_full_disk_is_named_by_a_file_or_by_the_folders_that_are_written(tmp_p
         OSError(28, "No space left on device", "a.npy"),
         OSError(28, "No space left on device", "a.npy", None, "b.npy"),
     ):
-        line = common.error_line(error, tmp_path)
+        line = endings.error_line(error, tmp_path)
         assert "'a.npy'" in line and "cache" not in line
     for error in (OSError(28, "No space left on device"), RuntimeError("I/O (os error 28)")):
-        line = common.error_line(error, tmp_path / "out")
+        line = endings.error_line(error, tmp_path / "out")
         places = f"that of --out {tmp_path / 'out'} or of the cache {tmp_path / 'cache'}; make room"
         assert places in line
 

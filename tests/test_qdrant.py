@@ -20,7 +20,7 @@ from helpers import call, random_embedding, refusal
 
 from tgdt_mini import scenes
 from tgdt_mini.files.manifest import write_sealed
-from tgdt_mini.scaling import qdrant_engines
+from tgdt_mini.scaling import qdrant_engines, qdrant_folder
 from tgdt_mini.scaling.qdrant import QdrantGallery
 from tgdt_mini.search.gallery import Gallery
 
@@ -299,7 +299,7 @@ import sys
 sys.path[:0] = sys.argv[2:]
 import test_qdrant
 from tgdt_mini.scaling import qdrant
-from tgdt_mini.scaling.qdrant_engines import Embedded
+from tgdt_mini.scaling.qdrant_folder import Embedded
 
 gallery = test_qdrant.gallery_of(count=2000)
 qdrant.FLOATS = 50 * gallery.stored.longest * test_qdrant.WIDTH
@@ -405,9 +405,7 @@ def test_what_the_engine_refuses_is_one_line_that_names_the_folder(tmp_path):
 def test_a_disk_that_is_nearly_full_is_told_before_the_engine_dies_of_it(tmp_path, monkeypatch):
     pytest.importorskip("qdrant_edge")
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda _: usage._replace(free=qdrant_engines.ROOM - 1)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=qdrant_folder.ROOM - 1))
     with pytest.raises(OSError, match="less than 256 MB are left for Qdrant: .*things"):
         upload(gallery_of(), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -19,10 +19,12 @@ from tgdt_mini import __version__
 from tgdt_mini.commands import (
     ablate,
     app,
+    arguments,
     bench,
     common,
     demo,
     doctor,
+    endings,
     evaluate,
     extract,
     index,
@@ -47,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             args = parser().parse_args(argv)
             common.check_place()
             common.check_out(args.out)
-            before = common.progress_in(args.out)
+            before = endings.progress_in(args.out)
             if process_count() > 1 and args.run is not train.run:
                 raise ValueError(
                     "only train runs on several processes; start this command without torchrun"
@@ -56,16 +58,16 @@ def main(argv: list[str] | None = None) -> int:
             with silence(quiet), common.reserved(args.command, args.out):
                 return args.run(args) or 0
         except KeyboardInterrupt:
-            say_last(f"\nstopped{common.how_to_go_on(args, before)}")
+            say_last(f"\nstopped{endings.how_to_go_on(args, before)}")
             return process.STOPPED
         except BrokenPipeError:  # who read the output, such as `head`, has seen enough
             process.drop_output()
             return 0
         except ModuleNotFoundError as error:
-            say_last(f"error: {common.missing(error)}")
+            say_last(f"error: {endings.missing(error)}")
             return 2
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            say_last(f"error: {common.error_line(error, getattr(args, 'out', None))}")
+            say_last(f"error: {endings.error_line(error, getattr(args, 'out', None))}")
             return 2
         except Exception as error:
             say_last(f"error: {process.explained(getattr(args, 'command', 'tgdt-mini'), error)}")
@@ -148,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(run=module.run, command=name)
-        common.add_common_options(command, Path("runs", name))
+        arguments.add_common_options(command, Path("runs", name))
         module.add_options(command)
     return top
 

@@ -19,7 +19,7 @@ from tests.faults import commands
 from tests.faults.outcomes import REFUSED, RIGHT, Table
 from tgdt_mini import bench, cli
 from tgdt_mini.bench import tables
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments
 from tgdt_mini.reports import plots
 
 NO_NUMBERS = (
@@ -58,8 +58,8 @@ def options() -> list[tuple[str, str, bool]]:
     found = []
     for command, parser in subparsers.items():
         for action in parser._actions:
-            if action.type in (common.whole, common.real):
-                found.append((command, action.option_strings[0], action.type is common.whole))
+            if action.type in (arguments.whole, arguments.real):
+                found.append((command, action.option_strings[0], action.type is arguments.whole))
             else:
                 assert action.type in (None, Path), f"{command} {action.option_strings}: try it too"
     return found

@@ -2,37 +2,37 @@
 
 from pathlib import Path
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common, endings
 from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
-    parser.set_defaults(out=Path("runs/ablations"), stopped=common.AGAIN)
+    parser.set_defaults(out=Path("runs/ablations"), stopped=endings.AGAIN)
     variants = parser.add_argument(
         "--variants",
         nargs="+",
         metavar="NAME",
         help='rows of the table, such as default "no intra" (default: all)',
     )
-    parser.add_argument("--recipes", action=common.OldName, new=variants)
+    parser.add_argument("--recipes", action=arguments.OldName, new=variants)
     parser.add_argument(
         "--seeds",
         nargs="+",
-        type=common.whole,
+        type=arguments.whole,
         metavar="SEED",
         help="train each variant once with each of these (default 0 1 2; --quick takes --seed)",
     )
     parser.add_argument(
-        "--epochs", type=common.whole, help="of each training (default 8, with --quick 2)"
+        "--epochs", type=arguments.whole, help="of each training (default 8, with --quick 2)"
     )
-    common.add_number(
+    arguments.add_number(
         parser,
         "--batch",
         "pairs of a picture and a caption in a step (default 64, photographs 512)",
     )
-    common.add_features(parser, "train on photographs", split=False)
+    arguments.add_features(parser, "train on photographs", split=False)
     quick = "a quarter of the data, one seed and few epochs: only to see whether it runs"
-    common.add_switch(parser, "--quick", quick)
+    arguments.add_switch(parser, "--quick", quick)
 
 
 def run(args) -> None:
@@ -45,7 +45,7 @@ def run(args) -> None:
     if args.quick:
         seeds, epochs, share = (args.seed,), 2, common.QUARTER
     names = dict(seed="--seeds" if args.seeds else "--seed", epochs="--epochs", batch="--batch")
-    with common.told_as(**names):
+    with arguments.told_as(**names):
         ablations.run(
             args.out,
             args.variants or ablations.names_for(features),

@@ -1,17 +1,17 @@
 """The command `app`: the explorer as a page in the browser, for this machine alone."""
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common
 from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
-    common.add_model(parser)
-    common.add_path(
+    arguments.add_model(parser)
+    arguments.add_path(
         parser,
         "--gallery",
         "a gallery that index made (default: the model's own; without --model, the scenes)",
     )
-    common.add_encoder_paths(parser)
+    arguments.add_encoder_paths(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -19,11 +19,11 @@ def add_options(parser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=common.whole,
+        type=arguments.whole,
         default=8866,
         help="port of the page (default %(default)s; 0: any free one)",
     )
-    common.add_switch(
+    arguments.add_switch(
         parser, "--no-browser", "print the address of the page, and do not open a browser"
     )
 

@@ -3,7 +3,7 @@
 import os
 
 from tgdt_mini import bench
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments
 from tgdt_mini.files.progress import remark
 
 
@@ -11,11 +11,11 @@ def add_options(parser) -> None:
     parser.add_argument(
         "--sizes",
         nargs="+",
-        type=common.whole,
+        type=arguments.whole,
         metavar="N",
         help="numbers of images in the galleries (default 1000 10000 100000)",
     )
-    common.add_switch(
+    arguments.add_switch(
         parser, "--quick", "the smallest gallery and few repeats: only to see whether it runs"
     )
     parser.add_argument(
@@ -26,11 +26,11 @@ def add_options(parser) -> None:
         help=f"measure only these ({', '.join(bench.PARTS)}); the rest stays as it is in --out",
     )
     million = "also a gallery of a million images: 20 GB of disk, several minutes"
-    common.add_switch(parser, "--million", million)
+    arguments.add_switch(parser, "--million", million)
     on_gpu = "measure a GPU instead: training steps, encoding, search; writes gpu.json and gpu.md"
-    common.add_switch(parser, "--gpu", on_gpu)
+    arguments.add_switch(parser, "--gpu", on_gpu)
     compiled = "with --gpu: also steps by torch.compile, several minutes more"
-    common.add_switch(parser, "--compile", compiled)
+    arguments.add_switch(parser, "--compile", compiled)
 
 
 def run(args) -> None:
@@ -49,7 +49,7 @@ def run(args) -> None:
     path, million = args.out / "bench.json", args.million or "million" in args.only
     before = bench.read(path) if args.only else None
     sizes, folder = args.sizes or bench.SIZES, args.out if million else None
-    with common.told_as(sizes="--sizes", only="--only"):
+    with arguments.told_as(sizes="--sizes", only="--only"):
         report = bench.run(sizes, args.quick, folder, True, args.only, before)
     write_report(path, report)
     write_whole(args.out / "bench.md", table(report) + "\n")

@@ -7,7 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, endings
 from tgdt_mini.files.paths import to_install
 
 PYTHON = (3, 11)
@@ -17,7 +17,7 @@ COLOURS = {OK: "\033[32m", FIX: "\033[31m", MAY: "\033[33m"}
 
 
 def add_options(parser) -> None:
-    common.add_json(
+    arguments.add_json(
         parser, "print the table as JSON and nothing else: a list of {state, name, found, cure}"
     )
 
@@ -136,7 +136,7 @@ def _fonts(_):
         load_matplotlib()
         from matplotlib import font_manager
     except ModuleNotFoundError as error:
-        return MAY, "no figures are drawn", common.missing(error)
+        return MAY, "no figures are drawn", endings.missing(error)
     try:
         path = font_manager.findfont("DejaVu Sans", fallback_to_default=False)
     except ValueError:

@@ -1,17 +1,17 @@
 """The command `evaluate`: judge a model on test data, scenes or photographs."""
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common
 from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
-    common.add_model(parser)
-    common.add_features(parser)
+    arguments.add_model(parser)
+    arguments.add_features(parser)
     folds = (
         "also give the mean of N folds, each searched alone: 5 for COCO's 1K protocol, beside 5K"
     )
-    common.add_number(parser, "--folds", folds, 0)
-    common.add_json(parser, "print the report as JSON, as in results.json, and nothing else")
+    arguments.add_number(parser, "--folds", folds, 0)
+    arguments.add_json(parser, "print the report as JSON, as in results.json, and nothing else")
 
 
 def run(args) -> None:

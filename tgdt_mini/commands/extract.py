@@ -6,7 +6,7 @@ the pictures again.
 
 from pathlib import Path
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common, endings
 from tgdt_mini.encoders import LITE, MINILM
 from tgdt_mini.files.check import named
 from tgdt_mini.files.paths import lasting
@@ -15,7 +15,7 @@ from tgdt_mini.photos.records import SPLITS
 
 
 def add_options(parser) -> None:
-    parser.set_defaults(out=Path("runs/features"), stopped=common.AGAIN)
+    parser.set_defaults(out=Path("runs/features"), stopped=endings.AGAIN)
     add_data(parser)
     add_regions(parser)
     add_encoders(parser)
@@ -37,7 +37,9 @@ def add_data(parser) -> None:
         "or .json with an array), a folder of parquet files, an image folder, SCAN's *_precomp, "
         "flickr8k, flickr30k or coco from the hub, or any hub name",
     )
-    common.add_path(parser, "--images", "the folder of the pictures that a .json or a table names")
+    arguments.add_path(
+        parser, "--images", "the folder of the pictures that a .json or a table names"
+    )
     parser.add_argument(
         "--columns",
         nargs="+",
@@ -58,20 +60,20 @@ def add_data(parser) -> None:
         help="make train, validation and test of data with one split, in these shares; by picture, "
         "at random, from --seed; two shares leave test out; --split 80/10/10 does the same",
     )
-    common.add_switch(
+    arguments.add_switch(
         parser, "--no-restval", "leave out COCO's restval pictures, which otherwise count as train"
     )
-    common.add_number(
+    arguments.add_number(
         parser,
         "--most-captions",
         "keep only the first N captions of each picture, such as COCO's 5",
     )
-    common.add_path(
+    arguments.add_path(
         parser,
         "--entities",
         "Flickr30k Entities, a folder with Annotations/ and Sentences/: for the pointing game",
     )
-    common.add_switch(
+    arguments.add_switch(
         parser,
         "--foils",
         "also extract captions with two words swapped: hard negatives for train, hard pairs for "
@@ -81,24 +83,24 @@ def add_data(parser) -> None:
 
 def add_regions(parser) -> None:
     """Add the options for a detector's regions, which stand in for a vision encoder."""
-    common.add_path(
+    arguments.add_path(
         parser,
         "--detections",
         "regions of bottom-up attention, files ID.npz or ID.npy, instead of a vision encoder; "
         "--vision then names the detector",
     )
-    common.add_path(
+    arguments.add_path(
         parser, "--boxes", "boxes of the regions, files ID.npy, if they are in another folder"
     )
-    common.add_path(
+    arguments.add_path(
         parser,
         "--sizes",
         "sizes of pictures that are not here, for boxes in pixels: JSON, "
         '{"image id": [width, height]}, or annotations of COCO',
         "FILE",
     )
-    common.add_number(parser, "--width", "how many numbers a region has (default 2048)")
-    common.add_switch(parser, "--allow-strays", "ignore regions that belong to no picture")
+    arguments.add_number(parser, "--width", "how many numbers a region has (default 2048)")
+    arguments.add_switch(parser, "--allow-strays", "ignore regions that belong to no picture")
 
 
 def add_encoders(parser) -> None:
@@ -107,16 +109,16 @@ def add_encoders(parser) -> None:
         "--vision", metavar="ENCODER", help=f"a folder or hub name (default {LITE})"
     )
     side = f"resize pictures to N x N pixels, for {LITE} (default: the encoder's own)"
-    common.add_number(parser, "--side", side, 0)
-    common.add_switch(
+    arguments.add_number(parser, "--side", side, 0)
+    arguments.add_switch(
         parser,
         "--mirrored",
         "take the mean of the features of each picture and of its mirror image",
     )
-    common.add_bfloat16(parser)
+    arguments.add_bfloat16(parser)
     stages = f"add to each cell what the last N stages of {LITE} saw there (default 0)"
-    common.add_number(parser, "--stages", stages, 0)
-    common.add_number(
+    arguments.add_number(parser, "--stages", stages, 0)
+    arguments.add_number(
         parser, "--grid", "average the cells to N x N larger ones (default 0: leave them)", 0
     )
     parser.add_argument(
@@ -125,14 +127,14 @@ def add_encoders(parser) -> None:
     depth = (
         "take only the first N layers of --text; the paper takes 6 of BERT's 12 (default 0: all)"
     )
-    common.add_number(parser, "--text-depth", depth, 0)
+    arguments.add_number(parser, "--text-depth", depth, 0)
     states = "keep for each word the states of the last N layers, side by side (default 1)"
-    common.add_number(parser, "--text-states", states, 1)
+    arguments.add_number(parser, "--text-states", states, 1)
     for kind in ("vision", "text"):
         trained = (
             f"leave the last N layers of the {kind} encoder to be trained by train (default 0)"
         )
-        common.add_number(parser, f"--{kind}-layers", trained, 0)
+        arguments.add_number(parser, f"--{kind}-layers", trained, 0)
 
 
 def run(args) -> None:
@@ -190,10 +192,10 @@ def run(args) -> None:
     elif detector:
         image_encoder = open_regions(source, data, vision, **regions)
     else:
-        with common.told_as(trained_layers="--vision-layers", **as_options(cells)):
+        with arguments.told_as(trained_layers="--vision-layers", **as_options(cells)):
             image_encoder = VisionBackbone(vision or LITE, vision_layers, **cells, device=device)
     names = dict(trained_layers="--text-layers", layers="--text-depth", states="--text-states")
-    with common.told_as(**names):
+    with arguments.told_as(**names):
         text_encoder = TextBackbone(*text, device=device)
     feature_folder.extract(data, image_encoder, text_encoder, out, precision, source)
     sizes = ", ".join(f"{len(records)} {split}" for split, records in data.items())

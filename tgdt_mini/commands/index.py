@@ -4,31 +4,31 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common, endings
 from tgdt_mini.files.check import named
 from tgdt_mini.files.progress import remark
 
 
 def add_options(parser) -> None:
-    parser.set_defaults(out=Path("runs/gallery"), stopped=common.AGAIN)
-    common.add_model(parser)
-    common.add_path(parser, "--images", "the folder of your pictures (default: the test scenes)")
-    common.add_switch(
+    parser.set_defaults(out=Path("runs/gallery"), stopped=endings.AGAIN)
+    arguments.add_model(parser)
+    arguments.add_path(parser, "--images", "the folder of your pictures (default: the test scenes)")
+    arguments.add_switch(
         parser, "--recursive", "also take the pictures in the folders inside --images"
     )
     broken = "end with exit code 0 instead of 3 if pictures could not be read"
-    common.add_switch(parser, "--skip-broken", broken)
+    arguments.add_switch(parser, "--skip-broken", broken)
     append = "keep the gallery in --out, and add the pictures of --images that are new"
-    common.add_switch(parser, "--append", append)
-    common.add_features(parser)
+    arguments.add_switch(parser, "--append", append)
+    arguments.add_features(parser)
     parser.add_argument(
         "--qdrant",
         metavar="WHERE",
         help="also put the gallery into Qdrant: a server's address, or a folder",
     )
-    common.add_collection(parser)
-    common.add_encoder_paths(parser)
-    common.add_bfloat16(parser)
+    arguments.add_collection(parser)
+    arguments.add_encoder_paths(parser)
+    arguments.add_bfloat16(parser)
 
 
 def run(args) -> int:

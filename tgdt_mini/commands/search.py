@@ -3,24 +3,24 @@
 import json
 from pathlib import Path
 
-from tgdt_mini.commands import common
+from tgdt_mini.commands import arguments, common, endings
 from tgdt_mini.files.progress import remark
 
 MOST_DRAWN = 50  # hits on one page; a table of more is printed all the same
 
 
 def add_options(parser) -> None:
-    common.add_model(parser)
+    arguments.add_model(parser)
     query = parser.add_mutually_exclusive_group()
     query.add_argument("caption", nargs="?", help='such as "a yellow star above a pink square"')
-    common.add_path(
+    arguments.add_path(
         query,
         "--image",
         "search captions by this picture: those of the test scenes, or of --features",
         "FILE",
     )
     pictures = parser.add_mutually_exclusive_group()
-    common.add_path(
+    arguments.add_path(
         pictures, "--gallery", "search in this gallery, which index made (default: the test scenes)"
     )
     pictures.add_argument(
@@ -28,16 +28,16 @@ def add_options(parser) -> None:
         metavar="WHERE",
         help="search in Qdrant: a server's address, or a folder",
     )
-    common.add_collection(parser)
-    common.add_encoder_paths(parser)
-    common.add_features(parser)
+    arguments.add_collection(parser)
+    arguments.add_encoder_paths(parser)
+    arguments.add_features(parser)
     parser.add_argument(
-        "-k", type=common.whole, default=5, help="how many hits to print (default 5)"
+        "-k", type=arguments.whole, default=5, help="how many hits to print (default 5)"
     )
-    common.add_json(parser, "print the hits as JSON and nothing else, and draw nothing")
+    arguments.add_json(parser, "print the hits as JSON and nothing else, and draw nothing")
     parser.add_argument(
         "--shortlist",
-        type=common.whole,
+        type=arguments.whole,
         help="how many candidates stage one keeps by the global score, for stage two to sort by "
         "both scores; -k at least (default: as many as validation chose for the model)",
     )
@@ -140,6 +140,6 @@ def draw(query, hits, picture_of, path: Path) -> str:
     try:
         plots.hits([query], [[picture_of(item) for item in items]], None, [scores], path)
     except ModuleNotFoundError as error:
-        return f"nothing is drawn: {common.missing(error)}"
+        return f"nothing is drawn: {endings.missing(error)}"
     which = f"the first {MOST_DRAWN}" if MOST_DRAWN < len(hits.items[0]) else "the hits"
     return f"{which} are drawn in {path}"

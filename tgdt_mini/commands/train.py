@@ -2,8 +2,8 @@
 
 import argparse
 
-from tgdt_mini.commands import common
-from tgdt_mini.commands.common import real, whole
+from tgdt_mini.commands import arguments, common, endings
+from tgdt_mini.commands.arguments import real, whole
 from tgdt_mini.files.progress import remark
 
 # option: (field of TrainingConfig, what the option takes, help)
@@ -116,14 +116,14 @@ def add_setting(parser, name: str, field: str, takes, text: str) -> None:
         f"--{name}", dest=field, action=Setting, default=argparse.SUPPRESS, help=text, **form
     )
     if name in OLD_NAMES:
-        parser.add_argument(f"--{OLD_NAMES[name]}", action=common.OldName, new=option)
+        parser.add_argument(f"--{OLD_NAMES[name]}", action=arguments.OldName, new=option)
 
 
 def add_training_options(parser) -> None:
     """Add what `train` and `demo` share. args.settings is {field of TrainingConfig: value}."""
-    parser.set_defaults(settings={}, stopped=common.RESUME)
+    parser.set_defaults(settings={}, stopped=endings.RESUME)
     quick = "a quarter of the data and few epochs: only to see whether it runs"
-    common.add_switch(parser, "--quick", quick)
+    arguments.add_switch(parser, "--quick", quick)
     for name, (field, takes, text) in SETTINGS.items():
         add_setting(parser, name, field, takes, text)
     parser.add_argument(
@@ -133,18 +133,18 @@ def add_training_options(parser) -> None:
         help="what a drawn picture is cut into; regions: the things found in its pixels, and the "
         "ground (default); things: without the ground; patches: a grid",
     )
-    common.add_switch(
+    arguments.add_switch(
         parser, "--resume", "continue the training in --out, also with another number of processes"
     )
 
 
 def add_options(parser) -> None:
     add_training_options(parser)
-    common.add_features(parser, "train on photographs", split=False)
+    arguments.add_features(parser, "train on photographs", split=False)
     for name in ("vision", "text"):
         only = f"train only the last N of the {name} encoder's layers that extract has left for it"
-        common.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
-    common.add_encoder_paths(parser)
+        arguments.add_number(parser, f"--{name}-layers", f"{only} (default: all of them)")
+    arguments.add_encoder_paths(parser)
     top_rate = "learning rate of an encoder's layers, as a share of --learning-rate (default 0.05)"
     add_setting(parser, "top-rate", "top_rate", real, top_rate)
 
@@ -162,7 +162,7 @@ def training_config(defaults: dict, quick: bool, settings: dict, seed: int):
         defaults = defaults | {"use_mixed": False}
         if without == {"use_global"}:
             defaults |= {"use_local": True}
-    with common.told_as(seed="--seed", **{field: f"--{name}" for name, field in OPTIONS}):
+    with arguments.told_as(seed="--seed", **{field: f"--{name}" for name, field in OPTIONS}):
         return TrainingConfig(**(defaults | few | settings | {"seed": seed}))
 
 

@@ -7,7 +7,7 @@
 A point is an item. A caption query over images is one request with both stages in it. Qdrant's
 MaxSim adds up over the QUERY's tokens, which is right for words that look for regions. So for an
 image query over captions the engine returns the shortlist, and stage two runs here.
-`scaling/qdrant_engines.py` has the requests.
+`scaling/qdrant_server.py` and `qdrant_folder.py` have the requests.
 
 where: the address of a server; a folder, for the same engine in this process, which one process at
 a time may open; or a QdrantClient. No deletion and no filters. How to start servers, and how many:
@@ -22,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.files.progress import progress_bar
-from tgdt_mini.scaling.qdrant_engines import FORMAT, engine_of
+from tgdt_mini.scaling.qdrant_engines import engine_of
+from tgdt_mini.scaling.qdrant_server import FORMAT
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.search.hits import Hits
 from tgdt_mini.similarity import check_real, shortlist_similarity

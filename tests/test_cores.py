@@ -1,6 +1,7 @@
 """The same function for many items on several cores gives what one core gives."""
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -25,29 +26,58 @@ def helpers(monkeypatch):
     return started
 
 
+def whose(item, seconds=0.0):
+    """An item, and the process that it is done in."""
+    time.sleep(seconds)
+    return item, os.getpid()
+
+
+def slow_elsewhere(item, here):
+    """Twice the item, which is a number; in another process than `here` after a minute."""
+    if os.getpid() != here:
+        time.sleep(60)
+    return 2 * int(item)
+
+
 def test_results_come_in_the_order_of_the_items(helpers):
     assert cores.map_on_cores(math.hypot, ITEMS, 3.0) == [math.hypot(i, 3) for i in ITEMS]
-    assert len(helpers) == 1 and helpers[0].returncode == 0  # 400 items a process, at least
+    assert len(helpers) == 1  # 400 items a process, at least
     assert cores.map_on_cores(math.sqrt, range(10)) == [math.sqrt(i) for i in range(10)]
     assert cores.map_on_cores(math.sqrt, []) == [] and len(helpers) == 1
+    assert cores.map_on_cores(math.sqrt, range(1203)) == [math.sqrt(i) for i in range(1203)]
+    assert len(helpers) == 3
 
 
-def test_this_process_has_a_head_start_and_every_item_is_done_once():
-    for count, items in ((1, 900), (2, 1000), (2, 6000), (4, 6000), (3, 0), (2, 500)):
-        parts = cores._parts(range(items), count)
-        assert [item for part in parts for item in part] == list(range(items))
-        own, *others = (len(part) for part in parts)
-        if others:
-            assert max(others) - min(others) <= 1
-            assert abs(own - min(cores.HEAD_START, items) - others[0]) <= 1
+def test_helpers_take_a_part_as_soon_as_they_can(helpers):
+    done = cores.map_on_cores(whose, range(1200), 0.004)
+    assert [item for item, _ in done] == [*range(1200)]
+    shares = [sum(who == process for _, who in done) for process in {who for _, who in done}]
+    assert len(shares) == 3 and min(shares) >= cores.CHUNK and max(shares) < 900
 
 
-def test_the_bar_ends_when_this_process_has_done_its_part(helpers, monkeypatch):
+def test_nobody_waits_for_a_slow_helper(helpers):
+    began = time.monotonic()
+    assert cores.map_on_cores(slow_elsewhere, ITEMS, os.getpid()) == [2 * i for i in ITEMS]
+    assert time.monotonic() - began < 30 and helpers[0].returncode == -signal.SIGKILL
+
+
+def test_the_bar_ends_when_all_is_done(helpers, monkeypatch):
     told = []
     bar = SimpleNamespace(update=told.append)
     monkeypatch.setattr(cores, "progress_bar", lambda *_, **__: nullcontext(bar))
-    cores.map_on_cores(math.sqrt, ITEMS)
-    assert sum(told) == len(ITEMS) and len(told) < len(ITEMS) and min(told) >= 1
+    cores.map_on_cores(whose, ITEMS, 0.002)
+    # the last of the helper's parts may come after the last of this process
+    assert len(ITEMS) - cores.CHUNK <= sum(told) <= len(ITEMS) and min(told) >= 1
+    assert len(told) < len(ITEMS) / cores.CHUNK
+
+
+def test_without_helpers_the_bar_moves_by_parts(monkeypatch):
+    told = []
+    bar = SimpleNamespace(update=told.append)
+    monkeypatch.setattr(cores, "progress_bar", lambda *_, **__: nullcontext(bar))
+    monkeypatch.setattr(cores, "_cores", lambda: 1)
+    cores.map_on_cores(math.sqrt, range(cores.CHUNK + 3))
+    assert told == [cores.CHUNK, 3]
 
 
 @pytest.mark.parametrize("fault", ["killed", "no program", "no answer"])
@@ -60,13 +90,18 @@ def test_what_a_helper_does_not_do_is_done_here(helpers, monkeypatch, fault):
     else:
         monkeypatch.setattr(cores, "__name__", "math")  # no program that can be run
     assert cores.map_on_cores(math.sqrt, ITEMS) == [math.sqrt(i) for i in ITEMS]
+    with cores.meanwhile(math.hypot, 3.0, 4.0, items=1000) as result:
+        assert result() == 5.0
+    assert len(helpers) == 2
 
 
 def test_what_is_no_plain_value_is_done_here(helpers):
     items = [complex(i, 1) for i in range(900)], [Fraction(i, 3) for i in range(900)]
     assert cores.map_on_cores(abs, items[0]) == [abs(item) for item in items[0]]
     assert cores.map_on_cores(math.floor, items[1]) == [i // 3 for i in range(900)]
-    assert [helper is None for helper in helpers] == [False, True]
+    assert cores.map_on_cores(Fraction, range(900)) == [Fraction(i) for i in range(900)]
+    with cores.meanwhile(math.floor, Fraction(7, 3), items=1000) as result:
+        assert result() == 2
 
 
 def dead(helper):
@@ -79,9 +114,31 @@ def test_an_error_is_raised_and_no_helper_stays(helpers):
     with pytest.raises(ValueError):
         cores.map_on_cores(math.sqrt, [1.0] * 700 + [-1.0] * 300)
     assert helpers and all(helper.returncode is not None for helper in helpers)
-    with pytest.raises(ValueError):  # at the first item, and a helper would sleep for a minute
-        cores.map_on_cores(time.sleep, [-1.0] + [0.1] * 999)
+    with pytest.raises(ValueError):  # while a helper sleeps
+        cores.map_on_cores(slow_elsewhere, [*range(990), *"no numbers"], os.getpid())
     assert helpers[-1].returncode == -signal.SIGKILL
+    with pytest.raises(ValueError), cores.meanwhile(math.sqrt, -1.0, items=1000) as result:
+        result()
+    assert helpers[-1].returncode is not None
+
+
+def test_another_process_works_meanwhile(helpers):
+    with cores.meanwhile(whose, "a", 0.1, items=1000) as result:
+        assert result() == ("a", helpers[0].pid)
+    with cores.meanwhile(whose, "a", items=cores.LEAST - 1) as result:  # too little for a helper
+        assert result() == ("a", os.getpid())
+    assert len(helpers) == 1
+    began = time.monotonic()
+    with cores.meanwhile(time.sleep, 60.0, items=1000):  # nobody asks for it
+        pass
+    assert time.monotonic() - began < 30 and helpers[1].returncode == -signal.SIGKILL
+
+
+def test_on_one_core_it_is_computed_when_asked(helpers, monkeypatch):
+    monkeypatch.setattr(cores, "_cores", lambda: 1)
+    with cores.meanwhile(whose, 5, items=1000) as result:
+        assert result() == (5, os.getpid())
+    assert not helpers
 
 
 def test_a_script_without_a_guard_may_call_it(tmp_path):

@@ -2,7 +2,6 @@
 
 import math
 import random
-from functools import partial
 
 import pytest
 import torch
@@ -75,24 +74,28 @@ def test_what_the_judge_refuses_is_drawn_again():
     assert hard_caption(caption, LEXICON, random.Random(0), lambda text: False) == ""
 
 
-def test_hard_captions_of_the_scenes_are_false_of_their_picture_and_sentences_of_the_grammar():
-    """The truth of a foil is looked up by its text, so a text that no meaning writes would fail."""
-    kinds, is_false, rng = lexicon(), scenes.judge("validation", 200), random.Random(0)
-    made, refused = 0, 0
-    for row, scene in enumerate(scenes.scenes_of("validation", 200)):
+def test_hard_negatives_of_the_scenes_are_false_of_their_picture_and_sentences_of_the_grammar():
+    """The truth of a change is looked up by its text: one that no meaning writes is not taken."""
+    kinds, made = lexicon(), scenes.hard_negatives("validation", 200, seed=0)
+    again, refused = iter(made), 0
+    for scene in scenes.scenes_of("validation", 200):
         here = scenes.truths.World([scene])
-        for number, meaning in enumerate(grammar.captions(scene)):
-            text = grammar.write(meaning)[0]
-            judge = partial(is_false, row * scenes.CAPTIONS + number)
-            foils = {grammar.write(foil)[0]: foil for foil in grammar.foil(meaning)}
-            for _ in range(3):
-                hard = hard_caption(text, kinds, rng, judge)
-                made += bool(hard)
-                refused += hard_caption(text, kinds, rng) != "" and not hard
-                assert hard not in foils or not here.true_of(foils[hard])[0]
-                meanings = grammar.rewordings(meaning)
-                assert not hard or not here.true_of(meanings[hard])[0]
-    assert made > 1500 and refused
+        for meaning in grammar.captions(scene):
+            text, hard = grammar.write(meaning)[0], next(again)
+            meanings = {grammar.write(other)[0]: other for other in grammar.changes(meaning)}
+            assert not hard or hard in changes(text, kinds)
+            assert not hard or not here.true_of(meanings[hard])[0]
+            refused += changes(text, kinds) != {""} and not hard
+    assert len(made) == 1000 and sum(map(bool, made)) > 500 and refused
+    assert made[:50] == scenes.hard_negatives("validation", 10, seed=0)
+    assert made[:50] != scenes.hard_negatives("validation", 10, seed=1)
+
+
+def test_words_that_no_meaning_writes_are_not_known_to_be_false():
+    scene = scenes.scenes_of("validation", 1)[0]
+    meaning = grammar.captions(scene)[0]
+    assert not scenes.is_false(scene, meaning, "a red of left star")
+    assert not scenes.is_false(scene, meaning, grammar.write(meaning)[0])
 
 
 def test_a_set_with_hard_captions_keeps_them_beside_their_captions():

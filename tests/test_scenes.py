@@ -300,7 +300,7 @@ def test_captions_of_any_scene_are_true_sentences_and_its_hard_ones_are_false(nu
             assert text[start:end] in known_words()
             assert things and max(things) < len(scene.things)
         others = {grammar.write(foil)[0]: foil for foil in grammar.foil(meaning)}
-        others |= grammar.rewordings(meaning)
+        others |= {grammar.write(other)[0]: other for other in grammar.changes(meaning)}
         judged = truth([scene], [*others.values()])[0] if others else []
         for said, foil in zip(judged, others.values()):
             assert said == is_true(scene, foil)

@@ -10,9 +10,13 @@ code does. Nothing here is learnt, and no ground truth is read.
 P patches, R regions, H and W pixels.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
 
 SIDE = 112  # pixels of a side of the pictures that a mini model knows: the drawn scenes
 CROP = 16  # a region's pixels are shrunk to CROP x CROP
@@ -24,11 +28,13 @@ MOST_THINGS = 12
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
-def geometry(boxes: torch.Tensor) -> torch.Tensor:
+def geometry(boxes: "torch.Tensor") -> "torch.Tensor":
     """(..., 4) boxes to (..., 5): x0, y0, x1, y1 and the area, all as fractions.
 
     Example: (0.5, 0, 1, 0.5) becomes (0.5, 0, 1, 0.5, 0.25).
     """
+    import torch  # here: what cuts pictures in other processes begins without it
+
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     return torch.cat([boxes, area[..., None]], dim=-1)
 

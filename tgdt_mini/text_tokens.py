@@ -149,14 +149,13 @@ class TextTokenizer:
         `most_tokens` are cut, the end token kept, with one warning.
         """
         encodings = self._encode(captions, first)
-        longest = max(len(encoding.ids) for encoding in encodings)
-        ids = torch.full((len(encodings), longest), self.pad, dtype=torch.int64)  # (C, T)
-        mask = torch.zeros(ids.shape, dtype=torch.bool)
-        word_mask = mask.clone()  # False for padding, and for what marks start and end
-        for row, encoding in enumerate(encodings):
-            size, special = len(encoding.ids), torch.tensor(encoding.special_tokens_mask)
-            ids[row, :size] = torch.tensor(encoding.ids)
-            mask[row, :size], word_mask[row, :size] = True, special == 0
+        sizes = torch.tensor([len(encoding.ids) for encoding in encodings])
+        mask = torch.arange(int(sizes.max())) < sizes[:, None]  # (C, T)
+        ids = torch.full(mask.shape, self.pad, dtype=torch.int64)
+        word_mask = torch.zeros_like(mask)  # False for padding, and for what marks start and end
+        ids[mask] = torch.tensor([i for encoding in encodings for i in encoding.ids])
+        specials = [mark for encoding in encodings for mark in encoding.special_tokens_mask]
+        word_mask[mask] = torch.tensor(specials) == 0
         return TextTokens(ids, mask, word_mask)
 
     def _encode(self, captions, first=0, warn=True):

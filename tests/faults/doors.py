@@ -214,7 +214,7 @@ def doors() -> dict[str, tuple[Callable, dict]]:
         "scenes.draw_scene": (scenes.draw_scene, dict(seed=3)),
         "scenes.oracle": (scenes.oracle, dict(split="test", first=5, ks=(1, 5))),
         "scenes.truth": (scenes.truth, dict(split="test", first=5)),
-        "scenes.judge": (scenes.judge, dict(split="test", first=5)),
+        "scenes.hard_negatives": (scenes.hard_negatives, dict(split="test", first=3, seed=0)),
         "scenes.captions_of": (scenes.captions_of, dict(split="nowhere")),
         "plots.hits": (
             plots.hits,

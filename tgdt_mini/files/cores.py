@@ -1,10 +1,10 @@
 """The same function for many items, on several cores, in the order of the items.
 
-The helpers are programs of their own (`python -m tgdt_mini.files.cores`), which read their items
-from a pipe and write their results to one, as plain values by `marshal`: nothing in them is run.
-So a script that calls this needs no `if __name__ == "__main__"`, as `multiprocessing` asks for with
-spawn, and no process is forked that has threads. A helper that fails costs time and nothing else:
-its items are done here.
+The helpers are programs of their own (`python -m tgdt_mini.files.cores`), which read their tasks
+from a pipe and write the results to one, as plain values by `marshal`: nothing in them is run. So a
+script that calls this needs no `if __name__ == "__main__"`, as `multiprocessing` asks for with
+spawn, and no process is forked that has threads. Whoever is free takes the next few items. A helper
+that fails costs time and nothing else: its items are done here.
 """
 
 import importlib
@@ -13,46 +13,68 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import chain
+from threading import Thread
 
 from tgdt_mini.files.progress import progress_bar
 
 LEAST = 400  # items a process: with fewer, no helper is started
-HEAD_START = 700  # items that are done here before a helper has begun: it imports torch first
+CHUNK = 25  # items of a task
 MOST = 4  # processes, this one included
 
 
 def map_on_cores(
     function: Callable, items: Sequence, *arguments, progress: bool = False, desc: str = "", unit=""
 ) -> list:
-    """[function(item, *arguments) for item in items]; a part of them in other processes.
+    """[function(item, *arguments) for item in items]; some of them in other processes.
 
     function: of a module, by its own name there. Items, arguments and results are plain values
     (numbers, text, bytes, lists, tuples, dicts of them); other items are all done here. Its errors
     are raised here. progress, desc, unit: of the bar.
     """
+    parts = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+    left, results, told = deque(range(len(parts))), {}, 0
     count = max(1, min(MOST, _cores(), len(items) // LEAST))
-    own, *others = _parts(items, count)
-    helpers = [_start(function, part, arguments) for part in others]
+    helpers = [_start(function) for _ in range(count - 1)]
+    threads = [Thread(target=_serve, args=(h, arguments, parts, left, results)) for h in helpers]
     try:
-        results = []
+        for thread in threads:
+            thread.start()
         with progress_bar(None, progress, desc, len(items), unit=unit) as bar:
-            told = 0  # of all items, as if the helpers were as far as this process
-            for number, item in enumerate(own, start=1):
-                results.append(function(item, *arguments))
-                reached = number * len(items) // len(own)
-                bar.update(reached - told)
-                told = reached
-        for helper, part in zip(helpers, others):
-            done = _result(helper)
-            results += [function(item, *arguments) for item in part] if done is None else done
+            # what a helper still works at, or has failed at, is done here too: nobody waits for it
+            for number in chain(iter(partial(_next, left), None), range(len(parts))):
+                if number not in results:
+                    results[number] = [function(item, *arguments) for item in parts[number]]
+                    done = sum(len(parts[other]) for other in list(results))
+                    bar.update(done - told)
+                    told = done
     finally:
-        for helper in helpers:
-            if helper is not None:
-                helper.kill()
-                helper.wait()
-    return results
+        _end(helpers, threads)
+    return [result for number in range(len(parts)) for result in results[number]]
+
+
+@contextmanager
+def meanwhile(function: Callable, *arguments, items: int):
+    """A block beside which another process works; it gives a function that waits for the result.
+
+    Function, arguments and result as for `map_on_cores`; items: how many they stand for. With few
+    of them, on one core, or where the helper fails, function(*arguments) is computed when asked.
+    """
+    helper = _start(function) if _cores() > 1 and items >= LEAST else None
+    asked = helper is not None and _tell(helper, arguments[:1], arguments[1:])
+
+    def result():
+        made = _answer(helper) if asked else None
+        return function(*arguments) if made is None else made[0]
+
+    try:
+        yield result
+    finally:
+        _end([helper])
 
 
 def _cores():
@@ -62,53 +84,76 @@ def _cores():
     return os.cpu_count() or 1
 
 
-def _parts(items, count):
-    """The items in `count` runs: the first has a head start, the others are about as long."""
-    first = min(HEAD_START, len(items)) if count > 1 else 0
-    rest = len(items) - first
-    ends = [0] + [first + rest * i // count for i in range(1, count + 1)]
-    return [items[start:end] for start, end in zip(ends, ends[1:])]
+def _next(left):
+    """The number of a part that nobody has begun, or None; several threads may ask."""
+    with suppress(IndexError):
+        return left.popleft()
 
 
-def _start(function, items, arguments):
-    """A helper at work, or None where no program can be started, or items are no plain values."""
-    try:
-        name = function.__module__, function.__name__
-        task = marshal.dumps((*name, list(items), arguments))
-    except ValueError:
-        return None
+def _serve(helper, arguments, parts, left, results):
+    """Hand a helper one part after the other, until none is left or it fails."""
+    while helper is not None and (number := _next(left)) is not None:
+        made = _answer(helper) if _tell(helper, parts[number], arguments) else None
+        if made is None:
+            return
+        results[number] = made
+
+
+def _start(function):
+    """A helper that waits for tasks of a function; None where no program can be started."""
     folders = os.pathsep.join(folder for folder in sys.path if folder)
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE) | {"stderr": subprocess.DEVNULL}
     try:
+        names = function.__module__, function.__name__
         environment = os.environ | {"PYTHONPATH": folders}
-        helper = subprocess.Popen([sys.executable, "-m", __name__], env=environment, **pipes)
+        line = [sys.executable, "-m", __name__, *names]
+        return subprocess.Popen(line, env=environment, **pipes)
     except OSError:
         return None
-    with suppress(OSError), helper.stdin:  # it may have ended: `_result` sees that
-        helper.stdin.write(task)
-    return helper
 
 
-def _result(helper):
-    """What a helper has made, or None if it has failed."""
-    if helper is None:
+def _tell(helper, items, arguments):
+    """Whether a helper could be given a task: it may have ended, or items are no plain values."""
+    try:
+        helper.stdin.write(marshal.dumps((list(items), arguments)))
+        helper.stdin.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _answer(helper):
+    """What a helper has made of its task, or None if it has failed."""
+    try:
+        return marshal.load(helper.stdout)
+    except (EOFError, ValueError, TypeError):
         return None
-    with helper.stdout:
-        made = helper.stdout.read()
-    if helper.wait() != 0:
-        return None
-    return marshal.loads(made)
 
 
-def _help():
-    """Be a helper: read a function's name and items, write what it makes of them."""
+def _end(helpers, threads=()):
+    """Stop helpers, whatever they do, and the threads that serve them."""
+    for helper in filter(None, helpers):
+        helper.kill()
+        helper.wait()
+    for thread in threads:
+        if thread.ident is not None:  # it has been started
+            thread.join()
+    for helper in filter(None, helpers):
+        with suppress(OSError), helper.stdout, helper.stdin:
+            pass
+
+
+def _help(module, name):
+    """Be a helper of a function: read items, write what it makes of them, until none come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
-    # all of it before what may take a second to import
-    module, name, items, arguments = marshal.loads(sys.stdin.buffer.read())
     function = getattr(importlib.import_module(module), name)
-    made = marshal.dumps([function(item, *arguments) for item in items])
-    sys.stdout.buffer.write(made)
+    with suppress(EOFError):
+        while True:
+            items, arguments = marshal.load(sys.stdin.buffer)
+            made = marshal.dumps([function(item, *arguments) for item in items])
+            sys.stdout.buffer.write(made)
+            sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    _help()
+    _help(*sys.argv[1:])

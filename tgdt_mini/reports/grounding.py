@@ -27,24 +27,23 @@ def grounding(model, images, captions, tokens: TokenSet, dataset, true_of=None) 
     ):
         start, end = int(tokens.starts[row]), int(tokens.starts[row + 1])
         share = inside_share(tokens.boxes[start:end].cpu(), torch.tensor(boxes))
-        inside = share >= 0.5  # (R, objects)
+        seen = [set(own.nonzero()[:, 0].tolist()) for own in share >= 0.5]  # of each region
         regions = images.local_tokens[row, : end - start]  # (R, D)
         for number, text in enumerate(texts):
             words = captions.local_tokens[caption][captions.mask[caption]]  # (W, D)
-            picks = (words @ regions.T).argmax(dim=1).cpu()  # (W,) the best region of each piece
+            picks = (words @ regions.T).argmax(dim=1).tolist()  # (W,) the best region of each piece
             for (_, first, last), pick in zip(model.tokenizer.pieces(text), picks):
                 objects = _objects(links, number, first, last)
                 if not objects:
                     continue
-                fits = inside[:, objects].any(dim=1)  # (R,)
-                word, right = _word_at(text, first, last), bool(fits[pick])
-                looked_at = inside[pick].nonzero()[:, 0].tolist()
-                counts["right"] += right
-                counts["true"] += right or bool(
-                    true_of and any(true_of(row, thing, word) for thing in looked_at)
+                fits = [not things.isdisjoint(objects) for things in seen]  # (R,)
+                counts["right"] += fits[pick]
+                counts["true"] += fits[pick] or bool(
+                    true_of
+                    and any(true_of(row, i, _word_at(text, first, last)) for i in seen[pick])
                 )
-                counts["chance"] += float(fits.float().mean())
-                counts["possible"] += bool(fits.any())
+                counts["chance"] += sum(fits) / len(fits)
+                counts["possible"] += any(fits)
                 counts["words"] += 1
             caption += 1
     words = counts.pop("words")

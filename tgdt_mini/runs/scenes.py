@@ -11,16 +11,18 @@ from tgdt_mini import scenes
 from tgdt_mini.config import TGDTConfig, pick_device
 from tgdt_mini.data import TokenSet
 from tgdt_mini.encoding import encode
+from tgdt_mini.files.cores import meanwhile
 from tgdt_mini.image_tokens import PATCH_WIDTH, REGION_WIDTH
 from tgdt_mini.model import TGDT
+from tgdt_mini.photos.subsets import limit_captions
 from tgdt_mini.reports import plots
 from tgdt_mini.reports.choice import stored_settings
 from tgdt_mini.reports.report import assess
 from tgdt_mini.retrieval import two_stage
 from tgdt_mini.runs.fit import fit
 from tgdt_mini.scaling.communication import first_then_others, rank
-from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
-from tgdt_mini.scenes.words import lexicon, true_of
+from tgdt_mini.scenes.tokens import scene_tokens, with_negatives
+from tgdt_mini.scenes.words import true_of
 from tgdt_mini.text_tokens import TextTokenizer
 from tgdt_mini.training_config import TrainingConfig
 
@@ -48,15 +50,18 @@ def train_on_scenes(
     scenes.
     """
     device, progress = pick_device(device), progress and rank() == 0
-    with first_then_others():
-        records = scenes.load("train", progress, first)
-        captions = [caption for group in records["captions"] for caption in group]
-        tokenizer = TextTokenizer.learn(captions)
-        _, train = scene_tokens("train", tokenizer, kind, first, progress)
-        _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
-    if config.hard_captions:
-        false = scenes.judge("train", first)
-        train = with_hard_captions(train, tokenizer, lexicon(), config.seed, false)
+    count = first or scenes.SPLITS["train"][1]
+    items = count if config.hard_captions else 0
+    made = meanwhile(scenes.hard_negatives, "train", first, config.seed, items=items)
+    with made as hard_negatives:
+        with first_then_others():
+            records = scenes.load("train", progress, first)
+            captions = [caption for group in records["captions"] for caption in group]
+            tokenizer = TextTokenizer.learn(captions)
+            _, train = scene_tokens("train", tokenizer, kind, first, progress)
+            _, validation = scene_tokens("validation", tokenizer, kind, other, progress)
+        if config.hard_captions:
+            train = with_negatives(train, tokenizer, hard_negatives())
     torch.manual_seed(config.seed)
     width = PATCH_WIDTH if kind == "patches" else REGION_WIDTH
     sizes = dict(vocabulary=tokenizer.vocabulary, image_features=width, image_tokens=kind)
@@ -88,20 +93,20 @@ def assess_on_scenes(
 
 def draw_searches(model: TGDT, dataset, tokens: TokenSet, out: Path, rows: int = 6) -> None:
     """Draw hits.png, misses.png and words.png: what a model finds and misses, where words look."""
-    settings, caption_image = stored_settings(model), tokens.caption_image.tolist()
+    settings, tokens = stored_settings(model), limit_captions(tokens, 1)
     images, captions = encode(model, tokens)
-    queries = list(range(0, len(captions), 5))  # the first caption of each image
     shortlist, weight = settings.shortlist["caption"], settings.local_weight
-    scores = two_stage(captions[queries], images, shortlist, weight, query_is="caption")
-    best = dict(zip(queries, scores.topk(5).indices.tolist()))
+    scores = two_stage(captions, images, shortlist, weight, query_is="caption")
+    best = scores.topk(5).indices.tolist()
     true = scenes.truth(dataset["image_id"][0].rpartition("-")[0], len(images))  # (I, C)
+    true = true[:, :: scenes.CAPTIONS]  # of the first caption of each image
     for name, wanted in (("hits", True), ("misses", False)):
-        shown = [row for row in queries if (best[row][0] == caption_image[row]) == wanted][:rows]
+        shown = [row for row, found in enumerate(best) if (found[0] == row) == wanted][:rows]
         if shown:
             plots.hits(
                 [tokens.captions[row] for row in shown],
                 [[dataset[image]["image"] for image in best[row]] for row in shown],
-                [plots.marks(best[row], caption_image[row], true[:, row]) for row in shown],
+                [plots.marks(best[row], row, true[:, row]) for row in shown],
                 path=out / f"{name}.png",
             )
     regions = int(tokens.starts[1])  # of the first image

@@ -10,8 +10,8 @@ No photograph, no download: train on it in minutes, then use the same code on ph
 import hashlib
 import io
 import json
-from collections.abc import Callable
-from functools import cache
+import random
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from tgdt_mini.files.check import one_line, one_of, shown, whole_number
@@ -23,6 +23,8 @@ from tgdt_mini.files.quiet import import_datasets, no_bars
 from tgdt_mini.files.whole import whole_folder
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes import truth as truths
+from tgdt_mini.scenes.hard_captions import hard_caption
+from tgdt_mini.scenes.words import lexicon
 
 if TYPE_CHECKING:
     import datasets
@@ -50,6 +52,29 @@ def captions_of(split: str) -> list[list[str]]:
         [grammar.write(meaning)[0] for meaning in grammar.captions(scene, CAPTIONS)]
         for scene in scenes_of(split)
     ]
+
+
+def hard_negatives(split: str, first: int | None = None, seed: int = 0) -> list[str]:
+    """A hard negative for each caption of a split, in the order of `load`; "" where there is none.
+
+    Each is false of its scene. first: of the split's first scenes; seed: of the random choices.
+    """
+    rng, kinds, made = random.Random(whole_number("seed", seed)), lexicon(), []
+    for scene in scenes_of(split, first):
+        for meaning in grammar.captions(scene, CAPTIONS):
+            text = grammar.write(meaning)[0]
+            made.append(hard_caption(text, kinds, rng, partial(is_false, scene, meaning)))
+    return made
+
+
+def is_false(scene: world.Scene, meaning: grammar.Meaning, text: str) -> bool:
+    """Whether the words of a caption with one change are false of its scene.
+
+    Words that are no sentence of the grammar are not false: nobody knows what they mean.
+    """
+    changed = (other for other in grammar.changes(meaning) if grammar.write(other)[0] == text)
+    meant = next(changed, None)
+    return meant is not None and not _world_of(scene).true_of(meant)[0]
 
 
 def id_of(split: str, position: int) -> str:
@@ -107,8 +132,8 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
             draw(split, progress, first), features=_features(datasets)
         )
     if not cached:
-        columns = draw(split, progress)
-        drawn = checksums(columns)
+        columns, pixels = _draw(split, progress)
+        drawn = _checksums(columns, pixels)
         if drawn != known:
             raise RuntimeError(
                 f"the {split} scenes drawn here have checksums {drawn}, not the published ones: "
@@ -131,21 +156,33 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
 
 def draw(split: str, progress: bool = False, first: int | None = None) -> dict[str, list]:
     """The columns of a split, or of its first scenes, drawn anew; pictures as PNG bytes."""
-    scenes = scenes_of(split, first)
+    return _draw(split, progress, first)[0]
+
+
+def _draw(split, progress=False, first=None):
+    """(columns, RGB bytes of each picture) of a split, or of its first scenes."""
+    first, (start, count) = _check(split, first), SPLITS[split]
+    seeds = range(start, start + (count if first is None else first))
     bar: dict[str, Any] = dict(progress=progress, desc=f"drawing {split}", unit=" scenes")
-    rows = map_on_cores(draw_scene, [scene.seed for scene in scenes], **bar)
+    drawn = map_on_cores(_drawn, seeds, **bar)
+    rows, pixels = zip(*drawn)
     columns: dict[str, list] = {"image": [], "image_id": []}  # first, in this order
     columns |= {name: [row[name] for row in rows] for name in rows[0]}
-    return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}
+    return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}, pixels
 
 
 def draw_scene(seed: int) -> dict:
     """A row of the data set without its image_id, drawn from the scene's seed."""
-    scene = world.scene(whole_number("seed", seed, 0))
-    meanings = grammar.captions(scene, CAPTIONS)
+    return _drawn(whole_number("seed", seed, 0))[0]
+
+
+def _drawn(seed):
+    """(what `draw_scene` gives, RGB bytes of the picture)."""
+    scene = world.scene(seed)
+    meanings, drawn = grammar.captions(scene, CAPTIONS), world.draw(scene)
     written = [grammar.write(meaning) for meaning in meanings]
-    return {
-        "image": {"bytes": _png(world.draw(scene)), "path": None},
+    row = {
+        "image": {"bytes": _png(drawn), "path": None},
         "captions": [text for text, _ in written],
         "boxes": [list(thing.box) for thing in scene.things],
         "links": [
@@ -155,6 +192,7 @@ def draw_scene(seed: int) -> dict:
         ],
         "foils": _foils(scene, meanings),
     }
+    return row, drawn.tobytes()
 
 
 def _check(split, first=None):
@@ -182,29 +220,16 @@ def oracle(
 
 def truth(split: str, first: int | None = None) -> "np.ndarray":
     """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i."""
+    return _truth(split, _check(split, first))
+
+
+@lru_cache(maxsize=1)  # an assessment asks twice, for the oracle and for the pictures of hits
+def _truth(split, first):
     scenes = scenes_of(split, first)
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
-    return truths.truth(scenes, meanings)
-
-
-def judge(split: str, first: int | None = None) -> Callable[[int, str], bool]:
-    """A function (caption c, its words with one change) -> whether they are false of its scene.
-
-    c counts the captions of all scenes, in the order of `load`. Words that are no sentence of the
-    grammar are not false: nobody knows what they mean.
-    """
-    scenes = scenes_of(split, first)
-
-    @cache
-    def known(row):
-        return truths.World([scenes[row]]), grammar.captions(scenes[row], CAPTIONS)
-
-    def is_false(caption: int, text: str) -> bool:
-        world, meanings = known(caption // CAPTIONS)
-        meaning = grammar.rewordings(meanings[caption % CAPTIONS]).get(text)
-        return meaning is not None and not world.true_of(meaning)[0]
-
-    return is_false
+    true = truths.truth(scenes, meanings)
+    true.flags.writeable = False
+    return true
 
 
 def published(split: str) -> dict[str, str]:
@@ -222,25 +247,39 @@ def checksums(columns: "dict | datasets.Dataset") -> dict[str, str]:
     """SHA-256 of drawn columns: {"pixels": of RGB bytes, "text": of text and truth as JSON}."""
     from PIL import Image
 
-    pixels, text = hashlib.sha256(), hashlib.sha256()
-    for image in columns["image"]:
-        image = Image.open(io.BytesIO(image["bytes"])) if isinstance(image, dict) else image
-        pixels.update(image.convert("RGB").tobytes())
+    opened = (
+        Image.open(io.BytesIO(image["bytes"])) if isinstance(image, dict) else image
+        for image in columns["image"]
+    )
+    return _checksums(columns, (image.convert("RGB").tobytes() for image in opened))
+
+
+def _checksums(columns, pixels):
+    """The same of columns and of the RGB bytes of each picture."""
+    of_pixels = hashlib.sha256()
+    for picture_bytes in pixels:
+        of_pixels.update(picture_bytes)
     rows = [
         [columns[name][i] for name in ("image_id", "captions", "boxes", "links", "foils")]
         for i in range(len(columns["image_id"]))
     ]
-    text.update(json.dumps(rows, sort_keys=True).encode("utf-8"))
-    return {"pixels": pixels.hexdigest(), "text": text.hexdigest()}
+    text = hashlib.sha256(json.dumps(rows, sort_keys=True).encode("utf-8"))
+    return {"pixels": of_pixels.hexdigest(), "text": text.hexdigest()}
 
 
 def _foils(scene, meanings):
     """One false foil a caption, "" where there is none. Kinds take turns by the scene's number."""
-    here, chosen = truths.World([scene]), []
+    here, chosen = _world_of(scene), []
     for meaning in meanings:
         false = [foil for foil in grammar.foil(meaning) if not here.true_of(foil)[0]]
         chosen.append(grammar.write(false[scene.seed % len(false)])[0] if false else "")
     return chosen
+
+
+@lru_cache(maxsize=1)
+def _world_of(scene):
+    """The facts of one scene, several captions of which are judged one after the other."""
+    return truths.World([scene])
 
 
 def _png(image):

@@ -5,6 +5,7 @@
 """
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
 
@@ -193,12 +194,13 @@ def foil(meaning: Meaning) -> list[Meaning]:
     return foils
 
 
-def rewordings(meaning: Meaning) -> dict[str, Meaning]:
-    """{caption: what it means} of all captions with one change: a swap, or the relation reversed.
+def changes(meaning: Meaning) -> Iterator[Meaning]:
+    """What a caption with one change may mean: a swap, or the relation reversed.
 
     As `foil`, but any two mentions may have changed places in colour or shape.
     """
-    mentions, changed = meaning.mentions, foil(meaning)
+    yield from foil(meaning)
+    mentions = meaning.mentions
     for one, other in combinations(range(len(mentions)), 2):
         for names in (("colour", "colour_word"), ("shape", "noun")):
             swapped = list(mentions)
@@ -206,5 +208,4 @@ def rewordings(meaning: Meaning) -> dict[str, Meaning]:
                 values = {name: getattr(mentions[there], name) for name in names}
                 swapped[here] = replace(mentions[here], **values)
             if all(mention.shape or mention.colour for mention in swapped):
-                changed.append(replace(meaning, mentions=tuple(swapped)))
-    return {write(other)[0]: other for other in changed}
+                yield replace(meaning, mentions=tuple(swapped))

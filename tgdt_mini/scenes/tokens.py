@@ -1,18 +1,15 @@
 """The drawn scenes as tokens: cut once, kept in the cache, with hard negatives where wanted."""
 
 import hashlib
-import io
 import random
 import shutil
 import warnings
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from tgdt_mini import image_tokens, scenes
 from tgdt_mini.data import KINDS, TokenSet
@@ -23,6 +20,7 @@ from tgdt_mini.files.paths import cache
 from tgdt_mini.files.quiet import import_datasets
 from tgdt_mini.files.rows import map_array, save_array
 from tgdt_mini.files.whole import whole_folder
+from tgdt_mini.scenes.cutting import cut
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.text_tokens import TextTokenizer
 
@@ -132,17 +130,6 @@ def _cut_all(dataset, kind, progress):
     return dict(zip(ARRAYS, arrays))
 
 
-def cut(picture, kind: str):
-    """(features (R, F), boxes (R, 4), of the whole (F,)) of a PIL picture, or of a PNG's bytes.
-
-    Each as (type, shape, bytes), which other processes can send.
-    """
-    picture = Image.open(io.BytesIO(picture)) if isinstance(picture, bytes) else picture
-    features, boxes = getattr(image_tokens, kind)(picture)
-    arrays = features, boxes, image_tokens.whole(picture, patches=kind == "patches")
-    return tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
-
-
 def _array(kind, shape, content):
     return np.frombuffer(content, kind).reshape(shape)
 
@@ -159,15 +146,17 @@ def _encoded(dataset):
 
 
 def with_hard_captions(
-    tokens: TokenSet, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0, is_false=None
+    tokens: TokenSet, tokenizer: TextTokenizer, lexicon: Lexicon, seed: int = 0
 ) -> TokenSet:
-    """The same set with a hard negative beside each caption that allows one.
-
-    is_false(c, text): whether a text made from caption c is false of its image; see `scenes.judge`.
-    """
+    """The same set with a hard negative beside each caption that allows one, by its text alone."""
     rng = random.Random(seed)
-    judges = (is_false and partial(is_false, c) for c in range(len(tokens.captions)))
-    hard = [hard_caption(text, lexicon, rng, judge) for text, judge in zip(tokens.captions, judges)]
+    return with_negatives(
+        tokens, tokenizer, [hard_caption(text, lexicon, rng) for text in tokens.captions]
+    )
+
+
+def with_negatives(tokens: TokenSet, tokenizer: TextTokenizer, hard: list[str]) -> TokenSet:
+    """The same set with these hard negatives, one a caption, "" for none."""
     text = tokenizer([wrong or caption for wrong, caption in zip(hard, tokens.captions)])
     exists = torch.tensor([bool(wrong) for wrong in hard])[:, None]
     return replace(tokens, hard=replace(text, word_mask=text.word_mask & exists))

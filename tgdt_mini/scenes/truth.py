@@ -38,7 +38,12 @@ class World:
         self.positions = {
             name: fact(partial(is_at, position=name), False) for name in POSITION_WORDS
         }
-        self.relations = {name: self._relation(scenes, name) for name in OPPOSITE}
+        self.relations = {}  # {name: (I, MOST, MOST) bool}
+        for name, opposite in OPPOSITE.items():
+            if opposite in self.relations:  # the same pairs, the other way round
+                self.relations[name] = self.relations[opposite].transpose(0, 2, 1)
+            else:
+                self.relations[name] = self._relation(scenes, name)
 
     def _relation(self, scenes, name):
         holds = np.zeros((len(scenes), MOST, MOST), bool)

@@ -29,6 +29,7 @@ SIZES = {"small": (8, 10), "big": (15, 20)}  # radius in pixels, first and last
 BACKGROUNDS = ("paper", "sky", "sand", "night", "grass", "stripes", "checks", "dots")
 MOST_HIDDEN = 0.35  # of an object's pixels, by the objects in front of it
 UNIT = 1024  # one radius, in the integers that shapes are written in
+_PLACES = np.mgrid[:SIDE, :SIDE]  # y and x of each pixel
 _SUPER = 4  # samples a pixel, each way, for smooth edges
 # degrees: UNIT * (cos, sin)
 _TURNS = {-20: (962, -350), -10: (1008, -178), 0: (1024, 0), 10: (1008, 178), 20: (962, 350)}
@@ -190,8 +191,8 @@ def draw(a_scene: Scene) -> Image.Image:
 
 
 def _background(name, rng):
-    y, x = np.mgrid[:SIDE, :SIDE]
-    speckle = _grain(between(rng, 0, 10**6), levels=16)
+    (y, x), seed = _PLACES, between(rng, 0, 10**6)
+    speckle = _grain(seed, levels=16) if name in ("sand", "night", "grass") else None
     period, phase = between(rng, 10, 16), between(rng, 0, 9)
     if name == "paper":
         plan, step = np.zeros_like(x), ((250, 248, 244), (0, 0, 0))

@@ -150,3 +150,19 @@ def test_a_script_without_a_guard_may_call_it(tmp_path):
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True)
     assert done.stdout == "499500\n", done.stderr
+
+
+def test_helpers_run_this_package_wherever_the_user_is(tmp_path):
+    (tmp_path / "tgdt_mini" / "files").mkdir(parents=True)
+    for file in ("__init__", "files/__init__", "files/cores"):
+        (tmp_path / "tgdt_mini" / f"{file}.py").write_text("import time\ntime.sleep(60)\n")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import math\nfrom tgdt_mini.files import cores\ncores._cores = lambda: 2\n"
+        "with cores.meanwhile(math.hypot, 3.0, 4.0, items=1000) as result: print(result())\n",
+        encoding="utf-8",
+    )
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 30}
+    done = subprocess.run([sys.executable, script], **options)
+    assert done.stdout == "5.0\n", done.stderr

@@ -106,7 +106,8 @@ def _start(function):
     try:
         names = function.__module__, function.__name__
         environment = os.environ | {"PYTHONPATH": folders}
-        line = [sys.executable, "-m", __name__, *names]
+        # -P: a folder tgdt_mini where the user happens to be is not this package
+        line = [sys.executable, "-P", "-m", __name__, *names]
         return subprocess.Popen(line, env=environment, **pipes)
     except OSError:
         return None

@@ -59,8 +59,8 @@ MUTANTS = [
             "special tokens are words",
             "02",
             "text_tokens.py",
-            "= True, special == 0",
-            "= True, special >= 0",
+            "torch.tensor(specials) == 0",
+            "torch.tensor(specials) >= 0",
         ),
         (
             "a cut loses the end token",

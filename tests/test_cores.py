@@ -124,7 +124,7 @@ def test_an_error_is_raised_and_no_helper_stays(helpers):
 
 def test_another_process_works_meanwhile(helpers):
     with cores.meanwhile(whose, "a", 0.1, items=1000) as result:
-        assert result() == ("a", helpers[0].pid)
+        assert result() == ("a", helpers[0].pid) == result()
     with cores.meanwhile(whose, "a", items=cores.LEAST - 1) as result:  # too little for a helper
         assert result() == ("a", os.getpid())
     assert len(helpers) == 1
@@ -155,7 +155,9 @@ def test_a_script_without_a_guard_may_call_it(tmp_path):
 def test_helpers_run_this_package_wherever_the_user_is(tmp_path):
     (tmp_path / "tgdt_mini" / "files").mkdir(parents=True)
     for file in ("__init__", "files/__init__", "files/cores"):
-        (tmp_path / "tgdt_mini" / f"{file}.py").write_text("import time\ntime.sleep(60)\n")
+        (tmp_path / "tgdt_mini" / f"{file}.py").write_text(
+            "import time\ntime.sleep(60)\n", encoding="utf-8"
+        )
     script = tmp_path / "elsewhere" / "script.py"
     script.parent.mkdir()
     script.write_text(

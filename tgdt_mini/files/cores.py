@@ -16,7 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from threading import Thread
 
@@ -67,6 +67,7 @@ def meanwhile(function: Callable, *arguments, items: int):
     helper = _start(function) if _cores() > 1 and items >= LEAST else None
     asked = helper is not None and _tell(helper, arguments[:1], arguments[1:])
 
+    @cache
     def result():
         made = _answer(helper) if asked else None
         return function(*arguments) if made is None else made[0]

@@ -41,9 +41,7 @@ CAPTIONS = 5  # of each scene
 
 def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
     """The scenes of a split, or its first ones, undrawn. ValueError for what is not there."""
-    first = _check(split, first)
-    seed, count = SPLITS[split]
-    return [world.scene(seed + i) for i in range(count if first is None else first)]
+    return [world.scene(seed) for seed in _seeds(split, first)]
 
 
 def captions_of(split: str) -> list[list[str]]:
@@ -161,11 +159,8 @@ def draw(split: str, progress: bool = False, first: int | None = None) -> dict[s
 
 def _draw(split, progress=False, first=None):
     """(columns, RGB bytes of each picture) of a split, or of its first scenes."""
-    first, (start, count) = _check(split, first), SPLITS[split]
-    seeds = range(start, start + (count if first is None else first))
     bar: dict[str, Any] = dict(progress=progress, desc=f"drawing {split}", unit=" scenes")
-    drawn = map_on_cores(_drawn, seeds, **bar)
-    rows, pixels = zip(*drawn)
+    rows, pixels = zip(*map_on_cores(_drawn, _seeds(split, first), **bar))
     columns: dict[str, list] = {"image": [], "image_id": []}  # first, in this order
     columns |= {name: [row[name] for row in rows] for name in rows[0]}
     return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}, pixels
@@ -205,6 +200,12 @@ def _check(split, first=None):
         raise ValueError(text) from None
 
 
+def _seeds(split, first):
+    """The seeds of a split's scenes, or of its first ones. ValueError for what is not there."""
+    first, (start, count) = _check(split, first), SPLITS[split]
+    return range(start, start + (count if first is None else first))
+
+
 def oracle(
     split: str, first: int | None = None, ks: tuple[int, ...] = (1, 5, 10)
 ) -> dict[str, dict[int, float]]:
@@ -220,12 +221,12 @@ def oracle(
 
 def truth(split: str, first: int | None = None) -> "np.ndarray":
     """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i."""
-    return _truth(split, _check(split, first))
+    return _truth(_seeds(split, first))
 
 
 @lru_cache(maxsize=1)  # an assessment asks twice, for the oracle and for the pictures of hits
-def _truth(split, first):
-    scenes = scenes_of(split, first)
+def _truth(seeds):
+    scenes = [world.scene(seed) for seed in seeds]
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
     true = truths.truth(scenes, meanings)
     true.flags.writeable = False

@@ -117,30 +117,29 @@ def shortlist_similarity(
         return best.masked_fill(~is_word, 0).sum(2) / is_word.sum(2)  # (Q, K)
 
 
-def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> list[torch.Tensor]:
-    """The number of real tokens of each item, (B,) on the CPU for each embedding.
+def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> None:
+    """ValueError for an empty embedding and for an item without a real token.
 
-    Raises ValueError for an empty embedding and for an item without a real token. names: "image" or
-    "caption" for each embedding.
+    names: "image" or "caption" for each embedding.
     """
-    together = torch.cat([_counts(embedding.mask) for embedding in embeddings]).cpu()  # one wait
-    counts = list(together.split([len(embedding) for embedding in embeddings]))
-    for name, count in zip(names, counts, strict=True):
-        if len(count) == 0:
+    for name, embedding in zip(names, embeddings, strict=True):
+        if len(embedding) == 0:
             raise ValueError(f"there is no {name} to score: the embedding is empty")
-        if count.min() == 0:
-            part = "word" if name == "caption" else "region"
-            raise ValueError(
-                f"{name} {int((count == 0).nonzero()[0])} has no real {part}: its mask is all "
-                f"False. Leave it out, or give it at least one {part}"
-            )
-    return counts
+    if all(_is_full(embedding.mask) for embedding in embeddings):
+        return
+    empty = [~embedding.mask.any(1) for embedding in embeddings]  # (B,) each
+    if torch.stack([rows.any() for rows in empty]).any():  # on a GPU one wait
+        name, row = next((n, int(r.nonzero()[0])) for n, r in zip(names, empty) if r.any())
+        part = "word" if name == "caption" else "region"
+        raise ValueError(
+            f"{name} {row} has no real {part}: its mask is all False. Leave it out, or give it at "
+            f"least one {part}"
+        )
 
 
-def _counts(mask):
-    if mask.device.type == "cpu" and mask.numpy().all():  # 0.06 instead of 1.2 ms for 100,000 x 36
-        return torch.full((len(mask),), mask.shape[1])
-    return mask.sum(1)
+def _is_full(mask):
+    """Whether no token is padding, where that is soon known: 0.06 ms for 100,000 x 36."""
+    return mask.device.type == "cpu" and mask.shape[1] > 0 and bool(mask.numpy().all())
 
 
 def check_query_is(query_is: str):

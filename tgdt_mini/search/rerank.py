@@ -83,7 +83,7 @@ def _by_item(queries, stored, items, which, most, query_is):
         block = items[start : start + max(1, most)]
         tokens, mask = stored.fetch(block[None])  # (1, n, L, D)
         mask = torch.ones(tokens.shape[1:3], dtype=torch.bool) if mask is None else mask[0]
-        read = Embedding(tokens[0, :, 0].float(), tokens[0].float(), mask)
+        read = Embedding(tokens[0, :, 0], tokens[0], mask)
         query, column = ((which >= start) & (which < start + len(block))).nonzero(as_tuple=True)
         item = which[query, column] - start
         pairs = (read, queries, item, query)

@@ -1,5 +1,6 @@
 """A few faults of each kind; `python -m tests.faults` tries them by the hundred."""
 
+import inspect
 import os
 
 import pytest
@@ -46,6 +47,14 @@ def test_hostile_input_is_answered_or_refused_in_one_line(table, tmp_path):
 def test_hostile_values_of_public_names_are_answered_or_refused_in_one_line(table, tmp_path):
     assert not doors.unasked(), "write a door for these, in tests/faults/doors.py"
     doors.run(table, tmp_path / "doors", 1, SEED, most=50)
+
+
+def test_doors_take_every_argument_by_its_name():
+    """A wrong name would be refused whatever its value, and say nothing of the value."""
+    for name, (door, right) in doors.doors().items():
+        known = inspect.signature(door).parameters.values()
+        named = {p.name for p in known if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        assert not named or named == {*right}, name
 
 
 def test_no_option_takes_what_is_no_number(table):

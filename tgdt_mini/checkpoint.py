@@ -41,7 +41,7 @@ def save_model(
     """
     with whole_folder(Path(folder), marker="config.json", ours=MODEL_FILES) as staging:
         _write_model(staging, model, tokenizer, notes, dtype)
-        if also:
+        if also is not None:
             also(staging)
 
 
@@ -63,8 +63,7 @@ def _load_model(folder):
         raise ValueError(f"{folder / 'config.json'} describes no model: {error}") from error
     with _fitting(weights := folder / "model.safetensors", saved):
         model.load_state_dict(load_file(weights), strict=True)
-    model.notes, model.tokenizer = saved["notes"], None
-    words = folder / "tokenizer.json"
+    model.notes, words = saved["notes"], folder / "tokenizer.json"
     if words.exists() or words.name in saved["sha256"]:
         with _fitting(words, saved):
             text = words.read_text(encoding="utf-8")
@@ -73,6 +72,7 @@ def _load_model(folder):
     return model
 
 
+@typed
 def fingerprint(model: torch.nn.Module, settings: str | None = None) -> str:
     """Sixteen hex digits that change with a module's weights and settings: a gallery keeps them.
 

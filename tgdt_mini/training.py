@@ -1,9 +1,8 @@
 """One training loop for any device: it keeps the best model, and can be stopped and resumed.
 
-Warm-up and cosine decay, clipped gradients, and validation rsum after each epoch. The inter-modal
-terms begin with all negatives and move to the hardest one: hardest from the start can collapse
-(every score equal, the loss at twice the margin), which the loop watches for.
-The caller passes in what is around the loop: `augment`, `stop`, and `engine`, which takes a step.
+Warm-up and cosine decay, clipped gradients, validation rsum after each epoch. The inter-modal terms
+begin with all negatives and move to the hardest: that from the start can collapse (all scores
+equal, the loss at twice the margin), which the loop watches for. Its surroundings are handed in.
 """
 
 import time
@@ -15,6 +14,7 @@ import torch
 
 from tgdt_mini.batches import COMPILING, Batches, Engine, in_precision
 from tgdt_mini.checkpoint import load_state, save_model, save_state
+from tgdt_mini.config import pick_device
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.encoding import validate
@@ -25,7 +25,7 @@ from tgdt_mini.model import TGDT
 from tgdt_mini.optimizer import optimizer_of
 from tgdt_mini.training_config import CHANGEABLE_ON_RESUME, SAVE_EVERY, TrainingConfig, precision_of
 
-# sums over an epoch in `Trainer.sums`, and how many steps that was
+# sums over an epoch, and how many steps that was
 PARTS = "loss inter_global inter_local intra inter_mixed hard_caption_loss steps".split()
 PROGRESS = ("step", "history", "best", "seconds")
 
@@ -49,7 +49,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         tokenizer: Any = None,
         progress: bool = True,
-        engine: Any = None,
+        engine: Engine | None = None,
         augment: Any = None,
         stop: Any = None,
     ):
@@ -57,7 +57,7 @@ class Trainer:
             raise ValueError("schedule is 'staged', but global_layers is 0: nothing for stage two")
         if config.hard_captions and train.hard is None:
             raise ValueError("hard_captions is above 0, but train has none: extract with --foils")
-        self.device, self.config, self.out = torch.device(device), config, Path(out)
+        self.device, self.config, self.out = pick_device(device), config, Path(out)
         self.model, self.tokenizer, self.progress = model.to(self.device), tokenizer, progress
         self.engine, self.augment, self.stop = engine or Engine(), augment, stop
         self.train_set, self.validation = train.to(self.device), validation.to(self.device)

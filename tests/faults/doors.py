@@ -81,12 +81,18 @@ def doors() -> dict[str, tuple[Callable, dict]]:
     return {
         "Embedding": (Embedding, {**parts, "mask": images.mask}),
         "Embedding.cat": (Embedding.cat, dict(parts=[images, captions])),
-        "TGDTConfig.from_dict": (TGDTConfig.from_dict, dict(values=tiny_config().to_dict())),
+        "TGDTConfig.from_dict": (
+            TGDTConfig.from_dict,
+            dict(values=tiny_config().to_dict(), where=""),
+        ),
         "TGDT": (TGDT, dict(config=tiny_config())),
-        "TGDT.encode_images": (tiny_model().encode_images, dict(batch=batch)),
-        "TGDT.encode_captions": (tiny_model().encode_captions, dict(batch=text)),
+        "TGDT.encode_images": (tiny_model().encode_images, dict(batch=batch, stop_gradient=False)),
+        "TGDT.encode_captions": (
+            tiny_model().encode_captions,
+            dict(batch=text, stop_gradient=False),
+        ),
         "pick_device": (pick_device, dict(name="cpu")),
-        "TextTokenizer": (partial(TextTokenizer, tokenizer().engine), dict(most_tokens=40)),
+        "TextTokenizer": (partial(TextTokenizer, tokenizer().engine), dict(most_tokens=40, pad=0)),
         "TextTokenizer call": (tokenizer(), dict(captions=["a star"], first=0)),
         "TextTokenizer.pieces": (tokenizer().pieces, dict(caption="a star")),
         "TextTokenizer.learn": (
@@ -105,11 +111,14 @@ def doors() -> dict[str, tuple[Callable, dict]]:
         "ImageTokens.of": (ImageTokens.of, dict(images=[picture], kind="regions")),
         "scene_tokens": (
             scene_tokens,
-            dict(split="validation", tokenizer=tokenizer(), kind="regions", first=3),
+            dict(
+                split="validation", tokenizer=tokenizer(), kind="regions", first=3, progress=False
+            ),
         ),
         "build_token_set": (
             build_token_set,
-            dict(dataset=some_scenes("validation", 3), tokenizer=tokenizer(), kind="regions"),
+            dict(dataset=some_scenes("validation", 3), tokenizer=tokenizer(), kind="regions")
+            | dict(key="", progress=False),
         ),
         "global_similarity": (similarity.global_similarity, pair),
         "local_similarity": (similarity.local_similarity, pair),
@@ -126,7 +135,8 @@ def doors() -> dict[str, tuple[Callable, dict]]:
             losses.cmc_loss,
             pair
             | dict(image_ids=caption_image, margin=0.2, temperature=0.1, contrastive="hinge")
-            | dict(negatives="mean"),
+            | dict(negatives="mean", consistency_margin=0.3, reduction="sum", use_global=True)
+            | dict(use_local=True, use_intra=True, use_mixed=False),
         ),
         "info_nce_loss": (
             losses.info_nce_loss,
@@ -149,7 +159,7 @@ def doors() -> dict[str, tuple[Callable, dict]]:
             evaluation.mean_of_folds,
             scored | dict(caption_image=caption_image, folds=2),
         ),
-        "two_stage": (retrieval.two_stage, query | dict(query_is="caption")),
+        "two_stage": (retrieval.two_stage, query | dict(query_is="caption", index=None)),
         "Gallery.build": (Gallery.build, built),
         "Gallery.search": (
             gallery.search,
@@ -195,22 +205,23 @@ def doors() -> dict[str, tuple[Callable, dict]]:
             Trainer,
             trained
             | dict(config=TrainingConfig(epochs=1, batch=8), tokenizer=tokenizer())
-            | dict(progress=False),
+            | dict(progress=False, device="cpu", engine=None, augment=None, stop=None),
         ),
         "Trainer.run": (_train, dict(max_steps=1)),
         "Batches": (Batches, dict(tokens=tokens, batch=8, seed=0)),
         "load_model": (load_model, dict(folder=shipped() / "weights", device="cpu")),
         "save_model": (
             save_model,
-            dict(model=tiny_model(), folder="model", tokenizer=tokenizer(), notes={"a": 1}),
+            dict(model=tiny_model(), folder="model", tokenizer=tokenizer(), notes={"a": 1})
+            | dict(dtype=None, also=None),
         ),
-        "fingerprint": (fingerprint, dict(module=model(), settings=None)),
+        "fingerprint": (fingerprint, dict(model=model(), settings=None)),
         "scenes.load": (scenes.load, dict(split="validation", progress=False, first=3)),
         "scenes.scenes_of": (scenes.scenes_of, dict(split="validation", first=3)),
         "scenes.picture": (scenes.picture, dict(image_id="test-0000")),
-        "scenes.id_of": (scenes.id_of, dict(split="test", place=3)),
+        "scenes.id_of": (scenes.id_of, dict(split="test", position=3)),
         "scenes.is_id": (scenes.is_id, dict(image_id="test-0000")),
-        "scenes.draw": (scenes.draw, dict(split="test", first=2)),
+        "scenes.draw": (scenes.draw, dict(split="test", first=2, progress=False)),
         "scenes.draw_scene": (scenes.draw_scene, dict(seed=3)),
         "scenes.oracle": (scenes.oracle, dict(split="test", first=5, ks=(1, 5))),
         "scenes.truth": (scenes.truth, dict(split="test", first=5)),

@@ -19,14 +19,15 @@ Door = TypeVar("Door", bound=Callable)
 def typed(function: Door) -> Door:
     """The function, with TypeError for an argument that is not of its annotation.
 
-    Looked at are only annotations that are dict, or classes of torch, PIL or this project, or one
-    of them `| None`: the rest is checked where it is used.
+    Looked at are only annotations that are bool, dict, or classes of torch, PIL or this project, or
+    one of them or str `| None`: the rest is checked where it is used.
     """
     kinds = {}
     for name, parameter in inspect.signature(function).parameters.items():
         annotation = parameter.annotation
         classes = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
-        if all(isinstance(kind, type) and _is_checked(kind) for kind in classes):
+        optional = type(None) in classes
+        if all(isinstance(kind, type) and _is_checked(kind, optional) for kind in classes):
             kinds[name] = classes
     names = list(inspect.signature(function).parameters)
 
@@ -43,11 +44,13 @@ def typed(function: Door) -> Door:
 
 def _word(kind):
     name = kind.__name__
-    return "None" if kind is type(None) else f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
+    known = {"NoneType": "None", "bool": "True or False"}
+    return known.get(name) or f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
 
 
-def _is_checked(kind):
-    return kind in (dict, type(None)) or kind.__module__.startswith(("torch", "PIL", "tgdt_mini"))
+def _is_checked(kind, optional):
+    plain = (bool, dict, type(None), *((str,) if optional else ()))
+    return kind in plain or kind.__module__.startswith(("torch", "PIL", "tgdt_mini"))
 
 
 def whole_number(name: str, value, least: int | None = None, most: int | None = None) -> int:

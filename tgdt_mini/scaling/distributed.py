@@ -27,6 +27,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from tgdt_mini.batches import Engine
 from tgdt_mini.checkpoint import random_state
 from tgdt_mini.config import pick_device
 from tgdt_mini.embedding import Embedding
@@ -96,7 +97,7 @@ def joined(device: str = "auto"):
         signal.signal(signal.SIGTERM, before)
 
 
-class Processes:
+class Processes(Engine):
     """The engine of a `Trainer` on all processes of the run; see `batches.Engine`.
 
     chunk: pairs that a process embeds at a time (gradient_cache.py); 0: its whole share of a batch.

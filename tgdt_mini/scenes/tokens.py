@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -58,6 +59,8 @@ def build_token_set(
     may be of more images: the dataset's come first.
     """
     one_of("kind", kind, KINDS)
+    if not isinstance(key, str) or not re.fullmatch(r"[\w-]{0,99}", key):
+        raise ValueError(f"key is {shown(key)}; it must be letters, digits and dashes, 99 at most")
     if not {"image", "image_id", "captions"} <= set(getattr(dataset, "column_names", ())):
         raise TypeError(
             f"dataset is {shown(dataset)}; give one with the columns image, image_id and captions"

@@ -8,6 +8,8 @@ import sys
 import time
 from contextlib import nullcontext
 from fractions import Fraction
+from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -26,9 +28,14 @@ def helpers(monkeypatch):
     return started
 
 
-def whose(item, seconds=0.0):
-    """An item, and the process that it is done in."""
-    time.sleep(seconds)
+def whose(item, folder=None, processes=1):
+    """An item, and the process that it is done in; only when so many of them have begun."""
+    until = time.monotonic() + 60
+    if folder is not None:
+        (Path(folder) / str(os.getpid())).touch()
+        while len(os.listdir(folder)) < processes and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.002)
     return item, os.getpid()
 
 
@@ -48,11 +55,11 @@ def test_results_come_in_the_order_of_the_items(helpers):
     assert len(helpers) == 3
 
 
-def test_helpers_take_a_part_as_soon_as_they_can(helpers):
-    done = cores.map_on_cores(whose, range(1200), 0.004)
+def test_helpers_take_a_part_as_soon_as_they_can(helpers, tmp_path):
+    done = cores.map_on_cores(whose, range(1200), str(tmp_path), 3)
     assert [item for item, _ in done] == [*range(1200)]
     shares = [sum(who == process for _, who in done) for process in {who for _, who in done}]
-    assert len(shares) == 3 and min(shares) >= cores.CHUNK and max(shares) < 900
+    assert len(shares) == 3 and min(shares) >= cores.CHUNK
 
 
 def test_nobody_waits_for_a_slow_helper(helpers):
@@ -61,11 +68,11 @@ def test_nobody_waits_for_a_slow_helper(helpers):
     assert time.monotonic() - began < 30 and helpers[0].returncode == -signal.SIGKILL
 
 
-def test_the_bar_ends_when_all_is_done(helpers, monkeypatch):
+def test_the_bar_ends_when_all_is_done(helpers, monkeypatch, tmp_path):
     told = []
     bar = SimpleNamespace(update=told.append)
     monkeypatch.setattr(cores, "progress_bar", lambda *_, **__: nullcontext(bar))
-    cores.map_on_cores(whose, ITEMS, 0.002)
+    cores.map_on_cores(whose, ITEMS, str(tmp_path), 2)
     # the last of the helper's parts may come after the last of this process
     assert len(ITEMS) - cores.CHUNK <= sum(told) <= len(ITEMS) and min(told) >= 1
     assert len(told) < len(ITEMS) / cores.CHUNK
@@ -122,9 +129,15 @@ def test_an_error_is_raised_and_no_helper_stays(helpers):
     assert helpers[-1].returncode is not None
 
 
-def test_another_process_works_meanwhile(helpers):
-    with cores.meanwhile(whose, "a", 0.1, items=1000) as result:
+def test_another_process_works_meanwhile(helpers, tmp_path):
+    with cores.meanwhile(whose, "a", items=1000) as result:
+        asking = [Thread(target=result) for _ in range(3)]  # several may ask, and ask again
+        for thread in asking:
+            thread.start()
         assert result() == ("a", helpers[0].pid) == result()
+        for thread in asking:
+            thread.join(timeout=30)
+        assert not any(thread.is_alive() for thread in asking)
     with cores.meanwhile(whose, "a", items=cores.LEAST - 1) as result:  # too little for a helper
         assert result() == ("a", os.getpid())
     assert len(helpers) == 1
@@ -132,6 +145,37 @@ def test_another_process_works_meanwhile(helpers):
     with cores.meanwhile(time.sleep, 60.0, items=1000):  # nobody asks for it
         pass
     assert time.monotonic() - began < 30 and helpers[1].returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("printed", ["setting up the site", "Fixed paths", "s" * 16])
+def test_what_a_helper_prints_is_no_answer(helpers, monkeypatch, tmp_path, printed):
+    """Read as an answer, the first would be a text of two gigabytes, and be waited for."""
+    words = f"import sys\nsys.stdout.write({printed!r})\nsys.stdout.flush()\n"
+    (tmp_path / "sitecustomize.py").write_text(words, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cores.map_on_cores(math.sqrt, ITEMS) == [math.sqrt(i) for i in ITEMS]
+    with cores.meanwhile(math.hypot, 3.0, 4.0, items=1000) as result:
+        assert result() == 5.0
+
+
+def talkative(item):
+    print("True", item, flush=True)
+    return item
+
+
+def test_a_function_may_print(helpers, capfd):
+    assert cores.map_on_cores(talkative, ITEMS) == [*ITEMS]
+    with cores.meanwhile(talkative, "a", items=1000) as result:
+        assert result() == "a"
+
+
+def test_without_threads_all_is_done_here(helpers, monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", start)
+    assert cores.map_on_cores(math.sqrt, ITEMS) == [math.sqrt(i) for i in ITEMS]
+    assert helpers[0].returncode == -signal.SIGKILL
 
 
 def test_on_one_core_it_is_computed_when_asked(helpers, monkeypatch):
@@ -162,9 +206,23 @@ def test_helpers_run_this_package_wherever_the_user_is(tmp_path):
     script.parent.mkdir()
     script.write_text(
         "import math\nfrom tgdt_mini.files import cores\ncores._cores = lambda: 2\n"
-        "with cores.meanwhile(math.hypot, 3.0, 4.0, items=1000) as result: print(result())\n",
+        "with cores.meanwhile(eval, '__import__(\"os\").getpid()', items=1000) as result:\n"
+        "    print(result() not in (None, __import__('os').getpid()))\n",
         encoding="utf-8",
     )
     options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 30}
     done = subprocess.run([sys.executable, script], **options)
-    assert done.stdout == "5.0\n", done.stderr
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_helpers_find_what_lies_where_the_user_is(tmp_path):
+    words = "import os\ndef who(item): return os.getpid()\n"
+    (tmp_path / "mine.py").write_text(words, encoding="utf-8")
+    line = (
+        "import os, mine; from tgdt_mini.files import cores; cores._cores = lambda: 2\n"
+        "with cores.meanwhile(mine.who, 1, items=1000) as result: print(result() != os.getpid())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr

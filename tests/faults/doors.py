@@ -218,6 +218,7 @@ def doors() -> dict[str, tuple[Callable, dict]]:
         "fingerprint": (fingerprint, dict(model=model(), settings=None)),
         "scenes.load": (scenes.load, dict(split="validation", progress=False, first=3)),
         "scenes.scenes_of": (scenes.scenes_of, dict(split="validation", first=3)),
+        "scenes.seeds_of": (scenes.seeds_of, dict(split="validation", first=3)),
         "scenes.picture": (scenes.picture, dict(image_id="test-0000")),
         "scenes.id_of": (scenes.id_of, dict(split="test", position=3)),
         "scenes.is_id": (scenes.is_id, dict(image_id="test-0000")),

@@ -50,8 +50,7 @@ def train_on_scenes(
     scenes.
     """
     device, progress = pick_device(device), progress and rank() == 0
-    count = first or scenes.SPLITS["train"][1]
-    items = count if config.hard_captions else 0
+    items = len(scenes.seeds_of("train", first)) if config.hard_captions else 0
     made = meanwhile(scenes.hard_negatives, "train", first, config.seed, items=items)
     with made as hard_negatives:
         with first_then_others():

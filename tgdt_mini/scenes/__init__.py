@@ -39,9 +39,15 @@ SPLITS = {
 CAPTIONS = 5  # of each scene
 
 
+def seeds_of(split: str, first: int | None = None) -> range:
+    """The seeds of a split's scenes, or of its first ones. ValueError for what is not there."""
+    first, (start, count) = _check(split, first), SPLITS[split]
+    return range(start, start + (count if first is None else first))
+
+
 def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
     """The scenes of a split, or its first ones, undrawn. ValueError for what is not there."""
-    return [world.scene(seed) for seed in _seeds(split, first)]
+    return [world.scene(seed) for seed in seeds_of(split, first)]
 
 
 def captions_of(split: str) -> list[list[str]]:
@@ -132,6 +138,9 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
     if not cached:
         columns, pixels = _draw(split, progress)
         drawn = _checksums(columns, pixels)
+        if not _holds(columns["image"][::100], pixels[::100]):
+            raise RuntimeError(f"the PNGs of the {split} scenes are not what was drawn: see Pillow")
+        del pixels  # 38 kB a picture
         if drawn != known:
             raise RuntimeError(
                 f"the {split} scenes drawn here have checksums {drawn}, not the published ones: "
@@ -160,7 +169,7 @@ def draw(split: str, progress: bool = False, first: int | None = None) -> dict[s
 def _draw(split, progress=False, first=None):
     """(columns, RGB bytes of each picture) of a split, or of its first scenes."""
     bar: dict[str, Any] = dict(progress=progress, desc=f"drawing {split}", unit=" scenes")
-    rows, pixels = zip(*map_on_cores(_drawn, _seeds(split, first), **bar))
+    rows, pixels = zip(*map_on_cores(_drawn, seeds_of(split, first), **bar))
     columns: dict[str, list] = {"image": [], "image_id": []}  # first, in this order
     columns |= {name: [row[name] for row in rows] for name in rows[0]}
     return columns | {"image_id": [id_of(split, i) for i in range(len(rows))]}, pixels
@@ -200,12 +209,6 @@ def _check(split, first=None):
         raise ValueError(text) from None
 
 
-def _seeds(split, first):
-    """The seeds of a split's scenes, or of its first ones. ValueError for what is not there."""
-    first, (start, count) = _check(split, first), SPLITS[split]
-    return range(start, start + (count if first is None else first))
-
-
 def oracle(
     split: str, first: int | None = None, ks: tuple[int, ...] = (1, 5, 10)
 ) -> dict[str, dict[int, float]]:
@@ -221,16 +224,14 @@ def oracle(
 
 def truth(split: str, first: int | None = None) -> "np.ndarray":
     """(I, C) bool array: whether caption c, in the order of `load`, is true of scene i."""
-    return _truth(_seeds(split, first))
+    return _truth(seeds_of(split, first)).copy()
 
 
 @lru_cache(maxsize=1)  # an assessment asks twice, for the oracle and for the pictures of hits
 def _truth(seeds):
     scenes = [world.scene(seed) for seed in seeds]
     meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
-    true = truths.truth(scenes, meanings)
-    true.flags.writeable = False
-    return true
+    return truths.truth(scenes, meanings)
 
 
 def published(split: str) -> dict[str, str]:
@@ -266,6 +267,14 @@ def _checksums(columns, pixels):
     ]
     text = hashlib.sha256(json.dumps(rows, sort_keys=True).encode("utf-8"))
     return {"pixels": of_pixels.hexdigest(), "text": text.hexdigest()}
+
+
+def _holds(images, pixels):
+    """Whether the PNGs hold these RGB bytes."""
+    from PIL import Image
+
+    opened = (Image.open(io.BytesIO(image["bytes"])) for image in images)
+    return all(image.tobytes() == drawn for image, drawn in zip(opened, pixels))
 
 
 def _foils(scene, meanings):

@@ -160,13 +160,13 @@ def test_what_a_helper_prints_is_no_answer(helpers, monkeypatch, tmp_path, print
 
 def talkative(item):
     print("True", item, flush=True)
-    return item
+    return item, os.getpid()
 
 
 def test_a_function_may_print(helpers, capfd):
-    assert cores.map_on_cores(talkative, ITEMS) == [*ITEMS]
+    assert [item for item, _ in cores.map_on_cores(talkative, ITEMS)] == [*ITEMS]
     with cores.meanwhile(talkative, "a", items=1000) as result:
-        assert result() == "a"
+        assert result() == ("a", helpers[-1].pid)
 
 
 def test_without_threads_all_is_done_here(helpers, monkeypatch):

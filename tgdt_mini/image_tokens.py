@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what cuts pictures in other processes begins sooner without torch
     import torch
 
 SIDE = 112  # pixels of a side of the pictures that a mini model knows: the drawn scenes
@@ -33,10 +33,10 @@ def geometry(boxes: "torch.Tensor") -> "torch.Tensor":
 
     Example: (0.5, 0, 1, 0.5) becomes (0.5, 0, 1, 0.5, 0.25).
     """
-    import torch  # here: what cuts pictures in other processes begins without it
-
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    return torch.cat([boxes, area[..., None]], dim=-1)
+    five = boxes[..., [0, 1, 2, 3, 3]]  # a copy; its last number becomes the area
+    five[..., 4] = area
+    return five
 
 
 def patches(image: Image.Image, patch: int = CROP) -> tuple[np.ndarray, np.ndarray]:

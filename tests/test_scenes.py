@@ -138,6 +138,18 @@ def test_scenes_that_differ_from_the_published_ones_are_refused(tmp_path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_pngs_that_do_not_hold_what_was_drawn_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
+    monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 3))
+    png = scenes._png
+    monkeypatch.setattr(
+        scenes, "_png", lambda image: png(image.transpose(Image.Transpose.ROTATE_90))
+    )
+    with pytest.raises(RuntimeError, match="PNGs of the test scenes"):
+        scenes.load("test")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("split, count", [("train", 6000), ("validation", 1000), ("test", 1000)])
 def test_columns_are_those_of_the_contract(split, count):
     dataset = scenes.load(split)

@@ -139,7 +139,10 @@ def load(split: str, progress: bool = False, first: int | None = None) -> "datas
         columns, pixels = _draw(split, progress)
         drawn = _checksums(columns, pixels)
         if not _holds(columns["image"][::100], pixels[::100]):
-            raise RuntimeError(f"the PNGs of the {split} scenes are not what was drawn: see Pillow")
+            raise RuntimeError(
+                f"the PNGs of the {split} scenes do not hold what was drawn: the Pillow installed "
+                "here does not write them right; install that of constraints.txt"
+            )
         del pixels  # 38 kB a picture
         if drawn != known:
             raise RuntimeError(

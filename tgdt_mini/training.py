@@ -66,7 +66,7 @@ class Trainer:
         self.engine.start(self)
         if config.compile:
             self.model.compile(**COMPILING)
-        self.optimizer = optimizer_of(model, config, fused=self.device.type == "cuda")
+        self.optimizer = optimizer_of(model, config)
         self.precision = precision_of(config.precision, self.device)
         # float16 underflows without a scale; in the other formats the scaler does nothing
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
+from torch.utils.weak import WeakTensorKeyDictionary
+
+_known = WeakTensorKeyDictionary()  # {mask: (its version, whether it is full)}, while it lives
 
 
 @dataclass(frozen=True)
@@ -89,3 +92,33 @@ class Embedding:
             torch.cat(local_tokens),
             torch.cat(mask),
         )
+
+
+def check_real(*embeddings: Embedding, names: tuple[str, ...]) -> None:
+    """ValueError for an empty embedding and for an item without a real token.
+
+    names: "image" or "caption" for each embedding.
+    """
+    for name, embedding in zip(names, embeddings, strict=True):
+        if len(embedding) == 0:
+            raise ValueError(f"there is no {name} to score: the embedding is empty")
+    if all(_is_full(embedding.mask) for embedding in embeddings):
+        return
+    empty = [~embedding.mask.any(1) for embedding in embeddings]  # (B,) each
+    if torch.stack([rows.any() for rows in empty]).any():  # on a GPU one wait
+        name, row = next((n, int(r.nonzero()[0])) for n, r in zip(names, empty) if r.any())
+        part = "word" if name == "caption" else "region"
+        raise ValueError(
+            f"{name} {row} has no real {part}: its mask is all False. Leave it out, or give it at "
+            f"least one {part}"
+        )
+
+
+def _is_full(mask):
+    """Whether no token is padding. To look takes 0.25 ms for 100,000 x 36: the answer is kept."""
+    if mask.device.type != "cpu" or not mask.shape[1] or mask.is_inference():
+        return False
+    version, answer = _known.get(mask, (None, None))
+    if version != mask._version:  # torch counts changes
+        _known[mask] = mask._version, (answer := bool(mask.numpy().all()))
+    return answer

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from tgdt_mini.embedding import Embedding
-from tgdt_mini.files.check import check_scale, real_number, typed
+from tgdt_mini.files.check import check_scale, one_of, real_number, typed
 from tgdt_mini.similarity import (
     INFINITY,
     MOST_WEIGHT,
@@ -44,7 +44,7 @@ def hinge_loss(
     Example: scores [[0.5, 0.4], [0.1, 0.6]] -> rows 0.1 + 0, columns 0 + 0 -> sum 0.1, mean 0.05.
     """
     _check_square(scores)
-    _check_choice("negatives", negatives, ("hardest", "mean"))
+    one_of("negatives", negatives, ("hardest", "mean"))
     scores = at_least_float32(scores)
     allowed, matches = _negatives(scores, positives), scores.diagonal()  # (B, B), (B,)
     options = real_number("margin", margin, -MOST_WEIGHT, MOST_WEIGHT), negatives
@@ -147,8 +147,8 @@ def cmc_loss(
     use_global, use_local, use_intra: a part that is off is not computed. use_mixed: one more term
     (not in the paper), on S_G + S_L; only local tokens learn from it.
     """
-    _check_choice("contrastive", contrastive, ("hinge", "info_nce"))
-    _check_choice("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))
+    one_of("contrastive", contrastive, ("hinge", "info_nce"))
+    one_of("reduction", reduction, ("mean", "sum") if contrastive == "hinge" else ("mean",))
     if not (use_global or use_local or use_intra or use_mixed):
         raise ValueError("use_global, use_local, use_intra, use_mixed are False; switch one on")
     if (size := len(images)) != len(captions):
@@ -195,7 +195,7 @@ def _negatives(scores, positives: torch.Tensor | None):
 
 
 def _reduce(losses, reduction):
-    _check_choice("reduction", reduction, ("mean", "sum"))
+    one_of("reduction", reduction, ("mean", "sum"))
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
@@ -203,8 +203,3 @@ def _reduce(losses, reduction):
 def _check_square(scores: torch.Tensor):
     if scores.dim() != 2 or scores.shape[0] != scores.shape[1] or len(scores) == 0:
         raise ValueError(f"scores has shape {tuple(scores.shape)}; it must be (B, B), B at least 1")
-
-
-def _check_choice(name, value, choices):
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}; it must be {' or '.join(map(repr, choices))}")

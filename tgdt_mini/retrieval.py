@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from tgdt_mini.embedding import Embedding
+from tgdt_mini.embedding import Embedding, check_real
 from tgdt_mini.files.check import shown, typed, whole_number
 from tgdt_mini.similarity import (
     PRODUCTS,
@@ -19,7 +19,6 @@ from tgdt_mini.similarity import (
     at_least_float32,
     autocast_off,
     check_query_is,
-    check_real,
     check_weight,
     global_similarity,
     local_similarity,

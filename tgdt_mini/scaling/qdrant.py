@@ -20,13 +20,13 @@ import time
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from tgdt_mini.embedding import Embedding
+from tgdt_mini.embedding import Embedding, check_real
 from tgdt_mini.files.progress import progress_bar
 from tgdt_mini.scaling.qdrant_engines import engine_of
 from tgdt_mini.scaling.qdrant_server import FORMAT
 from tgdt_mini.search.gallery import Gallery
 from tgdt_mini.search.hits import Hits
-from tgdt_mini.similarity import check_real, shortlist_similarity
+from tgdt_mini.similarity import shortlist_similarity
 
 FLOATS = 2**19  # in one upload request, about 10 MB as JSON; a server takes 32 MB at most
 # numbers of a global token differ by less than this when one item was encoded twice, for example

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tgdt_mini.embedding import Embedding
+from tgdt_mini.embedding import Embedding, check_real
 from tgdt_mini.files import store
 from tgdt_mini.files.check import named, real_number, shown, whole_number, writable
 from tgdt_mini.files.manifest import read_json, read_whole
@@ -27,7 +27,7 @@ from tgdt_mini.retrieval import search_in_blocks
 from tgdt_mini.search.hits import Hits
 from tgdt_mini.search.rerank import rerank
 from tgdt_mini.search.screen import Screen, is_useful
-from tgdt_mini.similarity import MOST_WEIGHT, check_real
+from tgdt_mini.similarity import MOST_WEIGHT
 
 NAME, FORMAT, CURE = "gallery.json", "tgdt_mini gallery 3", "re-index"
 HOLDS = ("image", "caption")

@@ -265,11 +265,11 @@ MUTANTS = [
             "torch.cat(scores).T",
         ),
         (
-            "a block cut to its shortest image",
+            "second regions of the wrong images",
             "04",
             "similarity.py",
-            "_cut(images[b], ends[b][-1])",
-            "_cut(images[b], ends[b][0])",
+            "(best[:, :n], words @ regions[:n, turn].T, out=best[:, :n])",
+            "(best[:, -n:], words @ regions[-n:, turn].T, out=best[:, -n:])",
         ),
         # 05: the loss
         (
@@ -616,7 +616,8 @@ MUTANTS = [
             "picks = (words @ regions.T).argmax(dim=1)",
             "picks = (words @ regions.T).argmin(dim=1)",
         ),
-        ("a touch is enough", "09", "reports/grounding.py", "share >= 0.5", "share > 0"),
+        ("a touch is enough", "09", "reports/grounding.py", "(boxes)) >= 0.5", "(boxes)) > 0"),
+        ("an oracle that never errs", "09", "reports/grounding.py", "share * any(", "any("),
         (
             "a share of the object",
             "09",

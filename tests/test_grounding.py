@@ -32,7 +32,7 @@ LINKS = [
 ]
 
 
-def grounded(picks, text=TEXT, links=LINKS, true_of=None):
+def grounded(picks, text=TEXT, links=LINKS, true_of=None, meant=None):
     """Grounding of a caption whose words pick these regions.
 
     0 lies on object 0, 1 on object 1, 2 on the ground, 3 is padding.
@@ -51,9 +51,8 @@ def grounded(picks, text=TEXT, links=LINKS, true_of=None):
     mask = torch.tensor([[True] * len(picks) + [False] * 2])
     tokens = SimpleNamespace(starts=torch.tensor([0, 3]), boxes=regions)
     model = SimpleNamespace(tokenizer=tokenizer())
-    return grounding(
-        model, images, Embedding(torch.zeros(1, 4), words, mask), tokens, dataset, true_of
-    )
+    captions = Embedding(torch.zeros(1, 4), words, mask)
+    return grounding(model, images, captions, tokens, dataset, true_of, meant)
 
 
 def test_grounding_counts_words_whose_best_region_is_in_their_object():
@@ -104,6 +103,21 @@ def test_a_word_on_another_object_that_it_is_true_of_counts_as_true_and_not_as_r
     assert shares == pytest.approx(
         {"right": 50.0, "true": 75.0, "chance": 100 / 3, "possible": 100.0, "words": 4}
     )
+
+
+def test_the_oracle_is_wrong_where_no_region_lies_and_where_a_caption_fits_two_things():
+    def meant(row, caption, things):
+        assert (row, caption) == (0, 0)
+        return {0: 0.5, 2: 1.0}[things[0]]  # red and star: of one of two; ring: of the third thing
+
+    links = [*LINKS[:2], LINKS[3] | {"objects": [2]}]
+    shares = grounded([2, 0, 0, 2, 2, 1, 1, 2, 2], links=links, meant=meant)
+    assert shares["oracle"] == pytest.approx(100 * (0.5 + 0.5 + 0) / 3)
+    assert (shares["settled"], shares["settled right"]) == (pytest.approx(100 / 3), 0)
+    shares = grounded([2, 0, 1, 2, 2, 1, 1, 2, 2], meant=lambda *asked: 1.0)
+    assert (shares["settled"], shares["settled right"]) == (100, 75) == (100, shares["right"])
+    plain = grounded([2, 0, 0, 2, 2, 1, 1, 2, 2])
+    assert not {"true", "oracle", "settled", "settled right"} & set(plain)
 
 
 def test_a_words_truth_is_that_of_its_object():

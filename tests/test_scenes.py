@@ -84,11 +84,16 @@ def stands(scene, first, relation, second):
 
 def is_true(scene, meaning):
     """Whether objects can be found for all mentions, by trying them all."""
+    return bool(true_readings(scene, meaning))
+
+
+def true_readings(scene, meaning):
+    """The objects of the mentions without a number, in all ways that make a caption true."""
     if meaning.background not in (None, scene.background) or meaning.total not in (
         0,
         len(scene.things),
     ):
-        return False
+        return []
     free, singles = set(range(len(scene.things))), []
     for mention in meaning.mentions:
         if not mention.number_word:
@@ -96,13 +101,14 @@ def is_true(scene, meaning):
             continue
         members = {i for i, thing in enumerate(scene.things) if fits(thing, mention)}
         if mention.number_word not in NUMBER_WORDS.get(len(members), ()):
-            return False
+            return []
         free -= members
-    return any(
-        all(fits(scene.things[i], mention) for i, mention in zip(chosen, singles))
-        and (not meaning.relation or stands(scene, chosen[0], meaning.relation, chosen[1]))
+    return [
+        chosen
         for chosen in permutations(sorted(free), len(singles))
-    )
+        if all(fits(scene.things[i], mention) for i, mention in zip(chosen, singles))
+        and (not meaning.relation or stands(scene, chosen[0], meaning.relation, chosen[1]))
+    ]
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
@@ -286,6 +292,22 @@ def test_truth_agrees_on_foils_and_on_loose_meanings_which_are_often_true():
     for i in range(0, 60, 2):
         for c, meaning in enumerate(asked):
             assert fast[i, c] == is_true(drawn[i], meaning)
+
+
+def test_readings_are_those_of_trying_every_assignment():
+    drawn, found = scenes.scenes_of("validation", 60), scenes.readings("validation", 60)
+    several = 0
+    for scene, own, shares in zip(drawn, meanings_of("validation", 60), found, strict=True):
+        for meaning, share in zip(own, shares, strict=True):
+            assert share.keys() == {mention.things for mention in meaning.mentions}
+            readings = true_readings(scene, meaning)
+            singles = [mention for mention in meaning.mentions if not mention.number_word]
+            for i, mention in enumerate(singles):
+                meant = sum((chosen[i],) == mention.things for chosen in readings)
+                assert share[mention.things] == meant / len(readings)
+                several += share[mention.things] < 1
+            assert all(share[m.things] == 1 for m in meaning.mentions if m.number_word)
+    assert several > 30  # captions that fit several objects are no rarity
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -1,8 +1,9 @@
 """Where words look on drawn scenes, whose links say which words speak of which object.
 
-Three figures help to read the share of right words: that of a region drawn at random, the best that
-the proposed regions allow, and, given the scenes' attributes, the words on another object that they
-are true of. Photographs have phrases and boxes instead: see `reports/pointing.py`.
+Four figures help to read the share of right words: that of a region drawn at random; the best that
+the proposed regions allow; and, given the scenes' truth, the words on another object that they are
+true of, and what an oracle reaches where captions fit several objects. Photographs have phrases and
+boxes instead: see `reports/pointing.py`.
 """
 
 import torch
@@ -10,7 +11,9 @@ import torch
 from tgdt_mini.data import TokenSet
 
 
-def grounding(model, images, captions, tokens: TokenSet, dataset, true_of=None) -> dict[str, float]:
+def grounding(
+    model, images, captions, tokens: TokenSet, dataset, true_of=None, meant=None
+) -> dict[str, float]:
     """Percent of word pieces whose best region lies inside an object that the word speaks of.
 
     Inside: at least half of the region's area is in the object's box. Only words with a link count:
@@ -18,16 +21,21 @@ def grounding(model, images, captions, tokens: TokenSet, dataset, true_of=None) 
     "possible" that of pieces for which any region lies inside. true_of(row, object, word) says
     whether a word by itself is true of an object of image `row`. With it, "true" is the percent of
     pieces on an object that is meant or that the word is true of: "red" on another red thing is an
-    error of context, not of sight. Raises ValueError if no word has a link.
+    error of context, not of sight. meant(row, caption, objects): in which share of the readings of
+    a caption that are true of image `row` a word means these objects. With it, "oracle" is the
+    percent of a reader who knows all true readings, and takes one by chance; "settled" the percent
+    of pieces with one reading alone, and "settled right" the percent of these that are right.
+    Raises ValueError if no word has a link.
     """
-    counts = dict.fromkeys(("right", "true", "chance", "possible", "words"), 0.0)
+    counts = dict.fromkeys(("right", "true", "chance", "oracle", "possible", "words"), 0.0)
+    settled = []  # whether each piece that has one reading alone is right
     caption = 0  # counted over all images
     for row, (boxes, links, texts) in enumerate(
         zip(dataset["boxes"], dataset["links"], dataset["captions"])
     ):
         start, end = int(tokens.starts[row]), int(tokens.starts[row + 1])
-        share = inside_share(tokens.boxes[start:end].cpu(), torch.tensor(boxes))
-        seen = [set(own.nonzero()[:, 0].tolist()) for own in share >= 0.5]  # of each region
+        inside = inside_share(tokens.boxes[start:end].cpu(), torch.tensor(boxes)) >= 0.5  # (R, O)
+        seen = [set(own.nonzero()[:, 0].tolist()) for own in inside]  # of each region
         regions = images.local_tokens[row, : end - start]  # (R, D)
         for number, text in enumerate(texts):
             words = captions.local_tokens[caption][captions.mask[caption]]  # (W, D)
@@ -44,14 +52,23 @@ def grounding(model, images, captions, tokens: TokenSet, dataset, true_of=None) 
                 )
                 counts["chance"] += sum(fits) / len(fits)
                 counts["possible"] += any(fits)
+                share = meant(row, number, objects) if meant else 0
+                counts["oracle"] += share * any(fits)
+                if share == 1:
+                    settled.append(fits[pick])
                 counts["words"] += 1
             caption += 1
     words = counts.pop("words")
     if not words:
         raise ValueError("links names no word; grounding needs captions with links")
-    if not true_of:
-        del counts["true"]
-    return {name: 100 * count / words for name, count in counts.items()} | {"words": int(words)}
+    for name, judge in (("true", true_of), ("oracle", meant)):
+        if not judge:
+            del counts[name]
+    shares = {name: 100 * count / words for name, count in counts.items()} | {"words": int(words)}
+    if settled:
+        shares["settled"] = 100 * len(settled) / words
+        shares["settled right"] = 100 * sum(settled) / len(settled)
+    return shares
 
 
 def _objects(links, number, first, last):

@@ -28,16 +28,16 @@ def assess(
     settings: SearchSettings,
     dataset=None,
     oracle=None,
-    true_of=None,
+    judges=None,
     records=None,
     folds: int = 0,
 ) -> dict:
     """Everything that can be said of a model on a split. ValueError if the set has no caption.
 
     dataset: the split's scenes, for hard pairs (foils) and grounding (boxes, links). oracle: see
-    `scenes.oracle`. true_of: see `grounding`. records: of photographs, for the pointing game where
-    their phrases have boxes. folds: also the mean of so many parts, each searched alone, as COCO 1K
-    is 5 of COCO 5K.
+    `scenes.oracle`. judges: {"true_of": ..., "meant": ...} of `grounding`. records: of photographs,
+    for the pointing game where their phrases have boxes. folds: also the mean of so many parts,
+    each searched alone, as COCO 1K is 5 of COCO 5K.
     """
     began = time.perf_counter()
     images, captions = encode(model, tokens)
@@ -71,7 +71,7 @@ def assess(
         report["hard_pairs"] = hard_pairs(
             model, images, captions, tokens, dataset["foils"], settings.local_weight
         )
-        report["grounding"] = grounding(model, images, captions, tokens, dataset, true_of)
+        report["grounding"] = grounding(model, images, captions, tokens, dataset, **(judges or {}))
     if tokens.hard is not None and dataset is None:  # photographs, whose features have foils
         report["hard_pairs"] = hard_pairs(
             model, images, captions, tokens, tokens.hard, settings.local_weight

@@ -81,7 +81,7 @@ def _stage_one(recalls):
 
 
 def _grounding(shares):
-    names = {"chance": "at random", "possible": "at best"}
+    names = {"chance": "at random", "oracle": "the oracle", "possible": "at best"}
     bounds = "".join(
         f", {words} {shares[name]:.1f}%" for name, words in names.items() if name in shares
     )
@@ -92,6 +92,11 @@ def _grounding(shares):
     if "true" in shares:
         yield (
             f"words that pick an object of which they are true, meant or not: {shares['true']:.1f}%"
+        )
+    if "settled" in shares:
+        yield (
+            f"where the caption fits one object alone ({shares['settled']:.1f}% of the words): "
+            f"{shares['settled right']:.1f}%"
         )
 
 

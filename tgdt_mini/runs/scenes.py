@@ -77,14 +77,18 @@ def assess_on_scenes(
     """
     kind = model.config.image_tokens
     dataset, tokens = scene_tokens(split, model.tokenizer, kind, first, progress)
-    things = [scene.things for scene in scenes.scenes_of(split, first)]
+    drawn, readings = scenes.scenes_of(split, first), scenes.readings(split, first)
+    judges = {
+        "true_of": lambda row, thing, word: true_of(word, drawn[row].things[thing]),
+        "meant": lambda row, caption, things: readings[row][caption][tuple(things)],
+    }
     report = assess(
         model,
         tokens,
         stored_settings(model),
         dataset,
         scenes.oracle(split, first),
-        lambda row, thing, word: true_of(word, things[row][thing]),
+        judges,
     )
     report["trained"] = {key: value for key, value in model.notes.items() if key != "history"}
     return report | {"split": split, "scenes": tokens.image_count}, dataset, tokens

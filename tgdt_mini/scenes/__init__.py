@@ -47,7 +47,22 @@ def seeds_of(split: str, first: int | None = None) -> range:
 
 def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
     """The scenes of a split, or its first ones, undrawn. ValueError for what is not there."""
-    return [world.scene(seed) for seed in seeds_of(split, first)]
+    return [*_scenes(seeds_of(split, first))]
+
+
+@lru_cache(maxsize=1)  # an assessment asks for the scenes of a split more than once,
+def _scenes(seeds):
+    return [world.scene(seed) for seed in seeds]
+
+
+@lru_cache(maxsize=1)  # and for what their captions mean,
+def _meanings(seeds):
+    return [grammar.captions(scene, CAPTIONS) for scene in _scenes(seeds)]
+
+
+@lru_cache(maxsize=1)  # and for the facts of all of them together
+def _facts(seeds):
+    return truths.World(_scenes(seeds))
 
 
 def captions_of(split: str) -> list[list[str]]:
@@ -230,11 +245,16 @@ def truth(split: str, first: int | None = None) -> "np.ndarray":
     return _truth(seeds_of(split, first)).copy()
 
 
-@lru_cache(maxsize=1)  # an assessment asks twice, for the oracle and for the pictures of hits
+@lru_cache(maxsize=1)
 def _truth(seeds):
-    scenes = [world.scene(seed) for seed in seeds]
-    meanings = [meaning for scene in scenes for meaning in grammar.captions(scene, CAPTIONS)]
-    return truths.truth(scenes, meanings)
+    return _facts(seeds).truth([meaning for own in _meanings(seeds) for meaning in own])
+
+
+def readings(split: str, first: int | None = None) -> list[list[dict[tuple[int, ...], float]]]:
+    """What each caption of a split can mean, scene by scene; see `World.readings` in `truth.py`."""
+    seeds = seeds_of(split, first)
+    meanings, facts = _meanings(seeds), _facts(seeds)
+    return [[facts.readings(i, meaning) for meaning in own] for i, own in enumerate(meanings)]
 
 
 def published(split: str) -> dict[str, str]:

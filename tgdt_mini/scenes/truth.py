@@ -9,6 +9,7 @@ fewest objects has R@1 91.2 from text to image on the test split, the oracle 86.
 """
 
 from functools import partial
+from itertools import product
 from math import comb
 from operator import attrgetter
 
@@ -95,11 +96,39 @@ class World:
         holds[left] = pair.any(axis=(1, 2))
         return holds
 
+    def truth(self, meanings: list[Meaning]) -> np.ndarray:
+        """(I, C) bool: whether caption c is true of scene i."""
+        return np.stack([self.true_of(meaning) for meaning in meanings], axis=1)
+
+    def readings(self, row: int, meaning: Meaning) -> dict[tuple[int, ...], float]:
+        """{objects of a mention: share of the true readings in which it means just these}.
+
+        For a caption of scene `row`. A reading gives each mention an object of its own, such that
+        the caption is true: "a red star" has two in a scene with two red stars. A mention with a
+        number means all objects that fit.
+        """
+        shares, singles, taken = {}, [], set()
+        for mention in meaning.mentions:
+            fits = np.flatnonzero(self.fitting(mention)[row]).tolist()
+            if mention.number_word:
+                shares[mention.things] = 1.0
+                taken.update(fits)
+            else:
+                singles.append((mention.things, fits))
+        allowed = self.relations[meaning.relation][row] if meaning.relation else APART
+        true = [
+            objects
+            for objects in product(*(set(fits) - taken for _, fits in singles))
+            if len({*objects}) == len(objects) and (len(objects) < 2 or allowed[objects[:2]])
+        ]
+        for number, ((meant,), _) in enumerate(singles):
+            shares[meant,] = sum(objects[number] == meant for objects in true) / len(true)
+        return shares
+
 
 def truth(scenes: list[Scene], meanings: list[Meaning]) -> np.ndarray:
     """(I, C) bool: whether caption c is true of scene i."""
-    world = World(scenes)
-    return np.stack([world.true_of(meaning) for meaning in meanings], axis=1)
+    return World(scenes).truth(meanings)
 
 
 def oracle(

@@ -13,6 +13,7 @@ from tgdt_mini.photos.subsets import first_images
 from tgdt_mini.scenes import grammar
 from tgdt_mini.scenes.hard_captions import Lexicon, hard_caption
 from tgdt_mini.scenes.tokens import scene_tokens, with_hard_captions
+from tgdt_mini.scenes.truth import World
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.similarity import local_similarity
 from tgdt_mini.text_tokens import TextTokenizer
@@ -79,7 +80,7 @@ def test_hard_negatives_of_the_scenes_are_false_of_their_picture_and_sentences_o
     kinds, made = lexicon(), scenes.hard_negatives("validation", 200, seed=0)
     again, refused = iter(made), 0
     for scene in scenes.scenes_of("validation", 200):
-        here = scenes.truths.World([scene])
+        here = World([scene])
         for meaning in grammar.captions(scene):
             text, hard = grammar.write(meaning)[0], next(again)
             meanings = {grammar.write(other)[0]: other for other in grammar.changes(meaning)}

@@ -58,7 +58,8 @@ known_truth = cache(scenes.truth)
 @pytest.fixture
 def truth_once(monkeypatch):
     """What is true of a split is found out once for all tests that ask for this."""
-    monkeypatch.setattr(scenes, "truth", known_truth)
+    for room in (scenes, scenes.judging):
+        monkeypatch.setattr(room, "truth", known_truth)
 
 
 def fits(thing, mention):
@@ -147,9 +148,9 @@ def test_scenes_that_differ_from_the_published_ones_are_refused(tmp_path, monkey
 def test_pngs_that_do_not_hold_what_was_drawn_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TGDT_MINI_CACHE", str(tmp_path))
     monkeypatch.setitem(scenes.SPLITS, "test", (2_000_000, 3))
-    png = scenes._png
+    png = scenes.dataset._png
     monkeypatch.setattr(
-        scenes, "_png", lambda image: png(image.transpose(Image.Transpose.ROTATE_90))
+        scenes.dataset, "_png", lambda image: png(image.transpose(Image.Transpose.ROTATE_90))
     )
     with pytest.raises(RuntimeError, match="PNGs of the test scenes"):
         scenes.load("test")

@@ -164,7 +164,7 @@ def make_rest(root: Path) -> dict:
     os.environ["TGDT_MINI_CACHE"] = str(root / "drawn scenes")
     scenes.SPLITS["validation"] = (scenes.SPLITS["validation"][0], 6)
     known = scenes.checksums(scenes.draw("validation"))
-    scenes.published = lambda split: known
+    scenes.published = scenes.dataset.published = lambda split: known
     scenes.load("validation")
     save_model(tiny_model(), root / "model", tokenizer())
     model = load_model(root / "model")
@@ -298,6 +298,7 @@ def run(table: Table, root: Path, tries: int, seed: int = 0, encoders: bool = Tr
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TGDT_MINI_CACHE", "")
         patch.setitem(scenes.SPLITS, "validation", scenes.SPLITS["validation"])
-        patch.setattr(scenes, "published", scenes.published)
+        for room in (scenes, scenes.dataset):
+            patch.setattr(room, "published", scenes.published)
         patch.setattr(indexing, "GROUP", indexing.GROUP)
         artefacts.change_all(table, make_rest(root / "rest"), tries, seed)

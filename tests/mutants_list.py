@@ -268,8 +268,8 @@ MUTANTS = [
             "second regions of the wrong images",
             "04",
             "similarity.py",
-            "(best[:, :n], words @ regions[:n, turn].T, out=best[:, :n])",
-            "(best[:, -n:], words @ regions[-n:, turn].T, out=best[:, -n:])",
+            "(best[:, :n], words @ regions.T, out=best[:, :n])",
+            "(best[:, -n:], words @ regions.T, out=best[:, -n:])",
         ),
         # 05: the loss
         (

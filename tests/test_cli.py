@@ -328,6 +328,10 @@ def test_evaluate_prints_a_table_and_writes_it_as_json(home, tmp_path, capsys, s
         results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert code == 0 and f"{results['rows']['two-stage']['rsum']:.1f}" in out
         assert results["oracle"] == json.loads(json.dumps(scenes.oracle(split, 12)))
+        open_ = [s for own in scenes.readings(split, 12) for c in own for s in c.values() if s < 1]
+        grounding = results["grounding"]
+        assert open_ and grounding["chance"] < grounding["oracle"] < grounding["possible"]
+        assert 50 < grounding["settled"] < 100
         code, printed, err = call(capsys, *command, "--out", tmp_path, "--json")
         written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
         assert code == 0 and not err and json.loads(printed) == written

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import random_embedding
 
-from tgdt_mini.embedding import Embedding, _known, check_real
+from tgdt_mini.embedding import Embedding
 
 NAMES = ("global_token", "local_tokens", "mask")
 
@@ -73,28 +73,3 @@ def test_a_dtype_changes_floats_only_and_detach_drops_the_gradient():
     embedding.local_tokens.requires_grad_()
     assert not embedding.detach().local_tokens.requires_grad
     assert_equal(embedding.detach(), embedding)
-
-
-def test_a_mask_that_is_full_is_looked_at_again_when_it_changes():
-    embedding = random_embedding(0, 3, 4)
-    embedding.mask[:] = True
-    check_real(embedding, names=("image",))
-    embedding.mask[1] = False
-    with pytest.raises(ValueError, match="image 1 has no real region"):
-        check_real(embedding, names=("image",))
-    embedding.mask[1] = True
-    check_real(embedding, names=("image",))
-    with torch.inference_mode():  # of such tensors torch counts no changes
-        inside = Embedding(
-            *(torch.ones(shape) for shape in ((2, 8), (2, 3, 8))), torch.ones(2, 3) > 0
-        )
-        check_real(inside, names=("image",))
-        inside.mask[1] = False
-        with pytest.raises(ValueError, match="image 1"):
-            check_real(inside, names=("image",))
-
-
-def test_what_is_known_of_a_mask_goes_with_it():
-    before = len(_known)
-    check_real(random_embedding(0, 3, 4), names=("caption",))
-    assert len(_known) == before

@@ -125,6 +125,43 @@ def test_an_infinite_gradient_of_float16_moves_nothing():
         assert torch.equal(a, b)
 
 
+def test_a_closure_is_called_once_before_both_step():
+    model, other = small_model(), small_model()
+    one, two = (optimizer_of(each, config(optimizer="muon")) for each in (model, other))
+    asked = []
+
+    def closure():
+        asked.append(torch.is_grad_enabled())
+        set_gradients(model, seed=1)
+        return torch.tensor(7.0)
+
+    for seed in (1, 1):
+        set_gradients(other, seed)
+        kept = [parameter.grad.clone() for parameter in other.parameters()]
+        two.step()
+        for gradient, parameter in zip(kept, other.parameters()):
+            assert torch.equal(parameter.grad, gradient)  # whoever reads them afterwards finds them
+        assert one.step(closure) == 7.0
+    assert asked == [True, True]
+    for a, b in zip(model.parameters(), other.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_a_state_of_torchs_muon_can_be_loaded():
+    """It has no count of steps, as those of earlier runs; AdamW asks for one."""
+    model = small_model()
+    optimizer = optimizer_of(model, config(optimizer="muon"))
+    set_gradients(model, seed=1)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    assert any("step" not in state for state in saved["state"].values())
+    again = optimizer_of(model, config(optimizer="muon"))
+    again.load_state_dict(saved)
+    for index, state in again.state_dict()["state"].items():
+        for name, value in saved["state"][index].items():
+            assert torch.equal(state[name], value), (index, name)
+
+
 def test_a_parameter_without_a_gradient_stays():
     model = small_model()
     optimizer = optimizer_of(model, config(optimizer="muon"))

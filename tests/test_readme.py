@@ -218,6 +218,10 @@ def test_the_text_on_scenes_says_what_the_reports_hold():
     right = [report["grounding"]["right"] for report in default]
     assert (round(min(right)), round(max(right))) == (90, 91)
     assert f"| {default[0]['grounding']['chance']:.1f} |" in text
+    words = json.loads(refresh.SHIPPED.read_text(encoding="utf-8"))["grounding"]
+    assert f"is right for {words['oracle']:.1f}% of the words" in text
+    assert f"one object alone ({words['settled']:.1f}% of the words)" in text
+    assert f"is right for {words['settled right']:.1f}%." in text
 
 
 def test_the_text_on_ablations_says_what_the_reports_hold():
@@ -402,6 +406,7 @@ def test_the_model_card_says_what_the_weights_and_their_report_hold():
     lengths = chosen.shortlist["caption"], chosen.shortlist["image"]
     assert "shortlist of {} for a caption and one of {} for an image".format(*lengths) in card
     assert f"{report['grounding']['right']:.1f}% of the words" in card
+    assert f"several objects reaches {report['grounding']['oracle']:.1f}%." in card
     missed = 100 - report["rows"]["two-stage"]["t2i"]["1"]
     assert missed == pytest.approx(20, abs=1), "one caption in five, as card and README say"
 

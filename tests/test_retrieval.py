@@ -124,6 +124,8 @@ def test_items_and_queries_without_real_tokens_are_named():
         two_stage(queries, gallery, 2, 1.0, "caption")
     with pytest.raises(ValueError, match="image 3 has no real region"):
         two_stage(gallery, queries, 2, 1.0, "image")
+    gallery.global_token[3] = -queries.global_token[0]  # now it is on no shortlist of the first
+    assert two_stage(queries[[0]], gallery, 2, 1.0, "caption").argmax(1) != 3
     queries.mask[1] = False
     with pytest.raises(ValueError, match="caption 1 has no real word"):
         two_stage(sides("image")[0], queries, 2, 1.0, "image")

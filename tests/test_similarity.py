@@ -175,8 +175,27 @@ def test_the_products_held_at_once_are_bounded(most, monkeypatch):
         assert len(held) == 1, "what fits is one product"
 
 
+@pytest.mark.parametrize("most", [1_000, 2**20])
+def test_with_many_items_the_products_of_one_turn_are_bounded(most, monkeypatch):
+    held, in_turns = [], similarity._in_turns
+
+    def watched(words, images):
+        held.append(len(words) * len(images))
+        return in_turns(words, images)
+
+    monkeypatch.setattr(similarity, "_in_turns", watched)
+    monkeypatch.setattr(similarity, "CAPTIONS", 20)
+    monkeypatch.setitem(similarity.PRODUCTS, "cpu", most)
+    images, captions = random_embedding(0, 50, 9), random_embedding(1, 60, 7)
+    local_similarity(images, captions)
+    assert max(held) <= most and sum(held) == 50 * 60 * 7
+    assert len(held) == 3 or most < 2**20, "what fits is one block for each twenty captions"
+
+
+@pytest.mark.parametrize("captions_at_once", [2, 64])
 @pytest.mark.parametrize("score", [global_similarity, local_similarity])
-def test_float32_scores_under_autocast_and_for_half_precision(score):
+def test_float32_scores_under_autocast_and_for_half_precision(score, captions_at_once, monkeypatch):
+    monkeypatch.setattr(similarity, "CAPTIONS", captions_at_once)
     images, captions = pair(dtype=torch.float32)
     expected = score(images, captions)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -64,6 +64,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure=None):
+        loss, moved = None if closure is None else torch.enable_grad()(closure)(), []
         for group in self.param_groups:
             by_shape = {}
             for matrix in group["params"] if group.get("muon") else ():
@@ -77,15 +78,23 @@ class Muon(torch.optim.AdamW):
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
                 rate = group["lr"] * (0.2 * max(shape) ** 0.5)
                 torch._foreach_add_(matrices, near_orthogonal(ahead).unbind(), alpha=-rate)
-                for matrix in matrices:
-                    matrix.grad = None  # AdamW takes the others
-        return super().step(closure)
+                moved += zip(matrices, gradients)
+        for matrix, _ in moved:
+            matrix.grad = None  # AdamW takes the others
+        super().step()
+        for matrix, gradient in moved:
+            matrix.grad = gradient
+        return loss
+
+    def load_state_dict(self, saved: dict) -> None:
+        """As torch's. For AdamW each state needs a count of steps, which Muon does without."""
+        states = {at: {"step": torch.zeros(())} | own for at, own in saved["state"].items()}
+        super().load_state_dict(saved | {"state": states})
 
     def _mean(self, matrix):
-        state = self.state[matrix]
-        if not state:  # AdamW asks for "step" where a state is loaded
-            state |= {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(matrix)}
-        return state["momentum_buffer"]
+        if "momentum_buffer" not in self.state[matrix]:
+            self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        return self.state[matrix]["momentum_buffer"]
 
 
 def near_orthogonal(matrices: torch.Tensor) -> torch.Tensor:

@@ -171,13 +171,11 @@ def _most_first(images):
 
 def _in_turns(words, images):
     """As `_best_region`: first regions, then second ones, ... So no product is one of padding."""
-    regions, counts = (
-        at_least_float32(images.local_tokens),
-        images.mask.sum(0).tolist(),
-    )  # (I, R, D)
-    best = words @ regions[:, 0].T  # (P, I)
+    counts, tokens = images.mask.sum(0).tolist(), images.local_tokens  # (R,), (I, R, D)
+    best = words @ at_least_float32(tokens[:, 0]).T  # (P, I)
     for turn, n in enumerate(counts[1:], start=1):  # the first n images have so many
-        torch.maximum(best[:, :n], words @ regions[:n, turn].T, out=best[:, :n])
+        regions = at_least_float32(tokens[:n, turn])
+        torch.maximum(best[:, :n], words @ regions.T, out=best[:, :n])
     return best
 
 

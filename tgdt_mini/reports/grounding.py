@@ -23,9 +23,9 @@ def grounding(
     pieces on an object that is meant or that the word is true of: "red" on another red thing is an
     error of context, not of sight. meant(row, caption, objects): in which share of the readings of
     a caption that are true of image `row` a word means these objects. With it, "oracle" is the
-    percent of a reader who knows all true readings, and takes one by chance; "settled" the percent
-    of pieces with one reading alone, and "settled right" the percent of these that are right.
-    Raises ValueError if no word has a link.
+    percent of a reader who knows all true readings, and takes one by chance (a yardstick, no upper
+    bound); "settled" the percent of pieces with one reading alone, and "settled right" the percent
+    of these that are right. Raises ValueError if no word has a link.
     """
     counts = dict.fromkeys(("right", "true", "chance", "oracle", "possible", "words"), 0.0)
     settled = []  # whether each piece that has one reading alone is right

@@ -34,13 +34,13 @@ def scenes_of(split: str, first: int | None = None) -> list[world.Scene]:
     return [*of_seeds(seeds_of(split, first))]
 
 
-@lru_cache(maxsize=1)  # an assessment asks for the scenes of a split more than once,
+@lru_cache(maxsize=1)  # an assessment asks more than once for the scenes of a split
 def of_seeds(seeds: range) -> list[world.Scene]:
     """The scenes of these seeds, as one list for all who ask."""
     return [world.scene(seed) for seed in seeds]
 
 
-@lru_cache(maxsize=1)  # and for what their captions mean,
+@lru_cache(maxsize=1)  # asked for as often
 def meanings_of(seeds: range) -> list[list[grammar.Meaning]]:
     """The meanings of the captions of each scene, by the scenes' seeds."""
     return [grammar.captions(scene, CAPTIONS) for scene in of_seeds(seeds)]

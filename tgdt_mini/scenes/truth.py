@@ -54,16 +54,19 @@ class World:
                     holds[i, a, b] = a != b and related(scene, a, name, b)
         return holds
 
-    def fitting(self, mention) -> np.ndarray:
-        """(I, MOST) bool: the objects that have the mention's attributes and position."""
-        fits = self.real.copy()
+    def fitting(self, mention, rows=slice(None)) -> np.ndarray:
+        """(I, MOST) bool: the objects that have the mention's attributes and position.
+
+        rows: of these scenes alone.
+        """
+        fits = self.real[rows].copy()
         for name, facts in self.facts.items():
             value = getattr(mention, name)
             if value is not None:
                 if value not in facts:
                     facts[value] = self.words[name] == value
-                fits &= facts[value]
-        return fits & self.positions[mention.position] if mention.position else fits
+                fits &= facts[value][rows]
+        return fits & self.positions[mention.position][rows] if mention.position else fits
 
     def true_of(self, meaning: Meaning) -> np.ndarray:
         """(I,) bool: the scenes that the meaning is true of."""
@@ -109,7 +112,7 @@ class World:
         """
         shares, singles, taken = {}, [], set()
         for mention in meaning.mentions:
-            fits = np.flatnonzero(self.fitting(mention)[row]).tolist()
+            fits = np.flatnonzero(self.fitting(mention, row)).tolist()
             if mention.number_word:
                 shares[mention.things] = 1.0
                 taken.update(fits)

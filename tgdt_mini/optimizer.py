@@ -90,6 +90,9 @@ class Muon(torch.optim.AdamW):
         """As torch's. For AdamW each state needs a count of steps, which Muon does without."""
         states = {at: {"step": torch.zeros(())} | own for at, own in saved["state"].items()}
         super().load_state_dict(saved | {"state": states})
+        for own in self.state.values():
+            if "momentum_buffer" in own:
+                del own["step"]
 
     def _mean(self, matrix):
         if "momentum_buffer" not in self.state[matrix]:

@@ -23,15 +23,13 @@ REGIONS, WIDTH, WORDS = 36, 256, 15
 SHORTLIST, WEIGHT, BATCH = 100, 2.0, 16  # BATCH: queries that are searched together
 SHORTLISTS = (10, 20, 50, 100, 200)
 QUERIES = 32  # captions that the agreement is measured on
+MANY = 256  # captions that the compact gallery is judged by; at once, they share their candidates
 # size: times faster than scoring everything, for one query and for 16 together
 FLOORS = {10_000: (20, 12), 100_000: (60, 25)}
 WAYS = {  # one query at a time, and 16 at once
     "disk": ("two stages from disk, K 100", "16 queries together, from disk, each"),
     "memory": ("two stages in memory", "16 queries together, in memory, each"),
 }
-
-
-MANY = 256  # captions that the compact gallery is judged by; at once, they share their candidates
 
 
 def search_size(size: int, speed: dict, repeats: int = 5, engines: bool = True) -> dict:

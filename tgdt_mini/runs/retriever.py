@@ -7,7 +7,6 @@
 Nothing is computed here that `load_model`, `encode_texts` and `Gallery` do not do by themselves.
 """
 
-import json
 import os
 import threading
 import warnings
@@ -48,7 +47,7 @@ from tgdt_mini.runs.pictures import (
     readable,
     several,
 )
-from tgdt_mini.search.gallery import Gallery
+from tgdt_mini.search.gallery import Gallery, check_items
 from tgdt_mini.search.hits import Hits
 
 # tokenizers and encoders keep a state while they work, and models share them
@@ -171,10 +170,7 @@ class Retriever:
         items = list(items)
         if len(items) != len(pictures):
             raise ValueError(f"{len(items)} items for {len(pictures)} images; give one for each")
-        try:
-            json.dumps(items)
-        except TypeError as error:
-            raise ValueError(f"items must be JSON values, such as names: {error}") from None
+        check_items(items)  # before the pictures are encoded
         refused: dict[int, str] = {}
         if skip_broken:
             embedding, read = self._encode_readable(pictures, refused, progress)

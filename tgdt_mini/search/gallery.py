@@ -91,7 +91,7 @@ class Gallery:
             raise ValueError(
                 f"{len(items)} items for {len(embedding)} embedded {holds}s; give one for each"
             )
-        _check_items(items)
+        check_items(items)
         _check_settings(settings)
         check_real(embedding, names=(holds,))
         counts = embedding.mask.sum(1).cpu()  # (G,)
@@ -280,7 +280,7 @@ class Gallery:
             )
 
 
-def _check_items(items):
+def check_items(items):
     """ValueError for an item that JSON would give back as another one."""
     for number, item in enumerate(items):
         if type(item) in (int, bool, type(None)) or (type(item) is str and writable(item)):

@@ -141,6 +141,8 @@ def test_a_save_that_fails_keeps_model_and_gallery(own, pictures, tmp_path, monk
     own.index(pictures).save(tmp_path / "saved")
     with pytest.raises(ValueError, match="items must be JSON values"):
         own.index([scenes.picture(NAMES[0])], items=[Path("a")])
+    with pytest.raises(ValueError, match="items must be JSON values"):
+        own.index(["not-there.png"], items=[("a", 1)])  # told before a picture is read
 
     def full_disk(*_):
         raise OSError(28, "No space left on device")

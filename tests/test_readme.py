@@ -216,7 +216,8 @@ def test_the_text_on_scenes_says_what_the_reports_hold():
     assert f"{pairs['local']:.1f}% against {pairs['two-stage']:.1f}%" in text
     assert f"local score has {pairs['local']:.0f}%, the global score {pairs['global']:.0f}%" in text
     right = [report["grounding"]["right"] for report in default]
-    assert (round(min(right)), round(max(right))) == (90, 91)
+    assert {f"{value:.0f}% of the words about" for value in right} == {"91% of the words about"}
+    assert "91% of the words about an object pick a region of it" in text
     assert f"| {default[0]['grounding']['chance']:.1f} |" in text
     words = json.loads(refresh.SHIPPED.read_text(encoding="utf-8"))["grounding"]
     assert f"is right for {words['oracle']:.1f}% of the words" in text
@@ -256,15 +257,16 @@ def test_the_text_on_ablations_says_what_the_reports_hold():
     without, whole = (mean(pairs[name]["local"]) for name in ("no_hard_captions", "default"))
     assert f"loses {whole - without:.0f} points of hard pairs ({without:.1f}% instead of" in text
     assert f"two stages lose {lost('no_hard_captions', two):.0f} points of rsum" in text
-    assert f"AdamW**, which reaches {three(rsum['AdamW'][two])}: with seed 1" in text
-    assert rsum["AdamW"][two][1] < 50 < 400 < min(rsum["AdamW"][two][::2])
+    both = three(rsum["AdamW"][two]), three(default[two])
+    assert "AdamW**, which reaches {}, against {}.".format(*both) in text
+    assert min(falls("AdamW")) > 10
     local = three(rsum["local_only"]["local"]), three(default["local"])
     assert "has rsum {} by its local score, against {}.".format(*local) in text
     assert max(rsum["hardest"][two]) < 12 and abs(lost("InfoNCE", two)) < 2
     reached = middle["mean_hinge"][two], middle["default"][two]
     assert "reach rsum {:.0f} instead of {:.0f}".format(*reached) in text
     assert f"lower by {three(falls('no_intra'), '{:.1f}')} points" in text
-    assert min(falls("no_intra")) > 0
+    assert min(falls("no_intra")) < 0 < max(falls("no_intra"))
     assert f"is {lost('staged', two):.0f} points of rsum behind" in text
     assert f"**patches** are {lost('patches', two):.0f} points behind" in text
 

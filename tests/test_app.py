@@ -119,7 +119,7 @@ def test_a_move_is_the_position_before_less_the_position_now(explorer, shipped):
         return hits.indices[0].tolist()
 
     assert [tile.up for tile in explorer.tiles] == [0] * 10
-    draw, before = random.Random(3), order(50, 1.5)
+    draw, before = random.Random(3), order(explorer.shortlist, explorer.local_weight)
     shown = before[:10]
     for _ in range(12):
         settings = draw.choice((10, 20, 50, 200)), draw.choice((0.0, 0.25, 1.0, 3.0, 8.0))
@@ -289,9 +289,9 @@ def test_a_notebook_shows_a_page_or_the_same_picture_without_it(explorer, monkey
 
 
 def test_a_slider_is_one_search_and_the_last_of_many_moves_wins(panel, searches):
-    for weight in (1.0, 0.5, 0.0, 3.0, 0.25):
+    for weight in (2.0, 0.5, 0.0, 3.0, 0.25):  # none is the one that the model begins with
         panel.set_state({"local_weight": weight})
-    assert [each["local_weight"] for each in searches] == [1.0, 0.5, 0.0, 3.0, 0.25]
+    assert [each["local_weight"] for each in searches] == [2.0, 0.5, 0.0, 3.0, 0.25]
     panel.set_state({"shortlist": 20})
     assert searches[-1] == {"shortlist": 20, "local_weight": 0.25} and len(searches) == 6
     known = [f"{tile.position + 1}: {tile.score:.3f}" for tile in panel.explorer.tiles]

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from helpers import call
@@ -215,3 +216,20 @@ def test_a_signal_cuts_no_last_words(monkeypatch):
         assert said.getvalue() == "error: the disk is full\n"
         with pytest.raises(KeyboardInterrupt):  # afterwards it is heard again
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_stop_that_a_library_turned_into_an_error_is_still_a_stop(monkeypatch, capsys):
+    def run(args, stops=True):
+        try:
+            if stops:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            pass
+        raise ValueError("could not determine the shape")
+
+    monkeypatch.setattr(cli.doctor, "run", run)
+    assert cli.main(["doctor"]) == process.STOPPED
+    assert "stopped" in (said := capsys.readouterr().err) and "shape" not in said
+    monkeypatch.setattr(cli.doctor, "run", lambda args: run(args, stops=False))
+    assert cli.main(["doctor"]) == 2 and "could not determine the shape" in capsys.readouterr().err

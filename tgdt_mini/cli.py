@@ -40,7 +40,7 @@ from tgdt_mini.files.stopping import on_stop
 def main(argv: list[str] | None = None) -> int:
     """Exit code of a command: 0, 2 after an error, 130 after Ctrl-C, 3 for work done in part."""
     process.open_streams()
-    with process.stoppable(), warnings.catch_warnings():
+    with process.stoppable() as came, warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: print(
             f"warning: {message}", file=sys.stderr
         )
@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
                     "only train runs on several processes; start this command without torchrun"
                 )
             quiet = args.quiet or getattr(args, "json", False)
-            with silence(quiet), common.reserved(args.command, args.out):
+            out = common.reserved(args.command, args.out)
+            with process.no_error_of(came), silence(quiet), out:
                 return args.run(args) or 0
         except KeyboardInterrupt:
             say_last(f"\nstopped{endings.how_to_go_on(args, before)}")

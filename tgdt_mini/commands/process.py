@@ -28,13 +28,15 @@ def open_streams() -> None:
 
 @contextmanager
 def stoppable():
-    """Inside, a signal that asks to stop is a KeyboardInterrupt.
+    """Inside, a signal that asks to stop is a KeyboardInterrupt. Yields a list of those that came.
 
     An import of torch that is interrupted cannot be taken back: then the process ends at once.
     Nothing has been written by then.
     """
+    came: list[int] = []
 
-    def stop(*_):
+    def stop(number, _):
+        came.append(number)
         if is_being_imported("torch"):
             with suppress(OSError):
                 os.write(2, b"\nstopped\n")
@@ -42,7 +44,21 @@ def stoppable():
         raise KeyboardInterrupt
 
     with on_stop(stop):
+        yield came
+
+
+@contextmanager
+def no_error_of(came: list[int]):
+    """Inside, an error after a signal that asked to stop is a KeyboardInterrupt again.
+
+    A library may make an error of its own out of it, as torch does while it reads weights.
+    """
+    try:
         yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def is_being_imported(name: str) -> bool:

@@ -534,8 +534,8 @@ MUTANTS = [
             "the best word instead of the mean",
             "07",
             "retrieval.py",
-            "scores.append(best.mean(1))",
-            "scores.append(best.amax(1))",
+            "unsafe=True).mean(1))",
+            "unsafe=True).amax(1))",
         ),
         (
             "the best word, the other way round",

@@ -224,7 +224,8 @@ def torchrun(folder, rank=None, file=""):
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
+        # a process that forks cannot use a GPU that its parent has seen
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "CUDA_VISIBLE_DEVICES": ""},
     )
 
 

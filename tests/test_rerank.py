@@ -81,3 +81,19 @@ def test_a_processor_that_cuts_off_sums_is_found_out(monkeypatch):
 
     monkeypatch.setattr(torch, "_int_mm", saturating)
     assert not int8.is_exact.__wrapped__()
+
+
+def test_products_that_torch_does_not_have_are_not_asked_for(monkeypatch):
+    """torch 2.11 takes no uint8."""
+
+    def without_uint8(left, right, multiply=torch._int_mm):
+        if left.dtype == torch.uint8:
+            raise RuntimeError("expected self dtype to be of type int8")
+        return multiply(left, right)
+
+    monkeypatch.setattr(torch, "_int_mm", without_uint8)
+    monkeypatch.setattr(int8, "is_exact", int8.is_exact.__wrapped__)
+    draw = torch.Generator().manual_seed(0)
+    left = torch.randint(0, 256, (32, 64), generator=draw).byte()
+    right = torch.randint(-128, 128, (64, 16), generator=draw).to(torch.int8)
+    assert torch.equal(int8.int8_product(left, right), left.int() @ right.int())

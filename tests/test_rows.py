@@ -1,5 +1,7 @@
 """Rows as they come back from storage: what rounding costs, and that the arrays do not show."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,22 @@ def test_items_of_one_length_are_fetched_wherever_they_start(ids, precision):
     assert mask is None and tokens.shape == (3, 2, 8)
     expected = as_stored(given, precision)[torch.stack([starts, starts + 1], dim=1)]
     assert torch.equal(tokens, expected)
+
+
+def test_items_side_by_side_are_not_copied_unless_their_array_is_read_only():
+    """torch warns of a tensor on memory that nobody may write to."""
+    given = torch.arange(60.0).view(20, 3)
+    array, ids = given.numpy().astype(np.float16), torch.tensor([3, 4, 5])
+    for writeable in (True, False):
+        array.flags.writeable = writeable
+        stored = RaggedRows.of(MappedRows([array]), torch.full((10,), 2))
+        with warnings.catch_warnings(action="error"):
+            numbers, _, mask = stored.fetch_stored(ids)
+            apart, _, _ = stored.fetch_stored(ids[[2, 0, 1]])
+        assert mask is None and torch.equal(numbers.float(), given.view(10, 2, 3)[ids])
+        assert torch.equal(apart, numbers[[2, 0, 1]])
+        assert np.shares_memory(numbers.numpy(), array) == writeable
+        assert not np.shares_memory(apart.numpy(), array)
 
 
 def test_a_file_that_is_larger_than_the_memory_is_mapped_too(tmp_path, monkeypatch):

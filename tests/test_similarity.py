@@ -230,13 +230,13 @@ def test_shortlist_without_a_mask_means_all_real(query_is):
     assert_close(bare, masked)
 
 
-@pytest.mark.parametrize("tokens", [1, 3, retrieval.WORDS])
+@pytest.mark.parametrize("tokens", [1, 3, retrieval.TOKENS])
 @pytest.mark.parametrize("filler", [0.0, float("nan")])
 @pytest.mark.parametrize(
     "swapped", [False, True], ids=["fewer words than regions", "fewer regions than words"]
 )
 def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
-    monkeypatch.setattr(retrieval, "WORDS", tokens)  # the blocks must not show
+    monkeypatch.setattr(retrieval, "TOKENS", tokens)  # the blocks must not show
     monkeypatch.setattr(retrieval, "START", 0)
     images, captions = pair()[::-1] if swapped else pair()
     full = local_similarity(images, captions)
@@ -257,8 +257,10 @@ def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
 
 @pytest.mark.parametrize("filler", [0.0, float("nan")])
 @pytest.mark.parametrize("half", [False, True])
-def test_pairs_with_whole_images_equal_the_full_matrix(filler, half):
+@pytest.mark.parametrize("tokens", [1, 12, retrieval.TOKENS])  # one image at a time, two, all
+def test_pairs_with_whole_images_equal_the_full_matrix(filler, half, tokens, monkeypatch):
     """No image that is asked for has padding; captions have, and caption 2 is not asked for."""
+    monkeypatch.setattr(retrieval, "TOKENS", tokens)
     images, captions = pair()
     images = Embedding.cat([images, whole := random_embedding(5, 4, 6)])
     image = torch.arange(len(images) - 4, len(images))[[3, 0, 0, 2, 1, 3]]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import some_scenes, tiny_model, token_set, tokenizer
 from torch._inductor import config as compiler_settings
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tgdt_mini import training, training_config
 from tgdt_mini.batches import COMPILING, Batches
@@ -23,7 +24,7 @@ from tgdt_mini.scaling.distributed import Processes
 from tgdt_mini.scenes.tokens import build_token_set, with_hard_captions
 from tgdt_mini.scenes.words import lexicon
 from tgdt_mini.training import Trainer
-from tgdt_mini.training_config import LIMITS, TrainingConfig, precision_of
+from tgdt_mini.training_config import LARGE, LIMITS, TrainingConfig, precision_of
 
 
 def far_apart(model):
@@ -460,7 +461,7 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path, monkeypatch):
     assert rates[-1] < 0.1e-3
 
 
-@pytest.mark.parametrize(
+RECIPES = pytest.mark.parametrize(
     "settings",
     [
         {},
@@ -471,6 +472,9 @@ def test_the_learning_rate_warms_up_and_decays(tmp_path, monkeypatch):
         {"optimizer": "muon"},
     ],
 )
+
+
+@RECIPES
 def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
     """The device "meta" has no numbers: who asks for one gets an error."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
@@ -481,6 +485,26 @@ def test_a_step_never_waits_for_a_gpu(tmp_path, monkeypatch, settings):
     assert trainer.step == 2 and trainer.sums.device.type == "meta"
     with pytest.raises((RuntimeError, NotImplementedError)):
         trainer.sums.tolist()
+
+
+class NoLists(TorchDispatchMode):
+    """Inside, no list of Python's numbers becomes a tensor, as in x[..., [0, 1, 1]]."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        a_list = function == torch.ops.aten.lift_fresh.default and args[0].dim()
+        assert not a_list, f"made of a list: {args[0]}"
+        return function(*args, **(kwargs or {}))
+
+
+@RECIPES
+def test_a_step_brings_no_list_of_numbers_to_a_gpu(tmp_path, settings):
+    """It would wait there. The numbers of an epoch's batches are brought at its beginning."""
+    train = with_hard()
+    trainer = trainer_of(tmp_path, train=train, validation=train, **settings)
+    trainer._step()
+    with NoLists():
+        trainer._step()
+    assert trainer.step == 2
 
 
 def test_a_plan_knows_the_sizes_of_its_batches():
@@ -545,7 +569,7 @@ def test_an_image_without_a_caption_is_named(tmp_path):
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"warm_negatives": 1.1}, "warm_negatives is 1.1"),
         ({"hard_captions": 2.0}, "hard_captions is 2.0"),
-        ({"hide_words": 1.0}, "hide_words is 1.0.* less than 1"),
+        ({"hide_words": 1.0}, "hide_words is 1.0.* below 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"clip": float("inf")}, "clip is inf"),
         ({"epochs": 2.5}, "epochs is 2.5.* whole number"),
@@ -596,13 +620,17 @@ def test_apples_device_is_taken_when_asked_for_and_with_a_warning(monkeypatch):
     assert pick_device("auto") == torch.device("cpu")
 
 
-def test_half_precision_on_a_gpu_is_the_kind_that_it_has(monkeypatch):
+def test_half_precision_on_a_gpu_is_the_kind_that_it_has_and_for_large_models_only(monkeypatch):
     gpu = torch.device("cuda")
     for has_it, expected in ((True, torch.bfloat16), (False, torch.float16)):
         supported = lambda including_emulation=True, h=has_it: h or including_emulation  # noqa: E731
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+        large, small = (torch.empty(size, device="meta") for size in (LARGE - 10, 9))
         assert precision_of("auto", gpu) == expected
+        assert precision_of("auto", gpu, iter([large, torch.empty(10)])) == expected
+        assert precision_of("auto", gpu, iter([large, small])) == torch.float32
     assert precision_of("fp32", gpu) == torch.float32
+    assert precision_of("fp16", gpu, iter([small])) == torch.float16
 
 
 def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):

@@ -34,8 +34,8 @@ def geometry(boxes: "torch.Tensor") -> "torch.Tensor":
     Example: (0.5, 0, 1, 0.5) becomes (0.5, 0, 1, 0.5, 0.25).
     """
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    five = boxes[..., [0, 1, 2, 3, 3]]  # a copy; its last number becomes the area
-    five[..., 4] = area
+    five = boxes.new_empty((*boxes.shape[:-1], 5))
+    five[..., :4], five[..., 4] = boxes, area
     return five
 
 
@@ -77,9 +77,9 @@ def ground(image: Image.Image, masks: list[np.ndarray]) -> np.ndarray:
     """
     pixels = np.array(image.convert("RGB"))
     if masks:
-        covered = Image.fromarray(np.any(masks, axis=0)).resize(image.size)
-        inside = np.asarray(covered)
-        pixels[inside] = pixels[~inside].mean(axis=0) if not inside.all() else 128
+        rest = ~np.asarray(Image.fromarray(np.any(masks, axis=0)).resize(image.size)).reshape(-1)
+        flat = pixels.reshape(-1, 3)  # a product takes a seventh of the time of a mean
+        flat[~rest] = rest @ flat.astype(float) / rest.sum() if rest.any() else 128
     return whole(Image.fromarray(pixels))
 
 

@@ -67,7 +67,7 @@ class Trainer:
         if config.compile:
             self.model.compile(**COMPILING)
         self.optimizer = optimizer_of(model, config)
-        self.precision = precision_of(config.precision, self.device)
+        self.precision = precision_of(config.precision, self.device, model.parameters())
         # float16 underflows without a scale; in the other formats the scaler does nothing
         self.scaler = torch.amp.GradScaler("cuda", enabled=self.precision == torch.float16)
         self.step, self.best, self.seconds, self.due, self.stopped = 0, -1.0, 0.0, SAVE_EVERY, False

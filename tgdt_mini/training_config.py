@@ -13,6 +13,7 @@ from tgdt_mini.files.check import one_of, real_number, true_or_false, whole_numb
 
 # how a step is computed, and not what it computes: a resumed run may change these
 CHANGEABLE_ON_RESUME = ("chunk", "compile")
+LARGE = 30_000_000  # on an H200 bf16 is slower for 1.5 and 3.4 million, faster for 245 million
 # hinge on the hardest negative, hinge on all of them, InfoNCE (which has all of them)
 CONTRASTIVE = ("hardest", "mean", "info_nce")
 CHOICES = {
@@ -34,9 +35,7 @@ LIMITS = {  # setting: the least it can be, the most, and both in words
     **dict.fromkeys(("clip", "temperature"), (ABOVE_0, ANY, "above 0")),
     **dict.fromkeys(("weight_decay", "margin", "hard_weight"), (0, ANY, "0 or more")),
     **dict.fromkeys(("warm_negatives", "hard_captions"), (0, 1, "a share, from 0 to 1")),
-    **dict.fromkeys(
-        ("hide_regions", "hide_words"), (0, BELOW_1, "a share, at least 0 and less than 1")
-    ),
+    **dict.fromkeys(("hide_regions", "hide_words"), (0, BELOW_1, "a share, from 0 to below 1")),
     "top_rate": (0, 100, "a share of learning_rate, from 0 to 100"),
     "patience": (0, ANY, "a number of epochs, or 0 to never stop early"),
     "validation_captions": (0, ANY, "a number of captions, or 0 for all"),
@@ -78,7 +77,7 @@ class TrainingConfig:
     top_rate: float = 0.05  # share of learning_rate for a pretrained encoder's last layers
     patience: int = 0  # epochs without a better validation before an early stop; 0: no such stop
     validation_captions: int = 0  # of each image that validation reads; 0: all
-    precision: str = "auto"  # fp32 on a CPU, bf16 on a GPU that has it, else fp16
+    precision: str = "auto"  # see precision_of
     chunk: int = 0  # pairs embedded at a time (scaling/gradient_cache.py); 0: all at once
     compile: bool = False  # by torch.compile: minutes before the first step, for a GPU only
     seed: int = 0
@@ -115,11 +114,8 @@ class TrainingConfig:
         if self.contrastive != "curriculum":
             return self.contrastive
         second_stage = round(self.epochs * STAGED_SHARE) if self.schedule == "staged" else 0
-        if epoch >= second_stage:
-            first, length = second_stage, self.epochs - second_stage
-        else:
-            first, length = 0, second_stage
-        warm = round(length * self.warm_negatives)
+        first, end = (0, second_stage) if epoch < second_stage else (second_stage, self.epochs)
+        warm = round((end - first) * self.warm_negatives)
         return "info_nce" if epoch - first < warm else "hardest"
 
     def terms_at(self, epoch: int) -> dict:
@@ -186,12 +182,17 @@ class TrainingConfig:
         return ""
 
 
-def precision_of(name: str, device: torch.device) -> torch.dtype:
-    """The number format of a precision; auto: fp32 on a CPU, bf16 on a GPU that has it, or fp16."""
+def precision_of(name: str, device: torch.device, parameters=None) -> torch.dtype:
+    """The number format of a precision, for a model of these parameters.
+
+    auto: fp32; on a GPU, for a model of LARGE or more, bf16, or fp16 where the card has no bf16. In
+    a smaller one's step a GPU waits for orders, and half precision needs more of them. None: large.
+    """
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name != "auto":
         return named[name]
-    if device.type != "cuda":
+    small = parameters is not None and sum(weights.numel() for weights in parameters) < LARGE
+    if device.type != "cuda" or small:
         return torch.float32
     # an older card emulates bfloat16, slower than float32
     native = torch.cuda.is_bf16_supported(including_emulation=False)

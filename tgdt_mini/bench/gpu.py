@@ -21,16 +21,20 @@ from tgdt_mini.config import TGDTConfig
 from tgdt_mini.data import TokenSet
 from tgdt_mini.embedding import Embedding
 from tgdt_mini.model import TGDT
+from tgdt_mini.photos.reader import photo_config
 from tgdt_mini.retrieval import two_stage
+from tgdt_mini.runs.photos import PHOTO_DEFAULTS
 from tgdt_mini.runs.scenes import SCENE_DEFAULTS
 from tgdt_mini.similarity import mixed_similarity
 from tgdt_mini.text_tokens import TextTokens
 from tgdt_mini.training import Trainer
 from tgdt_mini.training_config import TrainingConfig
 
-FORMATS = ("fp32", "bf16", "fp16")
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+FORMATS = tuple(NAMES.values())
 REGIONS, WORDS = 36, 20  # of a picture, and the most of a caption
 PAIRS, SCENES = 512, 512  # to train on
+PHOTO_FEATURES = dict(image_features=3584, text_features=2688)  # of the shipped model's encoders
 GALLERY, QUERIES = 100_000, 1000
 SHORTLIST, WEIGHT = 100, 2.0
 
@@ -40,17 +44,18 @@ def run(
 ) -> dict:
     """All measurements of a device as JSON values. quick: small sizes: does it run?
 
-    compiled: also steps in bfloat16 by torch.compile, which takes minutes for each size.
+    compiled: also steps by torch.compile, in the default format, which takes minutes for each size.
     """
     models = _models(quick)
     report = {"machine": machine() | card(device), "quick": quick, "steps": [], "encoding": []}
     for model, (config, tokens, batches, settings) in models.items():
         for batch in batches:
-            also = [("bf16", True)] if compiled else []
+            also = [("auto", True)] if compiled else []
             for precision, is_compiled in [(name, False) for name in FORMATS] + also:
                 if progress:
-                    print(f"measuring {model}, batch {batch}, {precision} ...", flush=True)
-                how = dict(batch=batch, precision=precision, compile=is_compiled, **settings)
+                    by = ", compiled" * is_compiled
+                    print(f"measuring {model}, batch {batch}, {precision}{by} ...", flush=True)
+                how = settings | dict(batch=batch, precision=precision, compile=is_compiled)
                 row = _steps(config, tokens, how, device, 3 if quick else 10)
                 report["steps"].append({"model": model} | row)
         report["encoding"].append({"model": model} | _encoding(config, tokens, device, quick))
@@ -72,32 +77,43 @@ def _models(quick):
     """{name: (configuration, tokens to train on, sizes of a batch, training settings)}."""
     tokenizer, scenes = scenes_to_train_on(64 if quick else SCENES)
     mini = TGDTConfig.mini(vocabulary=tokenizer.vocabulary)
-    paper = TGDTConfig.paper()
+    paper, photos = TGDTConfig.paper(), photo_config(**PHOTO_FEATURES)
     if quick:
         small = dict(image_width=32, image_layers=1, text_width=24, text_layers=1, width=16)
         paper = TGDTConfig.paper(**small)
-    pairs = generated_pairs(64 if quick else PAIRS, paper.image_features, paper.vocabulary)
+    count = 64 if quick else PAIRS
+    seen = generated_pairs(count, vocabulary=photos.vocabulary, **PHOTO_FEATURES)
+    pairs = generated_pairs(count, paper.image_features, paper.vocabulary)
     return {
         "mini": (mini, scenes, (16,) if quick else (64, 256), SCENE_DEFAULTS),
+        "photographs": (photos, seen, (16,) if quick else (512,), PHOTO_DEFAULTS),
         "paper": (paper, pairs, (16,) if quick else (128,), {}),
     }
 
 
-def generated_pairs(count: int, features: int, vocabulary: int) -> TokenSet:
-    """`count` pictures of 36 random regions with one random caption of 8 to 20 tokens each."""
+def generated_pairs(
+    count: int, image_features: int, vocabulary: int, text_features: int = 0
+) -> TokenSet:
+    """`count` pictures of 36 random regions with one random caption of 8 to 20 tokens each.
+
+    text_features: so many random numbers for a token, in float16; 0: ids alone.
+    """
     draw = torch.Generator().manual_seed(0)
-    regions = torch.randn(count * REGIONS, features, generator=draw)
+    regions = torch.randn(count * REGIONS, image_features, generator=draw)
     corners = torch.rand(count * REGIONS, 4, generator=draw) / 2
     ids = torch.randint(4, vocabulary, (count, WORDS), generator=draw)
     mask = torch.arange(WORDS) < torch.randint(8, WORDS + 1, (count, 1), generator=draw)
     words = mask.clone()
     words[:, 0] = False  # the start token
+    read = None
+    if text_features:
+        read = torch.randn(count, WORDS, text_features, generator=draw).half()
     return TokenSet(
         features=regions,
         boxes=corners + torch.tensor([0, 0, 0.5, 0.5]),
         starts=torch.arange(0, count * REGIONS + 1, REGIONS),
-        pooled=regions.view(count, REGIONS, features).mean(1),
-        text=TextTokens(ids, mask, words),
+        pooled=regions.view(count, REGIONS, image_features).mean(1),
+        text=TextTokens(ids, mask, words, read),
         caption_image=torch.arange(count),
         captions=tuple(f"caption {i}" for i in range(count)),
         image_ids=tuple(f"{i}" for i in range(count)),
@@ -109,7 +125,7 @@ def _steps(config, tokens, settings, device, count):
     torch.manual_seed(0)
     model = TGDT(config)
     with tempfile.TemporaryDirectory() as out:
-        recipe = TrainingConfig(epochs=1000, **settings)
+        recipe = TrainingConfig(**(settings | {"epochs": 1000}))
         trainer = Trainer(model, tokens, tokens, recipe, Path(out), device, progress=False)
         began = time.perf_counter()
         _wait(device)
@@ -126,7 +142,7 @@ def _steps(config, tokens, settings, device, count):
     return {
         "parameters": sum(weights.numel() for weights in model.parameters()),
         "batch": recipe.batch,
-        "precision": recipe.precision,
+        "precision": NAMES[trainer.precision],
         "compiled": recipe.compile,
         "first": first,
         "seconds": seconds,

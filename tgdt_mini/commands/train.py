@@ -81,7 +81,8 @@ SETTINGS = {
     "precision": (
         "precision",
         ("auto", "fp32", "bf16", "fp16"),
-        "auto (default): fp32 on a CPU, bf16 on a GPU that has it, fp16 on another GPU",
+        "auto (default): fp32; on a GPU, for 30 million parameters or more, bf16, or fp16 where it "
+        "has no bf16",
     ),
     "chunk": (
         "chunk",

@@ -179,7 +179,10 @@ def _copied(arrays, which, starts, counts):
     if len(arrays) == 1 and counts.min() == longest and not (starts % longest).any():
         whole = len(example) - len(example) % longest
         table = example[:whole].reshape(-1, longest, *example.shape[1:])
-        return torch.from_numpy(table[starts // longest])
+        rows = starts // longest
+        if table.flags.writeable and (np.diff(rows) == 1).all():  # side by side: no copy
+            return torch.from_numpy(table[rows[0] : rows[-1] + 1])
+        return torch.from_numpy(table[rows])
     copied = np.empty((len(starts), longest, *example.shape[1:]), example.dtype)
     for target, i, start, count in zip(copied, which.tolist(), starts.tolist(), counts.tolist()):
         target[:count] = arrays[i][start : start + count]

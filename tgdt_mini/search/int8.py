@@ -1,8 +1,8 @@
 """Products of whole numbers: about four times as fast as those of float32, and exact.
 
 `torch._int_mm` multiplies int8 with int8, or uint8 with int8, and adds up in int32. A processor
-without instructions for it may add in int16 on the way, and cut off what is larger; so this
-processor is asked once, with the largest numbers there are.
+without instructions for it may add in int16 on the way, and cut off what is larger, and an older
+torch (2.11) takes no uint8; so both are asked once, with the largest numbers there are.
 """
 
 from functools import cache
@@ -19,13 +19,17 @@ def int8_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 @cache
 def is_exact() -> bool:
-    """Whether this processor's fast products are right at the ends of the range."""
+    """Whether the fast products of this torch and processor are right at the ends of the range."""
     for kind in (torch.int8, torch.uint8):
         ends = torch.iinfo(kind)
         left = torch.tensor([ends.min, ends.max], dtype=kind).repeat_interleave(16)[:, None]
         left = left.expand(32, 64).contiguous()
         right = torch.tensor([-128, 127], dtype=torch.int8).repeat_interleave(8).expand(64, 16)
         exact = left.double() @ right.double()
-        if not torch.equal(torch._int_mm(left, right.contiguous()).double(), exact):
+        try:
+            fast = torch._int_mm(left, right.contiguous())
+        except RuntimeError:
+            return False
+        if not torch.equal(fast.double(), exact):
             return False
     return True

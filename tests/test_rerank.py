@@ -97,3 +97,11 @@ def test_products_that_torch_does_not_have_are_not_asked_for(monkeypatch):
     left = torch.randint(0, 256, (32, 64), generator=draw).byte()
     right = torch.randint(-128, 128, (64, 16), generator=draw).to(torch.int8)
     assert torch.equal(int8.int8_product(left, right), left.int() @ right.int())
+
+
+@pytest.mark.parametrize("size", [7, 40, 5000])  # to count pays for the first two
+def test_the_items_asked_for_are_those_of_unique(size):
+    ids = torch.randint(0, min(size, 60), (20, 5), generator=torch.Generator().manual_seed(0))
+    pairs = zip(module._distinct(ids, size), ids.unique(return_inverse=True), strict=True)
+    for got, expected in pairs:
+        assert got.dtype == expected.dtype and torch.equal(got, expected)

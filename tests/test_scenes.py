@@ -26,7 +26,7 @@ from PIL import Image
 from tgdt_mini import scenes
 from tgdt_mini.scenes import grammar, world
 from tgdt_mini.scenes.hard_captions import hard_caption
-from tgdt_mini.scenes.truth import oracle, truth
+from tgdt_mini.scenes.truth import World, oracle, truth
 from tgdt_mini.scenes.words import (
     ANY_SHAPE,
     COLOUR_WORDS,
@@ -309,6 +309,26 @@ def test_readings_are_those_of_trying_every_assignment():
                 several += share[mention.things] < 1
             assert all(share[m.things] == 1 for m in meaning.mentions if m.number_word)
     assert several > 30  # captions that fit several objects are no rarity
+
+
+def test_objects_of_a_number_are_left_to_no_other_mention():
+    """With "two red stars and a shape" the shape is neither of the stars."""
+    tried = 0
+    for scene, own in zip(scenes.scenes_of("validation", 200), meanings_of("validation", 200)):
+        for meaning in own:
+            counted = [mention for mention in meaning.mentions if mention.number_word]
+            singles = [
+                replace(mention, shape=None, colour=None, size=None, position=None)
+                for mention in meaning.mentions
+                if not mention.number_word
+            ]
+            if not counted or len(singles) != 1 or meaning.relation:
+                continue
+            loose = replace(meaning, mentions=(*counted, *singles))
+            left = len(scene.things) - sum(len(mention.things) for mention in counted)
+            assert World([scene]).readings(0, loose)[singles[0].things] == 1 / left
+            tried += 1
+    assert tried > 5
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -28,7 +28,7 @@ def rerank(
     """
     numbers = stored.longest * queries.local_tokens.shape[2]  # of the longest item
     if len(queries) >= SHARED:  # for fewer, no item can be a candidate so often
-        items, which = ids.unique(return_inverse=True)  # (n,), (Q, K)
+        items, which = _distinct(ids, len(stored.starts) - 1)  # (n,), (Q, K)
         if ids.numel() >= SHARED * len(items):
             return _by_item(queries, stored, items, which, READ // numbers, query_is)
     step = max(1, GATHERED // numbers)  # items
@@ -39,6 +39,14 @@ def rerank(
         for block in candidates.split(step)
     ]
     return torch.cat(scores).view(ids.shape)
+
+
+def _distinct(ids, size):
+    """What ids.unique(return_inverse=True) gives; to count is faster than to sort many of few."""
+    if size > ids.numel():
+        return ids.unique(return_inverse=True)
+    asked = torch.bincount(ids.flatten(), minlength=size) > 0  # (size,)
+    return asked.nonzero()[:, 0], (asked.cumsum(0) - 1)[ids]
 
 
 def _of_block(tokens, stored, ids, query_is):

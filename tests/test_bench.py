@@ -334,6 +334,17 @@ def test_generated_pairs_are_whole_pictures_with_a_caption_each():
     assert pairs.text.ids.max() < 50
 
 
+def test_models_of_the_gpus_benchmark_take_a_step_in_their_own_precision(monkeypatch):
+    monkeypatch.setattr(gpu, "PHOTO_FEATURES", {"image_features": 12, "text_features": 10})
+    models = gpu._models(quick=True)
+    assert list(models) == ["mini", "photographs", "paper"]
+    config, tokens, (batch,), settings = models["photographs"]
+    assert tokens.text.features.shape[2] == 10 and tokens.image_count >= 4 * batch
+    how = settings | {"batch": batch, "precision": "auto"}
+    row = gpu._steps(config, tokens, how, torch.device("cpu"), 1)
+    assert row["precision"] == "fp32" and row["batch"] == batch and not row["compiled"]
+
+
 def test_the_time_of_a_gpu_is_told_beside_how_long_it_was_busy():
     row = dict(model="mini", parameters=1.5e6, batch=64, precision="bf16", compiled=True)
     row |= dict(first=1.0, seconds=0.04, peak=2.5e9, operations=1900.4, busy=0.01)

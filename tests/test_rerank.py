@@ -68,7 +68,7 @@ def test_products_of_whole_numbers_are_exact_on_any_processor(kind, fast, monkey
     right = torch.randint(-128, 128, (300, 11), dtype=torch.int8, generator=draw)
     left[0], right[:, 0] = ends.max, -128
     if not fast:
-        monkeypatch.setattr(int8, "is_exact", lambda: False)
+        monkeypatch.setattr(int8, "is_exact", lambda kind: False)
         monkeypatch.setattr(torch, "_int_mm", None)
     assert torch.equal(int8.int8_product(left, right), left.int() @ right.int())
 
@@ -80,7 +80,8 @@ def test_a_processor_that_cuts_off_sums_is_found_out(monkeypatch):
         return exact(left, right).clamp(-(2**15), 2**15 - 1)
 
     monkeypatch.setattr(torch, "_int_mm", saturating)
-    assert not int8.is_exact.__wrapped__()
+    assert not int8.is_exact.__wrapped__(torch.int8)
+    assert not int8.is_exact.__wrapped__(torch.uint8)
 
 
 def test_products_that_torch_does_not_have_are_not_asked_for(monkeypatch):
@@ -93,6 +94,7 @@ def test_products_that_torch_does_not_have_are_not_asked_for(monkeypatch):
 
     monkeypatch.setattr(torch, "_int_mm", without_uint8)
     monkeypatch.setattr(int8, "is_exact", int8.is_exact.__wrapped__)
+    assert not int8.is_exact(torch.uint8)
     draw = torch.Generator().manual_seed(0)
     left = torch.randint(0, 256, (32, 64), generator=draw).byte()
     right = torch.randint(-128, 128, (64, 16), generator=draw).to(torch.int8)

@@ -99,7 +99,7 @@ def test_one_product_finds_what_faiss_finds(monkeypatch, items, count, queries):
     levels = (tokens(0, queries) * 127).round().numpy()
     values, ids = screen._near(levels, count)
     with monkeypatch.context() as patched:
-        patched.setattr(screen_module, "is_exact", lambda: False)
+        patched.setattr(screen_module, "is_exact", lambda kind: False)
         patched.setattr(screen_module, "_top", None)  # the product is not asked
         expected, _ = screen._near(levels, count)
     values, expected = torch.from_numpy(values).double(), torch.from_numpy(expected).double()

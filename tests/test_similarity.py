@@ -259,7 +259,7 @@ def test_pairs_equal_the_full_matrix(tokens, filler, swapped, monkeypatch):
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("tokens", [1, 12, retrieval.TOKENS])  # one image at a time, two, all
 def test_pairs_with_whole_images_equal_the_full_matrix(filler, half, tokens, monkeypatch):
-    """No image that is asked for has padding; captions have, and caption 2 is not asked for."""
+    """No image that is asked for has padding; captions have. Caption 2, not asked for, is blank."""
     monkeypatch.setattr(retrieval, "TOKENS", tokens)
     images, captions = pair()
     images = Embedding.cat([images, whole := random_embedding(5, 4, 6)])
@@ -270,6 +270,7 @@ def test_pairs_with_whole_images_equal_the_full_matrix(filler, half, tokens, mon
     full = local_similarity(cut, captions)
     if half:
         cut, captions = cut.to(torch.float16), captions.to(torch.float32)
+    captions.mask[2] = False
     sides = cut, padded(captions, 2, filler)
     scores = paired_similarity(*sides, image, caption)
     torch.testing.assert_close(

@@ -633,6 +633,18 @@ def test_half_precision_on_a_gpu_is_the_kind_that_it_has_and_for_large_models_on
     assert precision_of("fp16", gpu, iter([small])) == torch.float16
 
 
+def test_a_run_asks_for_the_precision_of_its_own_model(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "precision_of", lambda *of: asked.append(of) or torch.float32)
+    model = tiny_model()
+    trainer_of(tmp_path, model, precision="auto")
+    ((name, device, parameters),) = asked
+    assert (name, device) == ("auto", torch.device("cpu"))
+    assert [id(weights) for weights in parameters] == [
+        id(weights) for weights in model.parameters()
+    ]
+
+
 def test_a_compiled_model_learns_the_same(tmp_path, monkeypatch):
     """Without torch.compile's code generator, which takes minutes and adds rounding only."""
     compile, asked = torch.nn.Module.compile, []

@@ -78,8 +78,8 @@ def ground(image: Image.Image, masks: list[np.ndarray]) -> np.ndarray:
     pixels = np.array(image.convert("RGB"))
     if masks:
         rest = ~np.asarray(Image.fromarray(np.any(masks, axis=0)).resize(image.size)).reshape(-1)
-        flat = pixels.reshape(-1, 3)  # a product takes a seventh of the time of a mean
-        flat[~rest] = rest @ flat.astype(float) / rest.sum() if rest.any() else 128
+        flat = pixels.reshape(-1, 3)  # a product takes a tenth of the time of a mean
+        flat[~rest] = rest @ flat.astype(int) / rest.sum() if rest.any() else 128
     return whole(Image.fromarray(pixels))
 
 

@@ -120,7 +120,7 @@ def _by_caption(images, captions, image, caption):
         for words, own in zip(_real(captions), image.split(pairs)):
             for few in own.split(len(memory)):
                 here = torch.index_select(images.local_tokens, 0, few, out=memory[: len(few)])
-                best = (words @ at_least_float32(here).flatten(0, 1).T).view(len(words), -1, length)
+                best = (words @ at_least_float32(here).flatten(0, 1).T).unflatten(1, here.shape[:2])
                 scores.append(best.amax(2).mean(0))
         return torch.cat(scores)
     rows, counts = _real_rows(images, image)  # (T,), (P,)

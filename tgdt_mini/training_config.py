@@ -13,7 +13,7 @@ from tgdt_mini.files.check import one_of, real_number, true_or_false, whole_numb
 
 # how a step is computed, and not what it computes: a resumed run may change these
 CHANGEABLE_ON_RESUME = ("chunk", "compile")
-LARGE = 30_000_000  # on an H200 bf16 is slower for 1.5 and 3.4 million, faster for 245 million
+LARGE = 30_000_000  # on an H200 bf16 is slower for 1.5 and 3.4 million, faster for 246 million
 # hinge on the hardest negative, hinge on all of them, InfoNCE (which has all of them)
 CONTRASTIVE = ("hardest", "mean", "info_nce")
 CHOICES = {
@@ -186,7 +186,7 @@ def precision_of(name: str, device: torch.device, parameters=None) -> torch.dtyp
     """The number format of a precision, for a model of these parameters.
 
     auto: fp32; on a GPU, for a model of LARGE or more, bf16, or fp16 where the card has no bf16. In
-    a smaller one's step a GPU waits for orders, and half precision needs more of them. None: large.
+    a smaller one's step a GPU waits for orders, which autocast makes slower. None: large.
     """
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if name != "auto":

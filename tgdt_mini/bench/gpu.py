@@ -82,7 +82,8 @@ def _models(quick):
         small = dict(image_width=32, image_layers=1, text_width=24, text_layers=1, width=16)
         paper = TGDTConfig.paper(**small)
     count = 64 if quick else PAIRS
-    seen = generated_pairs(count, vocabulary=photos.vocabulary, **PHOTO_FEATURES)
+    # several steps an epoch: at its beginning numbers are brought to the device
+    seen = generated_pairs(4 * count, vocabulary=photos.vocabulary, **PHOTO_FEATURES)
     pairs = generated_pairs(count, paper.image_features, paper.vocabulary)
     return {
         "mini": (mini, scenes, (16,) if quick else (64, 256), SCENE_DEFAULTS),

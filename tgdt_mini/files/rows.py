@@ -137,7 +137,8 @@ class RaggedRows:
     def fetch(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The rows of items ids (q, K), as (q, K, L, F), and which of them are real, (q, K, L).
 
-        The second is None if all are. An item with fewer rows than L repeats its last one.
+        The second is None if all are. An item with fewer rows than L repeats its last one. Do not
+        write to the rows: they may be the stored ones themselves.
         """
         numbers, scales, mask = self.fetch_stored(ids)
         return (numbers if scales is None else numbers * scales[..., None]), mask
@@ -145,8 +146,7 @@ class RaggedRows:
     def fetch_stored(self, ids: torch.Tensor):
         """(numbers (q, K, L, F), scales (q, K, L) or None, mask as `fetch` gives it) of items.
 
-        The numbers are as they are stored, to be multiplied by the scales where there are any. They
-        may be the stored ones themselves, so do not write to them.
+        The numbers are as they are stored, to be multiplied by the scales where there are any.
         """
         rows, starts = self.rows, self.starts.numpy()
         items = ids.flatten().numpy()

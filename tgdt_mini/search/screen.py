@@ -81,7 +81,7 @@ class Screen:
 
     def _near(self, levels, count):
         """(products (Q, count), ids (Q, count)) of the best in int8, in any order."""
-        if not is_exact():
+        if not is_exact(torch.uint8):
             return self._int8.search(levels, count)
         # as uint8 the library keeps x + 128: a query's products are all larger by as much
         more = 128 * levels.sum(1, keepdims=True)  # (Q, 1)
